@@ -1,0 +1,57 @@
+"""All that can go wrong, as one tree.
+
+VidprocError
+  ConfigError        an operator must change something: refused before work starts, exit code 2
+  MediaError         this video, or this stretch of it, will never work: a row in `failures`, the run goes on
+    Declined         the object is not a video that we can use (audio only, empty, encrypted, not media)
+    Undecodable      the container opened, but a stretch of it does not decode
+    LimitExceeded    it asks for more pixels, streams, memory or time than the settings allow
+  TransientError     worth another try: storage timed out, a worker died, a device ran out of memory
+    SourceChanged    the object was replaced or deleted while it was read
+
+Anything else is a bug and keeps its traceback. `error_class` is the short name which the tables
+carry; it is part of the output's promise, so classes are added and never renamed.
+"""
+
+from __future__ import annotations
+
+
+class VidprocError(Exception):
+    """The root: a message for a person, which names the thing, the cause and the way out."""
+
+    error_class = "internal"
+
+
+class ConfigError(VidprocError):
+    error_class = "config"
+
+
+class MediaError(VidprocError):
+    error_class = "media"
+
+
+class Declined(MediaError):
+    """Carries a finer class (`audio_only`, `empty`, `not_media`, `encrypted`, ...) for the tables."""
+
+    def __init__(self, message: str, error_class: str = "declined") -> None:
+        super().__init__(message)
+        self.error_class = error_class
+
+    def __reduce__(self) -> tuple[type[Declined], tuple[str, str]]:
+        return type(self), (str(self), self.error_class)
+
+
+class Undecodable(MediaError):
+    error_class = "decode"
+
+
+class LimitExceeded(MediaError):
+    error_class = "limit"
+
+
+class TransientError(VidprocError):
+    error_class = "transient"
+
+
+class SourceChanged(TransientError):
+    error_class = "source_changed"
