@@ -1,0 +1,258 @@
+"""A job: everything that `vidproc index` can be told, from a file, from options, or from Python.
+
+The file is YAML, read once, checked against the JSON Schema that this module publishes
+(`python -m vidproc.config` prints it). Options win over the file, the file over the defaults.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vidproc.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelJob(_Section):
+    """One model of the pipeline."""
+
+    model: str = Field(
+        description="A registry name, `auto`, `demo`, `none`, a model file or folder, or package.module:Class"
+    )
+    fps: float | None = Field(None, gt=0, description="Samples a second; the model's own choice if not given")
+    score_threshold: float | None = Field(None, ge=0, le=1, description="Detections below it are not kept")
+    top_k: int = Field(3, ge=1, description="Labels kept for an action window")
+    batch_size: int | None = Field(None, ge=1, description="Frames (or windows) a forward pass")
+    window: int | None = Field(None, ge=1, description="Frames in an action window")
+    stride: int | None = Field(None, ge=1, description="Frames from one action window to the next")
+    half: bool | None = Field(None, description="Half precision; by default on GPUs only")
+    weights: str | None = Field(None, description="A file or s3:// object in place of the registry's weights")
+    num_gpus: float | None = Field(None, ge=0, description="GPU share of one actor")
+
+
+class Filters(_Section):
+    """Which objects of the archive are meant."""
+
+    include: tuple[str, ...] = Field((), description="Globs on the path below the archive; none: everything")
+    exclude: tuple[str, ...] = ()
+    min_bytes: int | None = Field(None, ge=0)
+    max_bytes: int | None = Field(None, ge=0)
+    modified_since: datetime | None = None
+    modified_before: datetime | None = None
+
+
+class Cut(_Section):
+    """How a video is divided."""
+
+    clip_seconds: float = Field(30.0, gt=0, description="Clips end at the first keyframe after this long")
+    clips_per_task: int = Field(2, ge=1, description="Neighbouring clips that are retried as one")
+
+
+class HysteresisJob(_Section):
+    on: float = Field(ge=0, le=1)
+    off: float = Field(ge=0, le=1)
+    gap_s: float = Field(ge=0)
+    min_s: float = Field(ge=0)
+
+
+class Link(_Section):
+    """Tracks and segments."""
+
+    track: bool = True
+    activation_score: float = Field(0.5, ge=0, le=1)
+    lost_seconds: float = Field(1.5, gt=0)
+    minimum_iou: float = Field(0.1, ge=0, le=1)
+    minimum_detections: int = Field(2, ge=1)
+    presence: HysteresisJob = HysteresisJob(on=0.5, off=0.3, gap_s=2.0, min_s=1.0)
+    action: HysteresisJob = HysteresisJob(on=0.5, off=0.3, gap_s=1.0, min_s=0.5)
+
+
+class Limits(_Section):
+    """What one file or one run may cost."""
+
+    max_failures: str = Field("5%", description="Failed videos above which the run exits with 1: a share or a number")
+    attempts: int = Field(3, ge=1, description="Attempts before a task is quarantined")
+    time_limit_s: float = Field(900.0, gt=0, description="For one attempt at one task")
+    memory_bytes: int = Field(4 << 30, gt=0, description="Private memory of one worker")
+    bytes_in_flight: int = Field(1 << 30, gt=0, description="Decoded frames between decoders and models")
+    max_pixels: int = Field(8192 * 8192, gt=0)
+    max_streams: int = Field(64, gt=0)
+
+
+class Execution(_Section):
+    """Where the work runs."""
+
+    executor: Literal["ray", "inline"] = "ray"
+    address: str | None = Field(None, description="A running Ray cluster (`auto`, host:port); none: this machine")
+    workers: int | None = Field(None, ge=1, description="Decoders at a time; by default as many as there are CPUs")
+    actors: int | None = Field(None, ge=1, description="Most model actors; by default one a GPU, or one a few CPUs")
+    device: str = "auto"
+    publish_videos: int = Field(200, ge=1, description="Videos that are published in one commit, at most")
+    publish_seconds: float = Field(60.0, gt=0, description="A finished video waits no longer for its batch")
+
+
+class StorageJob(_Section):
+    """How S3 is reached. Credentials come from the usual AWS environment, never from a job file."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    anonymous: bool = Field(
+        False, description="Read a public archive without credentials; the lake is always signed for"
+    )
+    path_style: bool = False
+
+
+class Job(_Section):
+    """One run of the main job."""
+
+    archive: str = Field(description="A folder or s3://bucket/prefix")
+    lake: str = Field(description="A folder or s3://bucket/prefix; everything that vidproc knows lives there")
+    name: str = Field(
+        "default",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+        description="The pipeline's name; one current answer a name and video",
+    )
+    detector: ModelJob = ModelJob(model="auto")
+    actions: ModelJob = ModelJob(model="auto")
+    sampling: Literal["grid", "keyframes"] = "grid"
+    recorded_at: str | None = Field(None, description="strptime pattern over the file name, such as cam1_%Y%m%d_%H%M%S")
+    filters: Filters = Filters()
+    cut: Cut = Cut()
+    link: Link = Link()
+    limits: Limits = Limits()
+    execution: Execution = Execution()
+    storage: StorageJob = StorageJob()
+    limit: int | None = Field(None, ge=1, description="At most so many videos that are due")
+    follow: Annotated[float | None, Field(ge=1, description="List again every so many seconds until interrupted")] = (
+        None
+    )
+
+    @field_validator("detector", "actions", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Job:
+        if self.detector.model == "none" and self.actions.model == "none":
+            raise ValueError("a job needs a detector or an action model; both are 'none'")
+        parse_failure_budget(self.limits.max_failures)
+        return self
+
+
+def parse_failure_budget(text: str) -> tuple[float | None, int | None]:
+    """'5%' -> (0.05, None); '12' -> (None, 12)."""
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip()):
+        share = float(match[1]) / 100
+        if share <= 1:
+            return share, None
+    elif text.strip().isdigit():
+        return None, int(text)
+    raise ValueError(f"max_failures is a share such as 5% or a number of videos, not {text!r}")
+
+
+def load_job(path: str | os.PathLike[str] | None, overrides: Mapping[str, Any] | None = None) -> Job:
+    """The job in a YAML file, with overrides (nested mappings; None means: not given) on top."""
+    data: dict[str, Any] = {}
+    source = "the options"
+    if path is not None:
+        source = str(path)
+        data = _read_yaml(Path(path))
+    _merge(data, overrides or {})
+    try:
+        return Job.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, source)) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no job file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the job file {path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the job file {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"the job file {path} must hold keys and values, such as `archive: /videos`")
+    return _expand(data)
+
+
+def _expand(value: Any) -> Any:
+    """`${NAME}` and `${NAME:-default}` in strings are filled in from the environment."""
+    if isinstance(value, str):
+
+        def fill(match: re.Match[str]) -> str:
+            found = os.environ.get(match[1], match[2])
+            if found is None:
+                raise ConfigError(
+                    f"the job file uses ${{{match[1]}}}, which is not set: set it, or write ${{{match[1]}:-default}}"
+                )
+            return found
+
+        return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}", fill, value)
+    if isinstance(value, dict):
+        return {k: _expand(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v) for v in value]
+    return value
+
+
+def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for key, value in new.items():
+        if value is None:
+            continue
+        if isinstance(value, Mapping):
+            below = into.get(key)
+            below = {"model": below} if isinstance(below, str) else dict(below or {})
+            _merge(below, value)
+            if below:
+                into[key] = below
+        else:
+            into[key] = value
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    import difflib
+
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(p) for p in problem["loc"]) or "job"
+        if problem["type"] == "extra_forbidden":
+            section: Any = Job
+            for part in problem["loc"][:-1]:
+                section = section.model_fields[str(part)].annotation if hasattr(section, "model_fields") else None
+            known = list(getattr(section, "model_fields", {}))
+            close = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
+            lines.append(
+                f"unknown key `{where}`"
+                + (f", did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}")
+            )
+        elif problem["type"] == "missing":
+            lines.append(f"`{where}` is missing")
+        else:
+            lines.append(f"`{where}`: {problem['msg'].removeprefix('Value error, ')}")
+    return f"{source}: " + "; ".join(lines)
+
+
+def json_schema() -> dict[str, Any]:
+    """The published JSON Schema of a job file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "vidproc job"} | Job.model_json_schema()
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))

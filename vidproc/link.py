@@ -1,0 +1,260 @@
+"""What can be said only of a whole video, in order: tracks through it and segments of it.
+
+Linking is a pure function of a video's rows in order of time, so its ids and segments are the same
+however the video was cut into tasks, and a publication that is rolled forward repeats it exactly.
+
+Tracks come from ByteTrack (Zhang et al. 2022, "ByteTrack: Multi-Object Tracking by Associating
+Every Detection Box") in the `trackers` library, one tracker a label. Segments come from thresholding
+with hysteresis (Canny 1986, there for edges): a stretch begins where the score reaches `on`, lasts
+while it stays above `off`, survives gaps up to `gap_s`, and is kept if it lasts `min_s`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vidproc.tables.schema import table_schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hysteresis:
+    """When a stretch begins, lasts and counts. Scores from 0 to 1, times in seconds."""
+
+    on: float
+    off: float
+    gap_s: float
+    min_s: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.off <= self.on <= 1 or self.gap_s < 0 or self.min_s < 0:
+            raise ValueError(f"0 <= off <= on <= 1 and no negative times: {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSettings:
+    track: bool = True
+    activation_score: float = 0.5
+    """A track starts only with a detection at least this sure; surer than `low` ones may continue it."""
+    lost_seconds: float = 1.5
+    """A track that is not seen for this long has ended."""
+    minimum_iou: float = 0.1
+    minimum_detections: int = 2
+    """A track of fewer detections is dropped, its detections keep no track_id."""
+    presence: Hysteresis = Hysteresis(on=0.5, off=0.3, gap_s=2.0, min_s=1.0)
+    action: Hysteresis = Hysteresis(on=0.5, off=0.3, gap_s=1.0, min_s=0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class VideoKeys:
+    """The columns that all linked rows of one video share."""
+
+    video_id: str
+    pipeline: str
+    recorded_date: Any
+
+
+def link(
+    tables: Mapping[str, pa.Table],
+    keys: VideoKeys,
+    settings: LinkSettings,
+    *,
+    detector_fps: float | None,
+    action_stride_s: float | None,
+) -> dict[str, pa.Table]:
+    """The rows of one video, as staged -> the same with `track_id`, and the tables made from them.
+
+    detector_fps: samples per second of the detector's grid (None: keyframes, or no detector).
+    action_stride_s: seconds from one action window to the next.
+    """
+    linked = dict(tables)
+    detections = tables.get("detections")
+    segments: list[dict[str, Any]] = []
+    if detections is not None and len(detections):
+        detections = detections.sort_by([("time_s", "ascending"), ("label", "ascending"), ("score", "descending")])
+        columns = _Columns.of(detections)
+        track_ids = _track(columns, settings, detector_fps) if settings.track else np.full(len(detections), -1)
+        position = detections.schema.get_field_index("track_id")
+        linked["detections"] = detections.set_column(
+            position, detections.schema.field(position), pa.array(track_ids, pa.int64(), mask=track_ids < 0)
+        )
+        model = detections["model"][0].as_py()
+        tracks = _track_rows(columns, track_ids, settings)
+        linked["tracks"] = _table("tracks", tracks, keys, model)
+        segments += [s | {"model": model} for s in _presence(columns, track_ids, settings, detector_fps)]
+    actions = tables.get("actions")
+    if actions is not None and len(actions) and action_stride_s:
+        linked["actions"] = actions = actions.sort_by([("start_s", "ascending"), ("rank", "ascending")])
+        model = actions["model"][0].as_py()
+        segments += [s | {"model": model} for s in _action_segments(actions, settings.action, action_stride_s)]
+    if segments:
+        linked["segments"] = _table("segments", segments, keys)
+    return linked
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Columns:
+    time_s: np.ndarray
+    label: np.ndarray
+    score: np.ndarray
+    boxes: np.ndarray
+
+    @classmethod
+    def of(cls, detections: pa.Table) -> _Columns:
+        def values(name: str) -> np.ndarray:
+            return np.asarray(detections[name].to_numpy(zero_copy_only=False))
+
+        boxes = np.stack([values(n) for n in ("x_min", "y_min", "x_max", "y_max")], axis=1).astype(np.float32)
+        return cls(values("time_s"), values("label").astype(object), values("score"), boxes)
+
+
+def _track(columns: _Columns, settings: LinkSettings, fps: float | None) -> np.ndarray:
+    """int64 (m,): a track id for each detection, -1 for none; ids count from 0 in order of first sight."""
+    import supervision as sv
+    from trackers import ByteTrackTracker
+
+    times = np.unique(columns.time_s)
+    # Keyframe samples come at no fixed rate: the typical distance stands in for it.
+    rate = fps or (1.0 / float(np.median(np.diff(times))) if len(times) > 1 else 1.0)
+    lost_steps = max(1, round(settings.lost_seconds * rate))
+    raw = np.full(len(columns.time_s), -1, dtype=np.int64)
+    offset = 0
+    for label in sorted(set(columns.label)):
+        rows = np.flatnonzero(columns.label == label)
+        tracker = ByteTrackTracker(
+            # The library scales its buffer from 30 frames a second to frame_rate.
+            lost_track_buffer=round(30 * lost_steps / rate),
+            frame_rate=rate,
+            track_activation_threshold=settings.activation_score,
+            minimum_consecutive_frames=1,
+            minimum_iou_threshold=settings.minimum_iou,
+            high_conf_det_threshold=settings.activation_score,
+        )
+        previous: float | None = None
+        for time, here in _by_time(columns.time_s, rows):
+            if previous is not None:
+                missed = min(round((time - previous) * rate) - 1, lost_steps + 1)
+                for _ in range(missed):
+                    tracker.update(sv.Detections.empty())
+            previous = time
+            found = tracker.update(
+                sv.Detections(xyxy=columns.boxes[here], confidence=columns.score[here], data={"row": here})
+            )
+            if len(found):
+                raw[found.data["row"]] = found.tracker_id + np.where(found.tracker_id >= 0, offset, 0)
+        offset = max(offset, int(raw[rows].max(initial=-1)) + 1)
+    return _renumber(raw, settings.minimum_detections)
+
+
+def _by_time(time_s: np.ndarray, rows: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
+    """The rows (ascending in time) grouped by sample."""
+    bounds = np.flatnonzero(np.diff(time_s[rows])) + 1
+    for group in np.split(rows, bounds):
+        yield float(time_s[group[0]]), group
+
+
+def _renumber(raw: np.ndarray, minimum: int) -> np.ndarray:
+    ids, first, counts = np.unique(raw, return_index=True, return_counts=True)
+    kept = [(f, i) for i, f, c in zip(ids, first, counts, strict=True) if i >= 0 and c >= minimum]
+    number = {i: n for n, (_, i) in enumerate(sorted(kept))}
+    return np.array([number.get(i, -1) for i in raw], dtype=np.int64)
+
+
+def _track_rows(columns: _Columns, track_ids: np.ndarray, settings: LinkSettings) -> list[dict[str, Any]]:
+    rows = []
+    order = np.argsort(track_ids, kind="stable")
+    order = order[track_ids[order] >= 0]
+    for at in np.split(order, np.flatnonzero(np.diff(track_ids[order])) + 1) if len(order) else []:
+        path = [
+            {"time_s": float(t), "x_min": b[0], "y_min": b[1], "x_max": b[2], "y_max": b[3]}
+            for t, b in zip(columns.time_s[at], columns.boxes[at].tolist(), strict=True)
+        ]
+        rows.append(
+            {
+                "track_id": int(track_ids[at[0]]),
+                "label": columns.label[at[0]],
+                "start_s": float(columns.time_s[at[0]]),
+                "end_s": float(columns.time_s[at[-1]]),
+                "detections": len(at),
+                "mean_score": float(columns.score[at].mean(dtype=np.float64)),
+                "max_score": float(columns.score[at].max()),
+                "path": path,
+            }
+        )
+    return rows
+
+
+def _presence(
+    columns: _Columns, track_ids: np.ndarray, settings: LinkSettings, fps: float | None
+) -> Iterator[dict[str, Any]]:
+    """Stretches in which at least one object of a label is in view."""
+    times = np.unique(columns.time_s)
+    step = 1.0 / fps if fps else (float(np.median(np.diff(times))) if len(times) > 1 else 1.0)
+    for label in sorted(set(columns.label)):
+        of_label = columns.label == label
+        seen, inverse = np.unique(columns.time_s[of_label], return_inverse=True)
+        best = np.zeros(len(seen))
+        np.maximum.at(best, inverse, columns.score[of_label])
+        for start, end, score in stretches(seen, seen + step, best, settings.presence):
+            inside = of_label & (columns.time_s >= start) & (columns.time_s < end) & (track_ids >= 0)
+            yield {
+                "kind": "presence",
+                "label": label,
+                "start_s": start,
+                "end_s": end,
+                "score": score,
+                "track_ids": sorted({int(i) for i in track_ids[inside]}),
+            }
+
+
+def _action_segments(actions: pa.Table, settings: Hysteresis, stride_s: float) -> Iterator[dict[str, Any]]:
+    """Stretches in which a label's window scores stay high. Overlapping windows each speak for the
+    stride around their centre, the first and the last also for the video's edges."""
+    video_start, video_end = pc.min(actions["start_s"]).as_py(), pc.max(actions["end_s"]).as_py()
+    for label in sorted(set(actions["label"].to_pylist())):
+        rows = actions.filter(pc.equal(actions["label"], label))
+        starts, ends, score = (rows[n].to_numpy() for n in ("start_s", "end_s", "score"))
+        centre = (starts + ends) / 2
+        left = np.where(starts <= video_start, starts, centre - stride_s / 2)
+        right = np.where(ends >= video_end, ends, centre + stride_s / 2)
+        for start, end, best in stretches(left, right, score, settings):
+            yield {"kind": "action", "label": label, "start_s": start, "end_s": end, "score": best, "track_ids": []}
+
+
+def stretches(
+    starts: np.ndarray, ends: np.ndarray, score: np.ndarray, rule: Hysteresis
+) -> Iterator[tuple[float, float, float]]:
+    """Pieces `[starts[i], ends[i])` with scores, ascending in time -> (start, end, mean score) of each
+    stretch. What is not among the pieces counts as score 0."""
+    alive = score >= rule.off
+    current: list[int] = []
+
+    def close() -> Iterator[tuple[float, float, float]]:
+        # Before the first and after the last sure piece there may be unsure ones: they belong to it.
+        if current and score[current].max() >= rule.on:
+            begin, finish = float(starts[current[0]]), float(ends[current[-1]])
+            if finish - begin >= rule.min_s - 1e-9:
+                yield begin, finish, float(score[current].mean(dtype=np.float64))
+
+    for i in np.flatnonzero(alive):
+        if current and starts[i] - ends[current[-1]] > rule.gap_s + 1e-9:
+            yield from close()
+            current = []
+        current.append(int(i))
+    yield from close()
+
+
+def _table(name: str, rows: list[dict[str, Any]], keys: VideoKeys, model: str | None = None) -> pa.Table:
+    common: dict[str, Any] = {
+        "video_id": keys.video_id,
+        "pipeline": keys.pipeline,
+        "recorded_date": keys.recorded_date,
+    }
+    if model is not None:
+        common["model"] = model
+    return pa.Table.from_pylist([common | row for row in rows], schema=table_schema(name))
