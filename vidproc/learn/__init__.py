@@ -1,0 +1,1 @@
+"""Training, evaluation, few-shot learning and explanation, on the models that index."""
