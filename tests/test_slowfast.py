@@ -139,7 +139,7 @@ def test_a_checkpoint_of_another_architecture_fails_with_its_name_and_the_tensor
     published = whole_zoo_state("pyslowfast", module)
     with pytest.raises(ConfigError, match=r"r3d.pth: .* lacks stages\.0\.slow\.conv\.weight"):
         load_published(module, {"layer1.0.conv1.0.weight": torch.zeros(3)}, source="r3d.pth")
-    with pytest.raises(ConfigError, match=r"x.pyth: .*head\.weight is \(7, 576\) where this variant has \(5, 288\)"):
+    with pytest.raises(ConfigError, match=r"x.pyth: .*head\.weight is \(7, 576\) where this variant has \(5, 576\)"):
         load_published(module, published | {"head.projection.weight": torch.zeros(7, 576)}, source="x.pyth")
     with pytest.raises(ConfigError, match=r"x.pyth: .*s9\.odd has no place"):
         load_published(module, published | {"s9.odd": torch.zeros(1)}, source="x.pyth")
