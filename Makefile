@@ -1,0 +1,48 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both install what they need into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DATA ?= ../shared/data
+
+# No usage statistics, no hook of another package manager around workers.
+export RAY_USAGE_STATS_ENABLED := 0
+export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
+export PYTHONUNBUFFERED := 1
+
+.PHONY: demo test acceptance bench lint install lock clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "vidproc needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) --version). Say which: make PYTHON=python3.11 ..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$$(sed -n 's/^uv==//p' constraints.txt)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --only-binary :all: --no-binary vidproc -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/vidproc demo demo
+
+test: $(INSTALLED) lint
+	$(BIN)/python -m pytest -m 'not acceptance'
+
+acceptance: $(INSTALLED)
+	VIDPROC_ACCEPTANCE_DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -m acceptance tests
+
+bench: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# A new set of versions, the same on every platform; run it on purpose, then run everything.
+lock: $(INSTALLED)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --only-binary :all: \
+	  --no-header --no-annotate --upgrade pyproject.toml --output-file constraints.txt
+
+clean:
+	rm -rf $(VENV) demo dist build .mypy_cache .ruff_cache .pytest_cache
