@@ -1,0 +1,156 @@
+"""What a person sees while a run goes on: a live display on a terminal, one line every 30 s elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+LINE_EVERY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """A moment of a run. Times in seconds."""
+
+    elapsed_s: float
+    listed: int
+    listing_done: bool
+    current: int
+    """Videos that the lake already has as they are."""
+    due: int
+    done: int
+    """Due videos that have ended, whatever the ending."""
+    failed: int
+    video_s_known: float
+    """Seconds of video in what has been probed."""
+    video_s_done: float
+    in_work: int
+    """Videos probed and not yet ended."""
+    tasks_waiting: int
+    workers: int = 0
+    note: str = ""
+
+    @property
+    def speed(self) -> float:
+        """Seconds of video a second: a multiple of real time."""
+        return self.video_s_done / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds left at this speed, None as long as nobody can know."""
+        if not self.listing_done or self.speed <= 0 or not self.done:
+            return None
+        # Videos not probed yet are taken to be as long as the average of those that were.
+        seen = self.done + self.in_work
+        known = self.video_s_known / seen * max(self.due, seen) if seen else self.video_s_known
+        return max(0.0, known - self.video_s_done) / self.speed
+
+    def line(self) -> str:
+        of = f"{self.due}" if self.listing_done else f"{self.due}+"
+        parts = [
+            f"{self.done}/{of} videos",
+            f"{self.video_s_done / 3600:.2f} h of video",
+            f"{self.speed:.1f}x real time",
+            f"{self.failed} failed",
+            f"{hms(self.left_s)} left" if self.left_s is not None else "time left unknown",
+        ]
+        if self.current:
+            parts.insert(1, f"{self.current} already there")
+        if self.note:
+            parts.append(self.note)
+        return " · ".join(parts)
+
+
+def hms(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+
+
+class Reporter:
+    """Listens to a run and shows it. One for a terminal, one for a log, one that says nothing."""
+
+    def update(self, progress: Progress) -> None: ...
+
+    def say(self, message: str, **fields: Any) -> None: ...
+
+
+class LogReporter(Reporter):
+    """One line every 30 s and one for each thing worth saying; text or JSON, on standard error."""
+
+    def __init__(self, stream: TextIO | None = None, *, as_json: bool = False, every_s: float = LINE_EVERY_S) -> None:
+        self._stream, self._json, self._every = stream or sys.stderr, as_json, every_s
+        self._last = time.monotonic()
+
+    def update(self, progress: Progress) -> None:
+        if time.monotonic() - self._last < self._every:
+            return
+        self._last = time.monotonic()
+        numbers = {k: v for k, v in asdict(progress).items() if k != "note"} if self._json else {}
+        self._write("progress", progress.line(), numbers)
+
+    def say(self, message: str, **fields: Any) -> None:
+        self._write("event", message, fields)
+
+    def _write(self, kind: str, message: str, fields: dict[str, Any]) -> None:
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        if self._json:
+            text = json.dumps({"at": at, "kind": kind, "message": message, **fields}, default=str)
+        else:
+            # One event, one line: names from the archive may hold anything.
+            text = f"{at} {printable(message)}"
+        print(text, file=self._stream, flush=True)
+
+
+class LiveReporter(Reporter):
+    """A bar on a terminal, with what is worth saying above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
+
+        self._bars = Bars(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[line]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bars.add_task("indexing", total=None, line="starting")
+
+    def update(self, progress: Progress) -> None:
+        total = progress.due if progress.listing_done and progress.due else None
+        self._bars.update(self._task, total=total, completed=progress.done, line=progress.line())
+
+    def say(self, message: str, **fields: Any) -> None:
+        from rich.text import Text
+
+        self._bars.console.print(Text(printable(message)))
+
+
+def printable(text: str) -> str:
+    """Text on one line, without control characters: a hostile name cannot move the cursor or forge a line."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+@contextmanager
+def reporter(*, quiet: bool = False, log_format: str = "auto") -> Iterator[Reporter]:
+    """The right reporter for where this runs."""
+    if quiet:
+        yield Reporter()
+    elif log_format == "json" or log_format == "text" or not sys.stderr.isatty():
+        yield LogReporter(as_json=log_format == "json")
+    else:
+        live = LiveReporter()
+        with live._bars:
+            yield live
