@@ -1,0 +1,238 @@
+"""Models: detectors and action models, by name, by file, or of the user's own.
+
+    model = load_model("auto", settings=ModelSettings(kind="detector"))
+    detections = model.detect(frames)
+
+Read base.py first (the two surfaces), then registry.py (what a name stands for), weights.py, and
+the families: detector.py and actions.py (torchvision), onnx.py, tiny.py (the embedded pair).
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from vidproc.errors import ConfigError
+from vidproc.media import Grid
+from vidproc.models.base import ActionModel, Detector, Model, ModelCard
+from vidproc.models.registry import (
+    FAMILIES,
+    Kind,
+    ModelSettings,
+    Preprocessing,
+    Recipe,
+    card_of,
+    find_recipe,
+    import_user_class,
+    is_user_class,
+    resolve_spec,
+    torchvision_names,
+    torchvision_recipe,
+)
+from vidproc.models.weights import expected_sha256, fetch, file_sha256, locate
+
+__all__ = [
+    "ActionModel",
+    "Detector",
+    "Kind",
+    "Model",
+    "ModelCard",
+    "ModelCheck",
+    "ModelEntry",
+    "ModelSettings",
+    "Preprocessing",
+    "Recipe",
+    "check_model",
+    "describe_model",
+    "fetch_model",
+    "list_models",
+    "load_model",
+    "resolve_spec",
+]
+
+DEFAULTS = ModelSettings()
+
+
+def load_model(spec: str, *, device: str = "auto", settings: ModelSettings = DEFAULTS) -> Model:
+    """The model behind a spec (see registry.py), its weights on the device.
+
+    Raises ConfigError for what an operator must change: an unknown name, weights that are not here
+    and cannot be fetched, are not the promised ones or do not fit, a device that is not there.
+    """
+    if device != "auto":
+        settings = replace(settings, device=device)
+    spec = _named(spec, settings)
+    if spec == "demo":
+        return _demo(settings)
+    if is_user_class(spec):
+        return _user_model(spec, settings)
+    recipe = find_recipe(spec, settings)
+    return cast(Model, importlib.import_module(FAMILIES[recipe.family]).load(recipe, settings))
+
+
+def describe_model(spec: str, settings: ModelSettings = DEFAULTS) -> ModelCard:
+    """The card that load_model would give, without a network in memory or anything on a device.
+
+    The card names the sha256 of the weights, so a remote file is fetched into the cache here, as
+    the run needs it anyway and a run that cannot have it is to be refused before work starts. A
+    user's class may have a `describe(settings) -> ModelCard`; otherwise it is made and asked.
+    """
+    spec = _named(spec, settings)
+    if spec == "demo":
+        return _demo(replace(settings, device="cpu")).card
+    if is_user_class(spec):
+        describe = getattr(import_user_class(spec), "describe", None)
+        if describe is not None:
+            return _checked_card(spec, describe(settings), settings)
+        return _user_model(spec, replace(settings, device="cpu")).card
+    recipe = find_recipe(spec, settings)
+    return card_of(recipe, file_sha256(fetch(recipe.weights, recipe.sha256, model=recipe.name)))
+
+
+def _named(spec: str, settings: ModelSettings) -> str:
+    if spec not in ("auto", "none"):
+        return spec
+    if settings.kind is None:
+        raise ConfigError(f"{spec!r} stands for a detector or an action model: say which kind is meant.")
+    named = resolve_spec(spec, settings.kind, gpu=None if settings.device == "auto" else settings.device != "cpu")
+    if named is None:
+        why = "no model was asked for" if spec == "none" else "without a GPU, auto takes none"
+        raise ConfigError(f"There is no {settings.kind} model to load ({why}); name one.")
+    return named
+
+
+def _demo(settings: ModelSettings) -> Model:
+    if settings.kind is None:
+        raise ConfigError("'demo' is a detector and an action model: say which kind is meant.")
+    tiny = importlib.import_module("vidproc.models.tiny")
+    return cast(Model, tiny.load(settings.kind))
+
+
+def _user_model(spec: str, settings: ModelSettings) -> Model:
+    made = import_user_class(spec)(settings)
+    card = _checked_card(spec, getattr(made, "card", None), settings)
+    surface = "detect" if card.kind == "detector" else "classify"
+    if not callable(getattr(made, surface, None)):
+        raise ConfigError(
+            f"{spec}: its card says {card.kind}, so it needs a method {surface} (see vidproc.models.base)."
+        )
+    return cast(Model, made)
+
+
+def _checked_card(spec: str, card: object, settings: ModelSettings) -> ModelCard:
+    if not isinstance(card, ModelCard):
+        raise ConfigError(f"{spec}: a model needs a `card`, a vidproc.models.ModelCard, not {type(card).__name__}.")
+    if settings.kind is not None and card.kind != settings.kind:
+        raise ConfigError(f"{spec}: its card says {card.kind}, but it was given as {settings.kind}.")
+    return card
+
+
+# For `vidproc models`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """A line of `vidproc models list`."""
+
+    name: str
+    kind: Kind
+    labels: int
+    """How many."""
+    licence: str
+    weights: str
+    sha256: str
+    """What is known of it without the file: all digits, or the first ones."""
+    cached: bool
+    """The weights are on this machine, whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCheck:
+    """What `vidproc models check` found: the model loads and answers as its card says."""
+
+    card: ModelCard
+    load_seconds: float
+    run_seconds: float
+    """Of one forward pass over one grey frame or window, the first."""
+
+
+def list_models() -> list[ModelEntry]:
+    """Every model known by name. Reads and fetches nothing but what is cached."""
+    return sorted(_entries(), key=lambda e: (e.kind, e.name))
+
+
+def _entries() -> Iterator[ModelEntry]:
+    kinds: tuple[Kind, ...] = ("detector", "actions")
+    for kind in kinds:
+        try:
+            card = _demo(ModelSettings(kind=kind, device="cpu")).card
+        except ModuleNotFoundError:
+            continue
+        yield ModelEntry(
+            name="demo",
+            kind=card.kind,
+            labels=len(card.labels),
+            licence=card.licence,
+            weights=card.weights_uri,
+            sha256=card.weights_sha256,
+            cached=True,
+        )
+    for name in torchvision_names():
+        recipe = torchvision_recipe(name)
+        yield ModelEntry(
+            name=name,
+            kind=recipe.kind,
+            labels=len(recipe.labels),
+            licence=recipe.licence,
+            weights=recipe.weights,
+            sha256=expected_sha256(recipe.weights, recipe.sha256),
+            cached=locate(recipe.weights, recipe.sha256) is not None,
+        )
+
+
+def fetch_model(spec: str, settings: ModelSettings = DEFAULTS) -> Path | None:
+    """Brings a model's weights onto this machine and verifies them -> where they lie, or None
+    where the model brings its own (demo, a user's class)."""
+    spec = _named(spec, settings)
+    if spec == "demo" or is_user_class(spec):
+        return None
+    recipe = find_recipe(spec, settings)
+    return fetch(recipe.weights, recipe.sha256, model=recipe.name)
+
+
+def check_model(spec: str, *, device: str = "auto", settings: ModelSettings = DEFAULTS) -> ModelCheck:
+    """Loads a model and runs it once on grey. Raises ConfigError where its answer is not what its
+    card promises."""
+    started = time.perf_counter()
+    model = load_model(spec, device=device, settings=settings)
+    loaded = time.perf_counter()
+    card = model.card
+    height, width = _example_size(card.grid)
+    if card.kind == "detector":
+        found = cast(Detector, model).detect(np.full((1, height, width, 3), 114, np.uint8))
+        wrong = bool(len(found)) and (int(found.frame.max()) > 0 or int(found.class_id.max()) >= len(card.labels))
+        answer = "boxes of frames or classes that there are not"
+    else:
+        window = np.full((1, card.grid.window, height, width, 3), 114, np.uint8)
+        scores = cast(ActionModel, model).classify(window)
+        wrong = scores.shape != (1, len(card.labels)) or not (np.isfinite(scores).all() and 0 <= scores.min() <= 1)
+        answer = f"scores of shape {scores.shape} for {len(card.labels)} labels, or not between 0 and 1"
+    if wrong:
+        raise ConfigError(f"{card.name} does not answer as its card says: it gave {answer}.")
+    return ModelCheck(card=card, load_seconds=loaded - started, run_seconds=time.perf_counter() - loaded)
+
+
+def _example_size(grid: Grid) -> tuple[int, int]:
+    """Height and width of a 16:9 frame as the grid would have it."""
+    size = grid.size
+    if size.mode == "native":
+        return 360, 640
+    if size.mode == "fit":
+        return min(size.height, round(size.width * 9 / 16)), min(size.width, round(size.height * 16 / 9))
+    return size.height, size.width

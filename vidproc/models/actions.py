@@ -1,0 +1,89 @@
+"""torchvision's video classifiers (R3D, MC3, R(2+1)D, S3D, MViT, Swin3D)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidproc.errors import ConfigError
+from vidproc.models.base import ModelCard
+from vidproc.models.device import Batches, pick_device, to_device, use_threads
+from vidproc.models.registry import ModelSettings, Recipe, card_of
+from vidproc.models.weights import fetch, file_sha256, fitting, load_state_dict
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load(recipe: Recipe, settings: ModelSettings) -> TorchActions:
+    device = pick_device(settings.device)
+    path = fetch(recipe.weights, recipe.sha256, model=recipe.name)
+    network = build(recipe)
+    with fitting(recipe.name, recipe.arch, path):
+        network.load_state_dict(load_state_dict(path))
+    return TorchActions(recipe, card_of(recipe, file_sha256(path)), network.eval(), device, settings)
+
+
+def build(recipe: Recipe) -> Any:
+    """The network as its weights know it, with random ones."""
+    from torchvision.models import video
+
+    builder = getattr(video, recipe.arch, None)
+    if builder is None or recipe.kind != "actions":
+        raise ConfigError(f"{recipe.name}: torchvision has no video model {recipe.arch!r}.")
+    args = {"num_classes": len(recipe.labels), **recipe.args}
+    try:
+        return builder(weights=None, **args)
+    except (TypeError, ValueError) as e:
+        raise ConfigError(f"{recipe.name}: {recipe.arch} cannot be built with {args}: {e}") from e
+
+
+class TorchActions:
+    """A torchvision video network on a device. Windows of uint8 are cropped, normalised and
+    classified there."""
+
+    card: ModelCard
+
+    def __init__(
+        self, recipe: Recipe, card: ModelCard, network: Any, device: torch.device, settings: ModelSettings
+    ) -> None:
+        import torch
+
+        self.card = card
+        self._device = device
+        self._crop = recipe.preprocessing.crop
+        self._bgr = recipe.preprocessing.color == "bgr"
+        self._batches = Batches(settings.batch_size or (8 if device.type == "cuda" else 1))
+        self._outputs = list(recipe.outputs_of_labels)
+        use_threads(settings)
+        p = recipe.preprocessing
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1, 1) for v in (p.mean, p.std))
+        # (x / divisor - mean) / std as one multiplication and one addition
+        self._scale = 1 / (p.divisor * std)
+        self._shift = -mean / std
+        self._network = network.to(device)
+        half = settings.half and device.type == "cuda"
+        self._dtype = None if not half else torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+    def classify(self, windows: np.ndarray) -> np.ndarray:
+        """uint8 (n, t, h, w, 3) RGB -> float32 (n, classes), softmax scores from 0 to 1."""
+        parts = [scores for _, scores in self._batches.run(windows, self._infer)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.card.labels)), np.float32)
+
+    def _infer(self, windows: np.ndarray) -> np.ndarray:
+        import torch
+
+        if self._crop:
+            height, width = windows.shape[2:4]
+            # torchvision's CenterCrop rounds half to even
+            top, left = (round((side - self._crop) / 2) for side in (height, width))
+            windows = windows[:, :, top : top + self._crop, left : left + self._crop]
+        if self._bgr:
+            windows = windows[..., ::-1]
+        with torch.inference_mode():
+            x = to_device(windows, self._device).permute(0, 4, 1, 2, 3).float() * self._scale + self._shift
+            with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
+                logits = self._network(x)
+            scores: np.ndarray = logits.float().softmax(dim=1).cpu().numpy()
+        return scores[:, self._outputs] if self._outputs else scores

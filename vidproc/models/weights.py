@@ -1,0 +1,264 @@
+"""Weights on this machine: fetched once, verified always, never unpickled.
+
+Order of search for a remote file: the cache (VIDPROC_MODEL_CACHE, default ~/.cache/vidproc/models),
+the mirror (VIDPROC_MODEL_MIRROR: a folder, https:// or s3://bucket/prefix that holds the files by
+name), the URI itself. A local path is used where it lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import re
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urlsplit
+
+from vidproc.errors import ConfigError, VidprocError
+
+if TYPE_CHECKING:
+    import torch
+
+CONNECT_SECONDS = 6.0
+"""To resolve the name, connect and see the headers: offline must be told within seconds."""
+READ_SECONDS = 30.0
+_BLOCK = 1 << 20
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z0-9]+$")
+
+
+def cache_folder() -> Path:
+    if given := os.environ.get("VIDPROC_MODEL_CACHE"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vidproc" / "models"
+
+
+def is_remote(uri: str) -> bool:
+    return "://" in uri
+
+
+def expected_sha256(uri: str, sha256: str) -> str:
+    """What is known of a file's sha256: all of it, or the first digits which torchvision and
+    PyTorch put into the names of remote files."""
+    if sha256 or not is_remote(uri):
+        return sha256
+    found = _HASH_IN_NAME.search(urlsplit(uri).path)
+    return found[1] if found else ""
+
+
+def cached_path(uri: str, sha256: str) -> Path:
+    """Where a remote file lies, or would lie, in the cache; its name carries its hash."""
+    name = Path(urlsplit(uri).path).name
+    if not _HASH_IN_NAME.search(name):
+        name = f"{sha256[:16]}-{name}"
+    return cache_folder() / name
+
+
+def locate(uri: str, sha256: str) -> Path | None:
+    """The verified file if it is on this machine already. Asks nobody, and never raises for a
+    missing file; a local file with another sha256 than promised is a ConfigError."""
+    expected = expected_sha256(uri, sha256)
+    if not is_remote(uri):
+        path = Path(uri)
+        if not path.is_file():
+            return None
+        if not file_sha256(path).startswith(expected):
+            raise ConfigError(
+                f"The weights {path} are not the promised ones: their sha256 is {file_sha256(path)}, "
+                f"expected was {expected}."
+            )
+        return path
+    path = cached_path(uri, expected)
+    return path if path.is_file() and file_sha256(path).startswith(expected) else None
+
+
+def fetch(uri: str, sha256: str, *, model: str) -> Path:
+    """The verified weights file of `model` on this machine, fetched if need be.
+
+    Raises ConfigError that says what to fetch and where to put it.
+    """
+    expected = expected_sha256(uri, sha256)
+    if is_remote(uri) and not expected:
+        raise ConfigError(
+            f"{model}: {shown(uri)} comes from elsewhere, so its sha256 must be given with it (sha256: ...)."
+        )
+    if found := locate(uri, sha256):
+        return found
+    if not is_remote(uri):
+        raise ConfigError(f"{model}: there is no weights file {uri}.")
+    target = cached_path(uri, expected)
+    sources = [uri]
+    if mirror := os.environ.get("VIDPROC_MODEL_MIRROR"):
+        sources.insert(0, f"{mirror.rstrip('/')}/{Path(urlsplit(uri).path).name}")
+    reasons = []
+    if target.is_file():
+        reasons.append(f"the file there has the wrong sha256 ({file_sha256(target)[:12]}...)")
+    for source in sources:
+        try:
+            _copy(source, target, expected)
+            return target
+        except (OSError, VidprocError) as e:
+            reasons.append(f"{shown(source)}: {_reason(e)}")
+    raise ConfigError(
+        f"The weights of {model} are not on this machine and could not be fetched ({'; '.join(reasons)}). "
+        f"Fetch {shown(uri)} where there is a network, and put it here as {target}, "
+        f"or set VIDPROC_MODEL_MIRROR to a folder, https:// or s3:// prefix that holds it by that name."
+    )
+
+
+def _copy(source: str, target: Path, expected: str) -> None:
+    """Atomic: the file appears under its name when whole and verified, or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            for block in _blocks(source):
+                digest.update(block)
+                out.write(block)
+            out.flush()
+            os.fsync(out.fileno())
+        if not digest.hexdigest().startswith(expected):
+            raise ConfigError(f"what came has the sha256 {digest.hexdigest()}, expected was {expected}")
+        os.replace(name, target)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _blocks(source: str) -> Iterator[bytes]:
+    scheme = urlsplit(source).scheme if is_remote(source) else "file"
+    if scheme == "s3":
+        from vidproc.storage import open_storage
+
+        prefix, _, key = source.rpartition("/")
+        yield open_storage(prefix).get(key)
+    elif scheme in ("http", "https"):
+        with _open_url(source) as response:
+            yield from _read_all(response)
+    elif scheme == "file":
+        path = urlsplit(source).path if is_remote(source) else source
+        with open(path, "rb") as f:
+            yield from iter(lambda: f.read(_BLOCK), b"")
+    else:
+        raise ConfigError(f"weights come from a file, https:// or s3://, not {scheme}://")
+
+
+def _open_url(url: str) -> Any:
+    """urlopen with one deadline for name, connection and headers together: a socket's time limit
+    does not cover the name server, which can hang for half a minute without a network."""
+    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answer.put(urllib.request.urlopen(url, timeout=READ_SECONDS))
+        except Exception as e:
+            answer.put(e)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        got = answer.get(timeout=CONNECT_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {CONNECT_SECONDS:.0f} s") from None
+    if isinstance(got, Exception):
+        raise got
+    return got
+
+
+def _read_all(response: Any) -> Iterator[bytes]:
+    promised = response.headers.get("Content-Length")
+    count = 0
+    for block in iter(lambda: response.read(_BLOCK), b""):
+        count += len(block)
+        yield block
+    if promised is not None and count != int(promised):
+        raise OSError(f"cut short after {count} of {promised} bytes")
+
+
+def file_sha256(path: str | Path) -> str:
+    """Of a local file; remembered for as long as its size and time stay."""
+    status = os.stat(path)
+    return _sha256(str(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: str, _size: int, _mtime_ns: int) -> str:
+    with open(path, "rb") as f:
+        return hashlib.file_digest(_binary(f), "sha256").hexdigest()
+
+
+def _binary(f: BinaryIO) -> Any:
+    return f
+
+
+def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors or PyTorch file, on the CPU. Pickled objects are refused."""
+    import pickle
+
+    import torch
+
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(path))
+        except SafetensorError as e:
+            raise ConfigError(f"The weights {path} are not a safetensors file: {_reason(e)}") from e
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as e:
+        raise ConfigError(
+            f"The weights {path} hold more than tensors, or are damaged; such files are never opened, since they may "
+            "run code. Save the model's state_dict() alone, best as safetensors."
+        ) from e
+    except (RuntimeError, EOFError, ValueError, KeyError) as e:
+        raise ConfigError(f"The weights {path} are not a PyTorch file: {_reason(e)}") from e
+    for wrapper in ("model", "state_dict"):  # what common training scripts put around it
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ConfigError(f"The weights {path} are not a state dict (names to tensors).")
+    return dict(state)
+
+
+@contextmanager
+def fitting(model: str, arch: str, path: Path) -> Iterator[None]:
+    """Around load_state_dict of a module: what does not fit is said in one sentence."""
+    try:
+        yield
+    except RuntimeError as e:
+        details = [line.strip() for line in str(e).splitlines()[1:] if line.strip()]
+        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+        raise ConfigError(
+            f"The weights {path} do not fit {arch or model}: {_short(details[0] if details else str(e))}{more}"
+        ) from e
+
+
+def shown(uri: str) -> str:
+    """A URI without what may be secret in it: credentials and query."""
+    if not is_remote(uri):
+        return uri
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code} {error.reason}"
+    if isinstance(error, urllib.error.URLError):
+        return _short(str(error.reason))
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return _short(str(error) or type(error).__name__)
+
+
+def _short(text: str, limit: int = 240) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
