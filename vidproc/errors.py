@@ -6,8 +6,11 @@ VidprocError
     Declined         the object is not a video that we can use (audio only, empty, encrypted, not media)
     Undecodable      the container opened, but a stretch of it does not decode
     LimitExceeded    it asks for more pixels, streams, memory or time than the settings allow
+  RunAborted         the run stopped early: the cluster is gone, or too much failed at once
   TransientError     worth another try: storage timed out, a worker died, a device ran out of memory
     SourceChanged    the object was replaced or deleted while it was read
+  NotFound           storage holds nothing under that name (also a KeyError)
+  AlreadyExists      an object that was to be created is there already
 
 Anything else is a bug and keeps its traceback. `error_class` is the short name which the tables
 carry; it is part of the output's promise, so classes are added and never renamed.
@@ -24,6 +27,10 @@ class VidprocError(Exception):
 
 class ConfigError(VidprocError):
     error_class = "config"
+
+
+class RunAborted(VidprocError):
+    error_class = "aborted"
 
 
 class MediaError(VidprocError):
@@ -55,3 +62,13 @@ class TransientError(VidprocError):
 
 class SourceChanged(TransientError):
     error_class = "source_changed"
+
+
+class NotFound(VidprocError, KeyError):
+    error_class = "not_found"
+
+    __str__ = Exception.__str__  # KeyError would put the sentence in quotes
+
+
+class AlreadyExists(VidprocError):
+    error_class = "already_exists"

@@ -1,0 +1,1 @@
+"""Running steps: here and now (`inline`), or on Ray (`ray`). Knows nothing of video."""

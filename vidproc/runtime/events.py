@@ -1,0 +1,70 @@
+"""What listeners hear while a run goes on. A listener is any callable that takes an event; it is
+called on the driver, between two steps of the loop, so it should be quick and must not raise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from vidproc.runtime.retry import Fault
+
+if TYPE_CHECKING:
+    from vidproc.runtime.executor import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class UnitStarted:
+    """A unit was admitted: its first step runs, or waits for a worker."""
+
+    unit: Unit
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed:
+    unit: Unit
+    fault: Fault
+    """Stage, class, sentence, traceback and host."""
+    attempt: int
+    """From 1, over all runs: those in `unit.attempts_before` count."""
+    blamed: bool
+    """True: it counted as a strike against the unit. False: a passing or permanent failure."""
+    again_in_s: float | None
+    """Seconds until the next attempt; None: given up."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetupFailed:
+    """An actor did not come up. After a few in a row the run stops."""
+
+    step: str
+    fault: Fault
+    in_a_row: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolWaiting:
+    """A pool has no actor yet: the cluster has no room for one, or it is still loading."""
+
+    step: str
+    waited_s: float
+    wants: dict[str, float]
+    """What one actor needs: CPU, GPU, memory."""
+    why: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolChanged:
+    step: str
+    ready: int
+    starting: int
+    at: datetime
+
+
+Event = UnitStarted | AttemptFailed | SetupFailed | PoolWaiting | PoolChanged
+Listener = Callable[[Event], None]

@@ -1,0 +1,336 @@
+"""Running many units through their steps: the surface of an executor, and the one loop behind all.
+
+A `Unit` goes through the steps of its route in order; the output of one step is the input of the
+next. Where and how a step runs is the business of `Workers` (inline.py: here and now; ray.py: on a
+cluster). What is admitted, what is tried again, and when to stop is decided here, once.
+
+    feed ── take ──► admit ──► workers: step 1 ─► step 2 ─► ... ──► UnitEnd
+                       ▲            │ fault
+                       └── retry.verdict: again (later) / give up / stop the run
+
+At most `Limits.max_units` units of each route, and `Limits.max_bytes` bytes over all routes, are
+between `take` and `UnitEnd`, so memory does not depend on how much work there is.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from vidproc.errors import ConfigError, RunAborted
+from vidproc.runtime.events import AttemptFailed, Event, Listener, UnitStarted
+from vidproc.runtime.retry import PASSING, Abort, Fault, GiveUp, Retry, RetryRules, Tally, verdict
+from vidproc.step import AnyStep
+
+POLL_S = 0.1
+"""How often a feed that had nothing is asked again while nothing else happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One piece of work: what is tried, retried and reported as one."""
+
+    id: str
+    item: Any
+    """Input of the route's first step. Picklable; small, for it travels with the call."""
+    route: str
+    bytes: int = 0
+    """Memory that it will hold between its steps; counted from admission to its end."""
+    attempts_before: int = 0
+    """Strikes from earlier runs."""
+
+
+class Feed(Protocol):
+    """Where units come from. Asked by the loop, on its own thread, whenever there is room."""
+
+    exhausted: bool
+    """True: there is nothing and there will be nothing more, whatever ends still come."""
+
+    def take(self, routes: frozenset[str]) -> Unit | None:
+        """The next unit of one of these routes (those which have room), or None: nothing just now.
+        The feed decides what comes first; a full route never holds up the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSize:
+    """How many actors a stateful step may have."""
+
+    min: int = 1
+    max: int | None = None
+    """None: as many as the cluster has room for."""
+
+    def __post_init__(self) -> None:
+        if self.min < 1 or (self.max is not None and self.max < self.min):
+            raise ConfigError(f"a pool has at least one actor, and no more than its maximum: {self}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(RetryRules):
+    max_units: int = 64
+    """In flight, of each route that `route_units` does not name."""
+    route_units: Mapping[str, int] = field(default_factory=dict)
+    max_bytes: int = 2 << 30
+    """In flight, over all routes. A unit larger than this runs while no other unit with bytes does."""
+    max_quarantined_share: float = 0.2
+    """Of the units ended so far: above it the run stops, for a model or an image must be broken."""
+    min_quarantined: int = 20
+    """But not before this many are quarantined."""
+    pools: Mapping[str, PoolSize] = field(default_factory=dict)
+    """By step name."""
+    batch: Mapping[str, int] = field(default_factory=dict)
+    """By step name: how many units may travel in one call, where a unit takes milliseconds. After
+    a crash the units of a batch run again one by one, so that blame stays exact."""
+    grace_s: float = 15.0
+    """How long `stop()` lets running units finish."""
+
+    def __post_init__(self) -> None:
+        if self.max_units < 1 or self.max_bytes < 1 or any(n < 1 for n in self.route_units.values()):
+            raise ConfigError("max_units, route_units and max_bytes must be at least 1: nothing would ever run")
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class UnitEnd:
+    """A unit went through all its steps (`result`), or was given up (`failure`)."""
+
+    unit: Unit
+    result: Any
+    """Output of the route's last step."""
+    failure: Fault | None
+    attempts: int
+    """In this run: one, and one more for each time that one of its steps was tried again."""
+    seconds: Mapping[str, float]
+    """By step name, spent inside the step, failed attempts included where known."""
+
+
+class Executor(Protocol):
+    def run(
+        self,
+        feed: Feed,
+        routes: Mapping[str, Sequence[AnyStep]],
+        limits: Limits = DEFAULT_LIMITS,
+        listeners: Sequence[Listener] = (),
+    ) -> Iterator[UnitEnd]:
+        """Each unit that was taken is yielded exactly once, in any order; those which `stop()`
+        abandoned are not yielded at all, and are due again.
+
+        Raises ConfigError (a step said that an operator must act) and RunAborted (a step cannot be
+        set up, too much is quarantined, the cluster is gone). Closing the iterator abandons what runs.
+        """
+
+    def stop(self) -> None:
+        """Take nothing more; let what runs finish, for `Limits.grace_s` seconds at most. May be
+        called from a signal handler or another thread."""
+
+    def close(self) -> None:
+        """Release what the executor started, and only that."""
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A unit on its way (driver's own record, mutable)."""
+
+    unit: Unit
+    steps: tuple[AnyStep, ...]
+    stage: int = 0
+    payload: Any = None
+    """Input of the present step: the item, then whatever the workers keep an output in."""
+    tally: Tally = field(default_factory=Tally)
+    retries: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    alone: bool = False
+    """It was in a batch that crashed: run it by itself."""
+
+    @property
+    def step(self) -> AnyStep:
+        return self.steps[self.stage]
+
+    @property
+    def is_last(self) -> bool:
+        return self.stage + 1 == len(self.steps)
+
+    def rewind(self) -> None:
+        """Back to the first step: an output between two steps was lost with its node."""
+        self.stage, self.payload = 0, self.unit.item
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A step's output: the value itself after the last step, else a handle for the next one."""
+
+    output: Any
+    seconds: float
+
+
+class Workers(Protocol):
+    """Where steps run. Used by one loop, on one thread."""
+
+    max_bytes: int
+    """What may lie between steps, by what the store holds."""
+
+    def submit(self, flight: Flight) -> None:
+        """Have the flight's present step run, some time."""
+
+    def wait(self, timeout_s: float) -> Iterable[tuple[Flight, Done | Fault]]:
+        """What has ended; waits for the first, but no longer than the timeout."""
+
+    def abandon(self) -> None:
+        """Forget and, where it can be done, kill what still runs."""
+
+
+class Stop:
+    """The switch behind `stop()`."""
+
+    def __init__(self) -> None:
+        self._set = threading.Event()
+        self.at = 0.0
+
+    def set(self) -> None:
+        if not self._set.is_set():
+            self.at = time.monotonic()
+            self._set.set()
+
+    def __bool__(self) -> bool:
+        return self._set.is_set()
+
+
+class Admission:
+    """Which routes have room, counted over the units in flight."""
+
+    def __init__(self, routes: Iterable[str], limits: Limits, max_bytes: int) -> None:
+        self.count: Counter[str] = Counter()
+        self._caps = {r: limits.route_units.get(r, limits.max_units) for r in routes}
+        self._bytes, self._max_bytes = 0, max_bytes
+        self._held: dict[str, Unit] = {}
+
+    def take(self, feed: Feed) -> Unit | None:
+        for route, unit in self._held.items():
+            if self._fits(unit):
+                del self._held[route]
+                return self._enter(unit)
+        while room := frozenset(r for r, cap in self._caps.items() if self.count[r] < cap and r not in self._held):
+            unit_or_none = feed.take(room)
+            if unit_or_none is None:
+                return None
+            if unit_or_none.route not in room:
+                raise ValueError(f"unit {unit_or_none.id}: its route {unit_or_none.route!r} is none of {sorted(room)}")
+            if self._fits(unit_or_none):
+                return self._enter(unit_or_none)
+            self._held[unit_or_none.route] = unit_or_none  # at most one a route waits for bytes
+        return None
+
+    def _fits(self, unit: Unit) -> bool:
+        return not unit.bytes or not self._bytes or self._bytes + unit.bytes <= self._max_bytes
+
+    def _enter(self, unit: Unit) -> Unit:
+        self.count[unit.route] += 1
+        self._bytes += unit.bytes
+        return unit
+
+    def leave(self, unit: Unit) -> None:
+        self.count[unit.route] -= 1
+        self._bytes -= unit.bytes
+
+    @property
+    def in_flight(self) -> int:
+        return self.count.total()
+
+    def in_flight_of(self, routes: Iterable[str]) -> int:
+        return sum(self.count[r] for r in routes)
+
+    @property
+    def holding(self) -> bool:
+        return bool(self._held)
+
+
+def drive(
+    feed: Feed,
+    routes: Mapping[str, Sequence[AnyStep]],
+    limits: Limits,
+    listeners: Sequence[Listener],
+    workers: Workers,
+    admission: Admission,
+    stop: Stop,
+) -> Iterator[UnitEnd]:
+    """The loop. `workers` run the steps; everything else is decided here."""
+    steps = {route: tuple(s) for route, s in routes.items()}
+    later: list[tuple[float, int, Flight]] = []  # a heap: flights that wait before their next attempt
+    order = itertools.count()
+    ended = quarantined = 0
+
+    def tell(event: Event) -> None:
+        for listen in listeners:
+            listen(event)
+
+    def end(flight: Flight, result: Any, failure: Fault | None) -> UnitEnd:
+        nonlocal ended
+        ended += 1
+        admission.leave(flight.unit)
+        return UnitEnd(flight.unit, result, failure, flight.retries + 1, flight.seconds)
+
+    def failed(flight: Flight, fault: Fault) -> UnitEnd | None:
+        nonlocal quarantined
+        flight.tally = flight.tally.add(fault.kind)
+        answer = verdict(fault.kind, flight.tally, limits)
+        tell(
+            AttemptFailed(
+                unit=flight.unit,
+                fault=fault,
+                attempt=flight.unit.attempts_before + flight.retries + 1,
+                blamed=fault.kind not in PASSING and fault.kind not in ("media", "config"),
+                again_in_s=answer.wait_s if isinstance(answer, Retry) else None,
+                at=datetime.now(UTC),
+            )
+        )
+        match answer:
+            case Abort():
+                raise ConfigError(fault.error)
+            case GiveUp():
+                quarantined += fault.kind != "media"
+                return end(flight, None, fault)
+            case Retry(wait_s):
+                flight.retries += 1
+                heapq.heappush(later, (time.monotonic() + wait_s, next(order), flight))
+                return None
+
+    try:
+        while True:
+            while not stop and (unit := admission.take(feed)):
+                tell(UnitStarted(unit, datetime.now(UTC)))
+                workers.submit(Flight(unit, steps[unit.route], payload=unit.item, tally=Tally(unit.attempts_before)))
+            now = time.monotonic()
+            while later and later[0][0] <= now and not stop:
+                workers.submit(heapq.heappop(later)[2])
+            running = admission.in_flight - len(later)
+            if stop and (not running or now > stop.at + limits.grace_s):
+                return
+            if not admission.in_flight and not admission.holding and feed.exhausted:
+                return
+            for flight, outcome in workers.wait(POLL_S):
+                if isinstance(outcome, Fault):
+                    if unit_end := failed(flight, outcome):
+                        yield unit_end
+                    continue
+                name = flight.step.name
+                flight.seconds[name] = flight.seconds.get(name, 0.0) + outcome.seconds
+                if flight.is_last:
+                    yield end(flight, outcome.output, None)
+                else:
+                    flight.stage, flight.payload = flight.stage + 1, outcome.output
+                    workers.submit(flight)
+            if quarantined >= limits.min_quarantined and quarantined > limits.max_quarantined_share * ended:
+                raise RunAborted(
+                    f"{quarantined} of {ended} units were given up after repeated failures: a model, the image or the "
+                    "storage must be broken. See the failures, mend the cause, and run the same command again."
+                )
+    finally:
+        workers.abandon()
