@@ -37,6 +37,8 @@ class ModelJob(_Section):
     stride: int | None = Field(None, ge=1, description="Frames from one action window to the next")
     half: bool | None = Field(None, description="Half precision; by default on GPUs only")
     weights: str | None = Field(None, description="A file or s3:// object in place of the registry's weights")
+    max_detections: int | None = Field(None, ge=1, description="Boxes kept of one frame")
+    options: dict[str, Any] = Field({}, description="What a model file needs to be told, such as decoding and input size")
     num_gpus: float | None = Field(None, ge=0, description="GPU share of one actor")
 
 
@@ -110,7 +112,7 @@ class StorageJob(_Section):
     anonymous: bool = Field(
         False, description="Read a public archive without credentials; the lake is always signed for"
     )
-    path_style: bool = False
+    path_style: bool | None = Field(None, description="endpoint/bucket/key addresses; by default where an endpoint is given")
 
 
 class Job(_Section):
@@ -162,14 +164,19 @@ def parse_failure_budget(text: str) -> tuple[float | None, int | None]:
     raise ValueError(f"max_failures is a share such as 5% or a number of videos, not {text!r}")
 
 
-def load_job(path: str | os.PathLike[str] | None, overrides: Mapping[str, Any] | None = None) -> Job:
-    """The job in a YAML file, with overrides (nested mappings; None means: not given) on top."""
+def load_job(
+    path: str | os.PathLike[str] | None, overrides: Mapping[str, Any] | None = None, *, lake_optional: bool = False
+) -> Job:
+    """The job in a YAML file, with overrides (nested mappings; None means: not given) on top. A dry
+    run may do without a lake (`lake_optional`): then it is the empty string."""
     data: dict[str, Any] = {}
     source = "the options"
     if path is not None:
         source = str(path)
         data = _read_yaml(Path(path))
     _merge(data, overrides or {})
+    if lake_optional:
+        data.setdefault("lake", "")
     try:
         return Job.model_validate(data)
     except ValidationError as error:

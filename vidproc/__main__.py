@@ -1,0 +1,5 @@
+"""`python -m vidproc` is the same as `vidproc`."""
+
+from vidproc.cli import main
+
+main()

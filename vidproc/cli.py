@@ -1,0 +1,442 @@
+"""The command line. Each command is one call of the Python API, and a way to show what it answers.
+
+Exit codes: 0 all well; 1 above the failure budget, or the run was aborted; 2 bad usage or
+configuration, found before work starts; 130 interrupted, resumable.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from vidproc import __version__
+from vidproc.config import Job, load_job
+from vidproc.errors import ConfigError, RunAborted, VidprocError
+from vidproc.progress import hms, printable, reporter
+from vidproc.storage import StorageOptions, redact
+
+app = typer.Typer(
+    name="vidproc",
+    help="Turn large video archives into tables that people can query.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+models_app = typer.Typer(help="The models that a job can name.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+Lake_ = Annotated[str, typer.Argument(metavar="LAKE", help="A folder or s3://bucket/prefix that `vidproc index` wrote to.")]
+Archive_ = Annotated[str | None, typer.Argument(metavar="ARCHIVE", help="A folder or s3://bucket/prefix.", show_default=False)]
+JobFile = Annotated[Path | None, typer.Option("--job", help="A job file (YAML); options win over it.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
+Endpoint = Annotated[str | None, typer.Option("--endpoint-url", help="S3 endpoint, where it is not AWS.", rich_help_panel="S3")]
+Profile = Annotated[str | None, typer.Option("--profile", help="AWS profile.", rich_help_panel="S3")]
+Region = Annotated[str | None, typer.Option("--region", help="AWS region.", rich_help_panel="S3")]
+Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public archive unsigned.", rich_help_panel="S3")]
+DetectorOption = Annotated[str | None, typer.Option("--detector", help="A model name, file, folder or package.module:Class; none.")]
+ActionsOption = Annotated[str | None, typer.Option("--actions", help="The same for actions; none.")]
+Include = Annotated[list[str] | None, typer.Option("--include", help="Glob on the path below the archive; may be repeated.")]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Glob of what to leave out; may be repeated.")]
+LogFormat = Annotated[str, typer.Option("--log-format", help="auto, text or json.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"vidproc {__version__}")
+        raise typer.Exit
+
+
+# The main job -----------------------------------------------------------------------------------
+
+
+@app.command()
+def index(
+    archive: Archive_ = None,
+    lake: Annotated[str | None, typer.Argument(metavar="LAKE", help="Where the tables go.", show_default=False)] = None,
+    job: JobFile = None,
+    detector: DetectorOption = None,
+    actions: ActionsOption = None,
+    name: Annotated[str | None, typer.Option("--name", help="The pipeline's name: a lake holds one answer a name and video.")] = None,
+    fps: Annotated[float | None, typer.Option("--fps", help="Samples a second for the detector.")] = None,
+    sampling: Annotated[str | None, typer.Option("--sampling", help="grid or keyframes.")] = None,
+    clip_seconds: Annotated[float | None, typer.Option("--clip-seconds", help="Length of a clip.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Decoders at a time.")] = None,
+    actors: Annotated[int | None, typer.Option("--actors", help="Model actors, at most.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda:N.")] = None,
+    executor: Annotated[str | None, typer.Option("--executor", help="ray or inline.")] = None,
+    address: Annotated[str | None, typer.Option("--address", help="A running Ray cluster: auto or host:port.")] = None,
+    max_failures: Annotated[str | None, typer.Option("--max-failures", help="Share or number of failed videos above which the exit code is 1.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="At most so many videos that are due.")] = None,
+    follow: Annotated[float | None, typer.Option("--follow", help="List again every so many seconds until interrupted.", metavar="SECONDS")] = None,
+    recorded_at: Annotated[str | None, typer.Option("--recorded-at", help="strptime pattern over the file name.")] = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: AsJson = False,
+    log_format: LogFormat = "auto",
+    quiet: Quiet = False,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+    anonymous: Anonymous = False,
+) -> None:
+    """Index what is new or changed in ARCHIVE into the tables of LAKE."""
+    from vidproc.run import index as run_index
+
+    wanted = load_job(
+        job,
+        {
+            "archive": absolute(archive),
+            "lake": absolute(lake),
+            "name": name,
+            "detector": {"model": detector, "fps": fps},
+            "actions": {"model": actions},
+            "sampling": sampling,
+            "recorded_at": recorded_at,
+            "cut": {"clip_seconds": clip_seconds},
+            "filters": {"include": include or None, "exclude": exclude or None},
+            "limits": {"max_failures": max_failures},
+            "execution": {"workers": workers, "actors": actors, "device": device, "executor": executor, "address": address},
+            "storage": _storage(endpoint_url, profile, region, anonymous),
+            "limit": limit,
+            "follow": follow,
+        },
+    )
+    if dry_run:
+        _plan(wanted, None, 0.0, as_json)
+        return
+    with reporter(quiet=quiet, log_format=log_format) as shown:
+        summary = run_index(wanted, reporter=shown)
+    if as_json:
+        _print_json(summary)
+    else:
+        _show_summary(summary, wanted)
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command()
+def plan(
+    archive: Archive_ = None,
+    lake: Annotated[str | None, typer.Option("--lake", help="Count only what this lake does not have yet.")] = None,
+    job: JobFile = None,
+    detector: DetectorOption = None,
+    actions: ActionsOption = None,
+    fps: Annotated[float | None, typer.Option("--fps", help="Samples a second for the detector.")] = None,
+    clip_seconds: Annotated[float | None, typer.Option("--clip-seconds", help="Length of a clip.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Decoders at a time, for the predicted time.")] = None,
+    calibrate: Annotated[float, typer.Option("--calibrate", help="Seconds of trial on your own files; 0: none.")] = 30.0,
+    save: Annotated[str | None, typer.Option("--save", help="Write the plan (Parquet) to this folder or s3:// prefix.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Look at so many videos at most.")] = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    as_json: AsJson = False,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+    anonymous: Anonymous = False,
+) -> None:
+    """Dry run: what is in ARCHIVE, what is new, and what indexing it would take."""
+    wanted = load_job(
+        job,
+        {
+            "archive": absolute(archive),
+            "lake": absolute(lake),
+            "detector": {"model": detector, "fps": fps},
+            "actions": {"model": actions},
+            "cut": {"clip_seconds": clip_seconds},
+            "filters": {"include": include or None, "exclude": exclude or None},
+            "execution": {"workers": workers},
+            "storage": _storage(endpoint_url, profile, region, anonymous),
+            "limit": limit,
+        },
+        lake_optional=True,
+    )
+    _plan(wanted, absolute(save), calibrate, as_json)
+
+
+def _plan(job: Job, save: str | None, calibrate_s: float, as_json: bool) -> None:
+    from vidproc.forecast import forecast
+
+    found = forecast(job, save=save, calibrate_s=calibrate_s)
+    if as_json:
+        _print_json(found)
+    else:
+        print(found.text())
+
+
+@app.command()
+def retry(
+    lake: Lake_,
+    error_class: Annotated[list[str] | None, typer.Option("--class", help="Only failures of this class; may be repeated.")] = None,
+    run: Annotated[bool, typer.Option("--run/--no-run", help="Index them at once with the last run's job.")] = True,
+    log_format: LogFormat = "auto",
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+) -> None:
+    """Release what was given up, so that it is tried again."""
+    from vidproc.run import index as run_index
+    from vidproc.run import release
+
+    options = _options(endpoint_url, profile, region)
+    released, last_job = release(absolute(lake) or lake, options, tuple(error_class or ()))
+    print(f"{released} video(s) released" + ("" if error_class is None else f" ({', '.join(error_class)})"))
+    if run and released and last_job is not None:
+        with reporter(log_format=log_format) as shown:
+            summary = run_index(last_job, reporter=shown)
+        _show_summary(summary, last_job)
+        raise typer.Exit(summary.exit_code)
+
+
+# What the lake knows ------------------------------------------------------------------------------
+
+
+@app.command()
+def status(lake: Lake_, as_json: AsJson = False, endpoint_url: Endpoint = None, profile: Profile = None, region: Region = None) -> None:
+    """How many videos ended how, and what the tables hold."""
+    found = _open(lake, endpoint_url, profile, region).status()
+    if as_json:
+        _print_json(found)
+        return
+    data = _plain(found)
+    for section, values in data.items():
+        if isinstance(values, Mapping):
+            _table(section, ("", ""), [(str(k), _cell(v)) for k, v in values.items()])
+        elif not isinstance(values, list):
+            print(f"{section}: {_cell(values)}")
+
+
+@app.command()
+def failures(
+    lake: Lake_,
+    error_class: Annotated[str | None, typer.Option("--class", help="Only this class.")] = None,
+    limit: Annotated[int, typer.Option("--limit", help="Rows at most.")] = 50,
+    as_json: AsJson = False,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+) -> None:
+    """What failed, why, and where."""
+    rows = _rows(_open(lake, endpoint_url, profile, region).failures())
+    if error_class:
+        rows = [r for r in rows if r["error_class"] == error_class]
+    rows.sort(key=lambda r: (str(r["at"]), r["uri"]), reverse=True)
+    if as_json:
+        _print_json(rows[:limit])
+        return
+    _table("failures", ("uri", "stage", "class", "attempt", "error"), [
+        (r["uri"], r["stage"], r["error_class"], str(r["attempt"]), r["error"]) for r in rows[:limit]
+    ])  # fmt: skip
+    if len(rows) > limit:
+        print(f"{len(rows) - limit} more: raise --limit")
+
+
+@app.command()
+def runs(lake: Lake_, limit: Annotated[int, typer.Option("--limit")] = 20, as_json: AsJson = False, endpoint_url: Endpoint = None, profile: Profile = None, region: Region = None) -> None:
+    """The runs that wrote to this lake, the latest first."""
+    rows = sorted(_rows(_open(lake, endpoint_url, profile, region).runs()), key=lambda r: str(r["started"]), reverse=True)[:limit]
+    if as_json:
+        _print_json(rows)
+        return
+    _table("runs", ("run", "started", "took", "outcome", "indexed", "partial", "declined", "failed", "speed"), [
+        (r["run_id"], f"{r['started']:%Y-%m-%d %H:%M}", hms((r["ended"] - r["started"]).total_seconds()), r["outcome"],
+         *(str(r[k]) for k in ("indexed", "partial", "declined", "failed")), f"{r['speed']:.1f}x")
+        for r in rows
+    ])  # fmt: skip
+
+
+@app.command()
+def query(
+    lake: Lake_,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT over videos, detections, tracks, actions, segments, ...")],
+    out_format: Annotated[str, typer.Option("--format", "-f", help="table, csv, json or parquet.")] = "table",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Rows at most.")] = None,
+    offset: Annotated[int | None, typer.Option("--offset", help="Rows to leave out first.")] = None,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+) -> None:
+    """Read-only SQL (DuckDB) over the lake's tables."""
+    from vidproc.query import connect, write_result
+
+    with connect(absolute(lake) or lake, _options(endpoint_url, profile, region)) as database:
+        write_result(database.sql(sql, limit=limit, offset=offset), out_format, output)
+
+
+@app.command()
+def compact(lake: Lake_, endpoint_url: Endpoint = None, profile: Profile = None, region: Region = None, as_json: AsJson = False) -> None:
+    """Rewrite small files into large ones, ordered by video."""
+    _answer(_open(lake, endpoint_url, profile, region).compact(), as_json)
+
+
+@app.command()
+def vacuum(
+    lake: Lake_,
+    older_than: Annotated[float, typer.Option("--older-than", help="Hours; younger files may belong to a running job or reader.")] = 24.0,
+    now: Annotated[bool, typer.Option("--now", help="Remove at once what nothing refers to; no job may be running.")] = False,
+    as_json: AsJson = False,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+) -> None:
+    """Remove what nothing refers to."""
+    from datetime import timedelta
+
+    age = timedelta(0) if now else timedelta(hours=older_than)
+    _answer(_open(lake, endpoint_url, profile, region).vacuum(age), as_json)
+
+
+@app.command()
+def forget(
+    lake: Lake_,
+    uris: Annotated[list[str], typer.Argument(metavar="URI...", help="Videos whose rows are to go.")],
+    as_json: AsJson = False,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+) -> None:
+    """Remove all rows of these videos; with `vacuum --now` their bytes go too."""
+    _answer(_open(lake, endpoint_url, profile, region).forget([absolute(u) or u for u in uris]), as_json)
+
+
+# Helpers ------------------------------------------------------------------------------------------
+
+
+def absolute(path: str | None) -> str | None:
+    """A local path from where the user stands, an s3:// address as it is."""
+    if path is None or path.startswith("s3://"):
+        return path
+    if "://" in path:
+        raise ConfigError(f"{path}: only folders and s3://bucket/prefix are understood")
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _storage(endpoint_url: str | None, profile: str | None, region: str | None, anonymous: bool = False) -> dict[str, Any]:
+    return {"endpoint_url": endpoint_url, "profile": profile, "region": region, "anonymous": anonymous or None}
+
+
+def _options(endpoint_url: str | None, profile: str | None, region: str | None) -> StorageOptions:
+    return StorageOptions(endpoint_url=endpoint_url, profile=profile, region=region)
+
+
+def _open(lake: str, endpoint_url: str | None, profile: str | None, region: str | None) -> Any:
+    from vidproc.tables.lake import Lake
+
+    return Lake.open(absolute(lake) or lake, _options(endpoint_url, profile, region))
+
+
+def _answer(found: Any, as_json: bool) -> None:
+    if as_json:
+        _print_json(found)
+        return
+    for key, value in _plain(found).items():
+        print(f"{key}: {_cell(value)}")
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {k: _plain(v) for k, v in asdict(value).items()}
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _rows(table: Any) -> list[dict[str, Any]]:
+    return table.to_pylist() if hasattr(table, "to_pylist") else [_plain(r) for r in table]
+
+
+def _print_json(value: Any) -> None:
+    def other(x: Any) -> Any:
+        return x.isoformat() if isinstance(x, (datetime, date)) else str(x)
+
+    print(json.dumps(_plain(value), indent=2, default=other, ensure_ascii=False))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    return printable(str(value))
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console().print(table)
+
+
+def _show_summary(summary: Any, job: Job) -> None:
+    counts = ", ".join(f"{n} {s}" for s, n in sorted(summary.statuses.items())) or "nothing was due"
+    print(f"{summary.outcome}: {counts}" + (f"; {summary.current} already there" if summary.current else ""))
+    if summary.due:
+        rows = ", ".join(f"{n:,} {t}" for t, n in summary.rows.items() if n)
+        print(f"rows: {rows or 'none'}")
+        print(
+            f"{summary.video_s / 3600:.2f} h of video in {hms(summary.elapsed_s)} = {summary.speed:.1f}x real time; "
+            f"{summary.frames_decoded:,} frames decoded, {summary.frames_sampled:,} sampled"
+        )
+        busy = sorted(summary.busy_s.items(), key=lambda kv: -kv[1])
+        if busy:
+            print("time in steps: " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in busy))
+    for error_class, number in sorted(summary.errors.items(), key=lambda kv: -kv[1])[:5]:
+        print(f"  {number} x {error_class}, for example {printable(summary.examples[error_class])}")
+    print(f"exit code {summary.exit_code}: {summary.reason}")
+    if summary.due:
+        print(f'next: vidproc query {job.lake} "SELECT label, count(*) FROM detections GROUP BY label"')
+
+
+def main() -> NoReturn:
+    """The console script: translates errors to one line and an exit code that a scheduler can trust."""
+    try:
+        app(standalone_mode=True)
+        sys.exit(0)
+    except ConfigError as error:
+        _fail(error, 2)
+    except RunAborted as error:
+        _fail(error, 1)
+    except VidprocError as error:
+        _fail(error, 1)
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    print(f"vidproc: {printable(redact(str(error)))}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

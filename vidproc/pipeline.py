@@ -1,0 +1,326 @@
+"""What happens to one video, as one ordered list of steps. Read this first.
+
+    probe    the container's index -> VideoInfo             any worker
+    decode   a task -> the frames that each model wants     any worker, one pass for all models
+    infer    frames -> rows, staged as the task's checkpoint   the model actors
+    publish  whole videos -> linked, committed               any worker
+
+A pipeline is its models (with the hashes of their weights), their grids and thresholds, and the
+rules by which rows are made and linked. All of that is hashed into `pipeline_id`: equal ids mean
+equal rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from vidproc.annotations import Detections
+from vidproc.decode import MediaLimits, Source, decode
+from vidproc.link import LinkSettings, VideoKeys, link
+from vidproc.media import DecodeReport, FrameBatch, Grid, Task, Video, VideoInfo, content_hash
+from vidproc.models import Kind, ModelSettings, describe_model, load_model
+from vidproc.models.base import ActionModel, Detector, ModelCard
+from vidproc.outcome import VideoOutcome
+from vidproc.probe import probe
+from vidproc.step import AnyStep, Resources
+from vidproc.storage import StorageOptions, open_storage
+from vidproc.tables.lake import Lake
+from vidproc.tables.publish import PublishReport, RunInfo, publish
+from vidproc.tables.rows import actions_table, detections_table
+from vidproc.tables.staging import Staging, TaskReport
+
+if TYPE_CHECKING:
+    from vidproc.config import Job, ModelJob
+
+# Raised by hand whenever the meaning of a row changes: then old rows are made again.
+ROW_SEMANTICS = 1
+
+WINDOWS_AT_A_TIME = 16
+"""Action windows handed to a model in one call: bounds what the model copies, not what it batches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelUse:
+    """A model as this job uses it."""
+
+    spec: str
+    settings: ModelSettings
+    card: ModelCard
+    top_k: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """Everything that decides which rows a video gets. Small and picklable; no weights inside."""
+
+    name: str
+    uses: tuple[ModelUse, ...]
+    link: LinkSettings
+    device: str = "auto"
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        return tuple(use.card.grid for use in self.uses)
+
+    @property
+    def pipeline_id(self) -> str:
+        models = [
+            {
+                "kind": use.card.kind,
+                "ref": f"{use.card.name}@{use.card.weights_sha256}",
+                "labels": use.card.labels,
+                "grid": asdict(use.card.grid) | {"fps": str(use.card.grid.fps)},
+                "score_threshold": use.settings.score_threshold,
+                "half": use.settings.half,
+                "top_k": use.top_k,
+            }
+            for use in self.uses
+        ]
+        meaning = {"rows": ROW_SEMANTICS, "models": models, "link": asdict(self.link)}
+        return content_hash("pipeline", json.dumps(meaning, sort_keys=True))
+
+    def fps(self, kind: str) -> float | None:
+        """Samples a second of the model of that kind; None without one, or when it samples keyframes."""
+        for use in self.uses:
+            if use.card.kind == kind and not use.card.grid.keyframes_only:
+                return float(use.card.grid.fps)
+        return None
+
+    def link_video(self, outcome: VideoOutcome, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+        """The staged rows of one video -> those rows linked, with tracks and segments."""
+        recorded = outcome.info.recorded_at if outcome.info else None
+        keys = VideoKeys(outcome.video.video_id, self.name, recorded.date() if recorded else None)
+        strides = [float(u.card.grid.stride / u.card.grid.fps) for u in self.uses if u.card.kind == "actions"]
+        return link(
+            tables,
+            keys,
+            self.link,
+            detector_fps=self.fps("detector"),
+            action_stride_s=strides[0] if strides else None,
+        )
+
+
+def make_pipeline(job: Job) -> Pipeline:
+    """Looks the job's models up and describes them: refuses what does not exist before work starts."""
+    uses = []
+    asked: tuple[tuple[Kind, ModelJob], ...] = (("detector", job.detector), ("actions", job.actions))
+    for kind, wanted in asked:
+        if wanted.model == "none":
+            continue
+        settings = _model_settings(kind, wanted, job.execution.device)
+        card = describe_model(wanted.model, settings)
+        if card is None:  # `auto` may mean: no action model on this machine
+            continue
+        if job.sampling == "keyframes" and kind == "detector":
+            card = replace(card, grid=replace(card.grid, keyframes_only=True))
+        uses.append(ModelUse(spec=wanted.model, settings=settings, card=card, top_k=wanted.top_k))
+    rules = job.link.model_dump()
+    from vidproc.link import Hysteresis
+
+    return Pipeline(
+        name=job.name,
+        uses=tuple(uses),
+        link=LinkSettings(**rules | {k: Hysteresis(**rules[k]) for k in ("presence", "action")}),
+        device=job.execution.device,
+    )
+
+
+def _model_settings(kind: Kind, wanted: ModelJob, device: str) -> ModelSettings:
+    given = wanted.model_dump(exclude={"model", "top_k", "num_gpus"}, exclude_none=True)
+    return ModelSettings(kind=kind, device=device, **given)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedTask:
+    """A task with its frames, on the way from a decoder to the models."""
+
+    task: Task
+    batches: tuple[FrameBatch, ...]
+    """One a grid of the pipeline, in order."""
+    report: DecodeReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Video -> VideoInfo."""
+
+    source: Source
+    limits: MediaLimits
+    recorded_pattern: str | None
+    needs: Resources
+    name: str = "probe"
+    stateful: bool = False
+
+    def setup(self) -> None: ...
+
+    def __call__(self, video: Video) -> VideoInfo:
+        return probe(video, self.source, self.limits, self.recorded_pattern)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode:
+    """Task -> DecodedTask."""
+
+    grids: tuple[Grid, ...]
+    source: Source
+    limits: MediaLimits
+    needs: Resources
+    name: str = "decode"
+    stateful: bool = False
+
+    def setup(self) -> None: ...
+
+    def __call__(self, task: Task) -> DecodedTask:
+        batches, report = decode(task, self.grids, self.source, self.limits)
+        return DecodedTask(task, batches, report)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDone:
+    """What the driver hears of a task: it lies staged."""
+
+    task_id: str
+    report: TaskReport
+
+
+class Infer:
+    """DecodedTask -> TaskDone; the rows are staged in between. Holds all models of the pipeline, so
+    that frames are read once."""
+
+    name = "infer"
+    stateful = True
+
+    def __init__(self, pipeline: Pipeline, lake_uri: str, options: StorageOptions, needs: Resources) -> None:
+        self.pipeline, self.lake_uri, self.options, self.needs = pipeline, lake_uri, options, needs
+
+    def setup(self) -> None:
+        self._models = [load_model(u.spec, device=self.pipeline.device, settings=u.settings) for u in self.pipeline.uses]
+        self._staging = Staging(open_storage(self.lake_uri, options=self.options), self.pipeline.pipeline_id)
+
+    def __call__(self, decoded: DecodedTask) -> TaskDone:
+        tables = self.rows(decoded)
+        report = TaskReport.of(decoded.report, tables)
+        self._staging.put(decoded.task, tables, report)
+        return TaskDone(decoded.task.task_id, report)
+
+    def rows(self, decoded: DecodedTask) -> dict[str, pa.Table]:
+        """The rows of one task by table, not staged."""
+        tables: dict[str, pa.Table] = {}
+        video_id = decoded.task.video.video_id
+        for use, model, batch in zip(self.pipeline.uses, self._models, decoded.batches, strict=True):
+            if use.card.kind == "detector":
+                found = detect_upright(model, batch)
+                tables["detections"] = detections_table(video_id, self.pipeline.name, use.card, batch, found)
+            else:
+                starts_s, ends_s, scores = classify_windows(model, batch, use.card.grid)
+                tables["actions"] = actions_table(
+                    video_id, self.pipeline.name, use.card, starts_s, ends_s, scores, use.top_k
+                )
+        return tables
+
+
+def detect_upright(model: Detector, batch: FrameBatch) -> Detections:
+    """Detections of the frames that the task owns, boxes in pixels of the upright frame."""
+    if batch.owned == 0:
+        return Detections.empty()
+    found = model.detect(batch.pixels[: batch.owned])
+    return replace(found, boxes=batch.geometry.to_upright(found.boxes))
+
+
+def classify_windows(
+    model: ActionModel, batch: FrameBatch, grid: Grid
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Windows that the task owns -> start and end seconds, float64 (n,), and scores, float32 (n, classes)."""
+    starts, windows = window_view(batch, grid)
+    if not len(starts):
+        return np.zeros(0), np.zeros(0), np.zeros((0, len(model.card.labels)), np.float32)
+    scores = [model.classify(windows[i : i + WINDOWS_AT_A_TIME]) for i in range(0, len(starts), WINDOWS_AT_A_TIME)]
+    last_sample = int(batch.sample[-1])
+    first = batch.sample[starts]
+    fps = float(grid.fps)
+    ends = np.minimum(first + grid.window, last_sample + 1) / fps
+    return first / fps, ends, np.concatenate(scores)
+
+
+def window_view(batch: FrameBatch, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """int64 (n,): index of each window's first frame, and uint8 (n, window, h, w, 3): the windows, a view.
+
+    A window that the end of the video cuts short is completed by its last frame if at least half of
+    it is there, or if it is the video's first; otherwise it is left out.
+    """
+    pixels, frames = batch.pixels, len(batch.pixels)
+    starts = np.flatnonzero(batch.sample[: batch.owned] % grid.stride == 0)
+    if batch.is_last:
+        whole = frames - starts >= (grid.window + 1) // 2
+        starts = starts[whole | (batch.sample[starts] == 0)]
+        short = int(starts[-1]) + grid.window - frames if len(starts) else 0
+        if short > 0:
+            pixels = np.concatenate([pixels, np.repeat(pixels[-1:], short, axis=0)])
+    else:
+        # Only a stretch that did not decode can leave a window short here: it is not guessed at.
+        starts = starts[starts + grid.window <= frames]
+    if not len(starts):
+        return starts, pixels[:0]
+    step = pixels.strides[0]
+    windows = np.lib.stride_tricks.as_strided(
+        pixels[starts[0] :],
+        shape=(len(starts), grid.window, *pixels.shape[1:]),
+        strides=(step * grid.stride, *pixels.strides),
+        writeable=False,
+    )
+    return starts, windows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publish:
+    """Whole videos -> linked and committed."""
+
+    pipeline: Pipeline
+    lake_uri: str
+    options: StorageOptions
+    run: RunInfo
+    needs: Resources
+    name: str = "publish"
+    stateful: bool = False
+
+    def setup(self) -> None: ...
+
+    def __call__(self, batch: Sequence[VideoOutcome]) -> PublishReport:
+        lake = Lake.open(self.lake_uri, self.options)
+        return publish(lake, batch, self.pipeline.link_video, self.run)
+
+
+def routes(
+    pipeline: Pipeline,
+    job: Job,
+    *,
+    archive_options: StorageOptions,
+    lake_options: StorageOptions,
+    run: RunInfo,
+) -> dict[str, tuple[AnyStep, ...]]:
+    """The three ways through the machine: a video is probed, its tasks indexed, its batch published."""
+    source = Source(archive_options)
+    limits = MediaLimits(max_pixels=job.limits.max_pixels, max_streams=job.limits.max_streams)
+    memory, seconds = job.limits.memory_bytes, job.limits.time_limit_s
+    any_worker = Resources(cpus=1.0, memory_bytes=memory, time_limit_s=seconds)
+    light = Resources(cpus=0.5, memory_bytes=min(memory, 1 << 30), time_limit_s=min(seconds, 120.0))
+    gpus = sum(w.num_gpus or 0.0 for w in (job.detector, job.actions))
+    actor = Resources(cpus=1.0, gpus=gpus, memory_bytes=memory, time_limit_s=seconds)
+    return {
+        "probe": (Probe(source=source, limits=limits, recorded_pattern=job.recorded_at, needs=light),),
+        "task": (
+            Decode(grids=pipeline.grids, source=source, limits=limits, needs=any_worker),
+            Infer(pipeline, job.lake, lake_options, actor),
+        ),
+        "publish": (
+            Publish(pipeline=pipeline, lake_uri=job.lake, options=lake_options, run=run, needs=any_worker),
+        ),
+    }
+
+

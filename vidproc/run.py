@@ -1,0 +1,630 @@
+"""The driver of the main job: lists, plans, hands out, hears back, publishes.
+
+It holds a window of videos, never the archive; it holds no frames and no rows. What a run has done
+lies in the lake (committed videos, staged tasks), so killing it loses nothing but time.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from vidproc import __version__
+from vidproc.archive import Skipped, list_videos
+from vidproc.archive import Filters as ArchiveFilters
+from vidproc.config import Job, parse_failure_budget
+from vidproc.decode import coverage
+from vidproc.errors import ConfigError, RunAborted, VidprocError
+from vidproc.media import Task, Video, VideoInfo
+from vidproc.outcome import Failure, Status, VideoOutcome
+from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, routes
+from vidproc.plan import CutSettings, cut
+from vidproc.progress import Progress, Reporter
+from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaiting, SetupFailed
+from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
+from vidproc.runtime.retry import ERROR_CLASSES, RetryRules
+from vidproc.storage import StorageOptions, open_storage
+from vidproc.tables.lake import CommittedVideo, Lake
+from vidproc.tables.publish import PublishReport, RunInfo, recover
+from vidproc.tables.staging import Staging, TaskReport
+
+VIDEOS_IN_WORK = 256
+"""Videos probed and not yet ended, beside those that wait for their commit: enough that small
+files keep every decoder busy."""
+
+LISTED_AHEAD = 4096
+
+ROWS_A_BATCH = 2_000_000
+"""Rows published in one commit, at most: bounds the memory of the publishing task."""
+
+WHOLE = 0.999
+"""Coverage from which a video counts as whole: less than one part in a thousand is rounding."""
+
+PASSING_CLASSES = frozenset({"transient", "source_changed", ERROR_CLASSES["infrastructure"]})
+"""A video that failed so is due again in the next run; any other failure is remembered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """How a run ended."""
+
+    run_id: str
+    outcome: str
+    """done, over_budget, interrupted or aborted."""
+    reason: str
+    """Why the exit code is what it is, in one sentence."""
+    exit_code: int
+    listed: int
+    current: int
+    due: int
+    statuses: Mapping[str, int]
+    errors: Mapping[str, int]
+    """Videos by error class."""
+    examples: Mapping[str, str]
+    """One sentence for each error class."""
+    rows: Mapping[str, int]
+    frames_decoded: int
+    frames_sampled: int
+    video_s: float
+    elapsed_s: float
+    busy_s: Mapping[str, float]
+    """Seconds spent inside each step, over all workers."""
+    pipeline_id: str
+
+    @property
+    def speed(self) -> float:
+        """Seconds of video a second."""
+        return self.video_s / self.elapsed_s if self.elapsed_s else 0.0
+
+
+def index(job: Job, *, reporter: Reporter | None = None, command: str | None = None) -> RunSummary:
+    """Runs the main job: what is due in the archive is indexed into the lake.
+
+    Raises ConfigError before work starts if the job cannot run as given.
+    """
+    reporter = reporter or Reporter()
+    lake_options, archive_options = storage_options(job), storage_options(job, archive=True)
+    pipeline = make_pipeline(job)
+    if not pipeline.uses:
+        raise ConfigError("this job has no model to run: name a detector or an action model")
+    listing = Listing(job, archive_options)
+    lake = Lake.create(job.lake, lake_options)
+    started = datetime.now(UTC)
+    run_id = f"{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+    info = RunInfo(run_id=run_id, vidproc_version=__version__, pipeline_id=pipeline.pipeline_id, pipeline=pipeline.name)
+    if forward := recover(lake, pipeline.link_video):
+        reporter.say(f"completed {forward} publication(s) that an earlier run had begun")
+    listing.start()
+    steps = routes(pipeline, job, archive_options=archive_options, lake_options=lake_options, run=info)
+    driver = Driver(job, pipeline, lake, listing, info, reporter)
+    executor = make_executor(job)
+    outcome, reason = "done", ""
+    try:
+        with _interruptible(executor, reporter):
+            for end in executor.run(driver, steps, driver.limits(), (driver.hear,)):
+                driver.ended(end)
+                reporter.update(driver.progress())
+    except (RunAborted, ConfigError) as error:
+        outcome, reason = "aborted", str(error)
+    finally:
+        listing.close()
+        executor.close()
+    if outcome == "done" and not driver.exhausted:
+        outcome, reason = "interrupted", "interrupted: run the same command again to go on"
+    summary = driver.summary(outcome, reason, time.monotonic() - driver.started)
+    lake.record_run(
+        {
+            "run_id": run_id,
+            "command": command or shlex.join(sys.argv),
+            "job": job.model_dump_json(),
+            "pipeline": pipeline.name,
+            "pipeline_id": pipeline.pipeline_id,
+            "started": started,
+            "ended": datetime.now(UTC),
+            "outcome": summary.outcome,
+            "exit_code": summary.exit_code,
+            "listed": summary.listed,
+            "due": summary.due,
+            "indexed": summary.statuses.get("indexed", 0),
+            "partial": summary.statuses.get("partial", 0),
+            "declined": summary.statuses.get("declined", 0),
+            "failed": summary.statuses.get("failed", 0),
+            "video_s": summary.video_s,
+            "speed": summary.speed,
+            "versions": versions(),
+        }
+    )
+    return summary
+
+
+def storage_options(job: Job, *, archive: bool = False) -> StorageOptions:
+    """Anonymous reading is for the archive alone: a lake is always signed for."""
+    # What is not given is left to the AWS environment.
+    given = job.storage.model_dump(exclude_none=True)
+    return StorageOptions(**given | {"anonymous": job.storage.anonymous and archive})
+
+
+def versions() -> str:
+    """What made the rows: the versions of the packages that decide about them."""
+    from importlib.metadata import version
+
+    names = ("ray", "torch", "torchvision", "av", "pyarrow", "deltalake", "onnxruntime")
+    return " ".join(f"{n}={version(n)}" for n in names)
+
+
+def make_executor(job: Job) -> Executor:
+    if job.execution.executor == "inline":
+        from vidproc.runtime.inline import InlineExecutor
+
+        return InlineExecutor()
+    from vidproc.runtime.ray import RayExecutor
+
+    return RayExecutor(address=job.execution.address, num_workers=job.execution.workers)
+
+
+@contextmanager
+def _interruptible(executor: Executor, reporter: Reporter) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) stops taking work; the second leaves at once. Both are resumable."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def handle(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(130)
+        asked = True
+        reporter.say("stopping: what runs may finish within 15 s; press Ctrl-C again to leave at once")
+        executor.stop()
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Listing:
+    """The archive's listing, read ahead on a thread of its own so that a slow page holds nothing up."""
+
+    def __init__(self, job: Job, options: StorageOptions) -> None:
+        f = job.filters
+        filters = ArchiveFilters(
+            include=f.include,
+            exclude=f.exclude,
+            min_bytes=f.min_bytes,
+            max_bytes=f.max_bytes,
+            modified_since=f.modified_since,
+            modified_before=f.modified_before,
+        )
+        self._open = lambda: list_videos(job.archive, options, filters)
+        self._follow = job.follow
+        self._queue: queue.Queue[Video | Skipped | BaseException | None] = queue.Queue(LISTED_AHEAD)
+        self._closed = threading.Event()
+        self.done = False
+        # The first object is asked for here and now: an archive that is not there is refused at once.
+        self._objects = self._open()
+        self._first = next(self._objects, None)
+
+    def start(self) -> None:
+        threading.Thread(target=self._read, name="listing", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            if self._first is not None:
+                self._put(self._first)
+            while not self._closed.is_set():
+                for item in self._objects:
+                    if not self._put(item):
+                        return
+                if self._follow is None or self._closed.wait(self._follow):
+                    break
+                self._objects = self._open()
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: Video | Skipped | BaseException | None) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.5)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def take(self) -> Video | Skipped | None:
+        """The next object, or None: nothing just now. Then `done` says whether more may come."""
+        if self.done:
+            return None
+        try:
+            item = self._queue.get_nowait()
+        except queue.Empty:
+            return None
+        if isinstance(item, BaseException):
+            raise item
+        self.done = item is None
+        return item
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+@dataclass(slots=True, eq=False)
+class _InWork:
+    """A video between its listing and its batch (driver's own record, mutable)."""
+
+    video: Video
+    info: VideoInfo | None = None
+    tasks: tuple[Task, ...] = ()
+    waiting: set[str] = field(default_factory=set)
+    reports: dict[str, TaskReport] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    attempts: int = 1
+
+
+class Driver:
+    """The feed of an executor: what is to be done next, and what to make of what was done."""
+
+    def __init__(
+        self, job: Job, pipeline: Pipeline, lake: Lake, listing: Listing, run: RunInfo, reporter: Reporter
+    ) -> None:
+        self.job, self.pipeline, self.listing, self.run, self.reporter = job, pipeline, listing, run, reporter
+        self.started = time.monotonic()
+        self._committed = lake.committed(pipeline.name)
+        self._staging = Staging(open_storage(job.lake, options=storage_options(job)), pipeline.pipeline_id)
+        self._staged: dict[str, set[str]] = {}
+        for video_id, task_id in self._staging.finished():
+            self._staged.setdefault(video_id, set()).add(task_id)
+        self._cut = CutSettings(clip_seconds=job.cut.clip_seconds, clips_per_task=job.cut.clips_per_task)
+        self._work: dict[str, _InWork] = {}
+        self._probes: deque[Unit] = deque()
+        self._tasks: deque[Unit] = deque()
+        self._batch: list[VideoOutcome] = []
+        self._batch_rows, self._batch_since = 0, 0.0
+        self._publishing: dict[str, tuple[VideoOutcome, ...]] = {}
+        self._count: Counter[str] = Counter()
+        self._statuses: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+        self._rows: Counter[str] = Counter()
+        self._busy: Counter[str] = Counter()
+        self._frames_decoded = self._frames_sampled = 0
+        self._video_s_known = self._video_s_done = 0.0
+        self._over_budget = 0
+        self._note = ""
+        self._seen: set[str] = set()
+
+    def limits(self) -> Limits:
+        execution, limits = self.job.execution, self.job.limits
+        return Limits(
+            max_units=max(16, 4 * (execution.workers or os.cpu_count() or 1)),
+            route_units={"probe": 64, "publish": 2},
+            max_bytes=limits.bytes_in_flight,
+            retry=RetryRules(strikes=limits.attempts),
+            pools={"infer": PoolSize(1, execution.actors)},
+        )
+
+    # What is next ---------------------------------------------------------------------------------
+
+    @property
+    def exhausted(self) -> bool:
+        return self.listing.done and not (
+            self._work or self._probes or self._tasks or self._batch or self._publishing
+        )
+
+    def take(self, routes: frozenset[str]) -> Unit | None:
+        if "publish" in routes and self._batch_is_due():
+            return self._publish_unit()
+        if "task" in routes and self._tasks:
+            return self._tasks.popleft()
+        if "probe" in routes:
+            while not self._probes and self._room() and self._accept_next():
+                pass
+            if self._probes:
+                return self._probes.popleft()
+        return None
+
+    def _room(self) -> bool:
+        return len(self._work) - len(self._batch) - self._in_publication() < VIDEOS_IN_WORK
+
+    def _accept_next(self) -> bool:
+        """Looks at the next listed object; False if there is none just now."""
+        limit = self.job.limit
+        if limit is not None and self._count["due"] >= limit:
+            self.listing.done = True
+            self.listing.close()
+            return False
+        item = self.listing.take()
+        if item is None:
+            return False
+        self._count["listed"] += 1
+        video = item.video if isinstance(item, Skipped) else item
+        if not is_due(video, self._committed.get(video.video_id), self.pipeline.pipeline_id) or (
+            video.video_id in self._work
+        ):
+            self._count["current"] += 1
+            return True
+        self._count["due"] += 1
+        work = self._work[video.video_id] = _InWork(video)
+        if isinstance(item, Skipped):
+            self._note_failure(work, None, "list", item.error_class, item.reason, None, 1, "", datetime.now(UTC))
+            self._finish(work, "declined", item.error_class, item.reason)
+        else:
+            self._probes.append(Unit(video.video_id, video, "probe"))
+        return True
+
+    # What was done --------------------------------------------------------------------------------
+
+    def hear(self, event: Event) -> None:
+        """Listens to the executor: every failed attempt becomes a row, even if a later one succeeds."""
+        match event:
+            case AttemptFailed(unit=unit, fault=fault):
+                if unit.route == "publish":
+                    self.reporter.say(f"publishing failed: {fault.error}", error_class=fault.error_class)
+                    return
+                video_id = unit.item.video.video_id if isinstance(unit.item, Task) else unit.item.video_id
+                work = self._work[video_id]
+                task_id = unit.id if isinstance(unit.item, Task) else None
+                failure = self._note_failure(
+                    work, task_id, fault.stage, fault.error_class, fault.error, fault.traceback, event.attempt,
+                    fault.host, event.at,
+                )  # fmt: skip
+                if task_id is not None and event.blamed:
+                    self._staging.put_failure(failure)  # a strike is remembered if this run dies
+                if event.again_in_s is not None:
+                    self.reporter.say(
+                        f"{work.video.uri}: {fault.stage} failed ({fault.error_class}), trying again: {fault.error}"
+                    )
+            case PoolWaiting(step=step, why=why):
+                self._note = f"waiting for workers ({step}): {why}"
+                self.reporter.say(self._note)
+            case PoolChanged(ready=ready, starting=starting):
+                self._note = "" if ready else f"{starting} model worker(s) starting"
+            case SetupFailed(fault=fault, in_a_row=n):
+                self.reporter.say(f"a model worker did not start ({n} in a row): {fault.error}")
+            case _:
+                pass
+
+    def ended(self, end: UnitEnd) -> None:
+        for step, seconds in end.seconds.items():
+            self._busy[step] += seconds
+        if end.unit.route == "probe":
+            self._probed(self._work[end.unit.id], end)
+        elif end.unit.route == "task":
+            self._indexed(self._work[end.unit.item.video.video_id], end)
+        else:
+            self._published(end)
+
+    def _probed(self, work: _InWork, end: UnitEnd) -> None:
+        if end.failure is not None:
+            work.attempts = end.attempts
+            self._finish_failed_probe(work, end)
+            return
+        work.info = info = end.result
+        self._video_s_known += info.duration_s
+        work.tasks = cut(info, self._cut, self.pipeline.grids, self.pipeline.pipeline_id)
+        staged = self._staged.pop(work.video.video_id, set()) & {t.task_id for t in work.tasks}
+        if staged:
+            _, reports = self._staging.load(work.video.video_id, sorted(staged), tables=())
+            work.reports = {r.task_id: r for r in reports}
+        before = Counter(
+            f.task_id for f in self._staging.failures(work.video.video_id) if f.task_id
+        ) if work.video.video_id in self._staging_failures else Counter()
+        work.waiting = {t.task_id for t in work.tasks} - staged
+        for task in work.tasks:
+            if task.task_id in work.waiting:
+                self._tasks.append(
+                    Unit(task.task_id, task, "task", bytes=task.bytes, attempts_before=before[task.task_id])
+                )
+        if not work.waiting:
+            self._settle(work)
+
+    def _finish_failed_probe(self, work: _InWork, end: UnitEnd) -> None:
+        fault = end.failure
+        assert fault is not None
+        status: Status = "declined" if fault.kind == "media" else "failed"
+        self._finish(work, status, fault.error_class, fault.error)
+
+    def _indexed(self, work: _InWork, end: UnitEnd) -> None:
+        work.waiting.discard(end.unit.id)
+        work.attempts = max(work.attempts, end.attempts)
+        if isinstance(end.result, TaskDone):
+            work.reports[end.unit.id] = end.result.report
+        if not work.waiting:
+            self._settle(work)
+
+    def _settle(self, work: _InWork) -> None:
+        """All tasks of a video have ended: what decoded is compared with what the container promised."""
+        assert work.info is not None
+        reports = [work.reports[t.task_id] for t in work.tasks if t.task_id in work.reports]
+        share = coverage(work.info, [r.decode for r in reports])
+        given_up = [f for f in work.failures if f.task_id is not None and f.task_id not in work.reports]
+        errors = [r.decode.error for r in reports if r.decode.error]
+        if given_up:
+            error_class, error = given_up[-1].error_class, given_up[-1].error
+        elif errors:
+            error_class, error = "decode", errors[0]
+        elif share < WHOLE:
+            error_class = "truncated"
+            error = f"{share:.1%} of the {work.info.duration_s:.2f} s that the container promises could be decoded"
+        else:
+            error_class = error = None
+        decoded = sum(r.decode.frames_decoded for r in reports)
+        if error_class is None:
+            status: Status = "indexed"
+        else:
+            status = "partial" if decoded else "failed"
+        if errors and not given_up or error_class == "truncated":
+            self._note_failure(
+                work, None, "decode", str(error_class), str(error), None, work.attempts, "", datetime.now(UTC)
+            )
+        self._finish(work, status, error_class, error, share if decoded else 0.0)
+
+    def _finish(
+        self, work: _InWork, status: Status, error_class: str | None, error: str | None, share: float = 0.0
+    ) -> None:
+        reports = [work.reports[t.task_id] for t in work.tasks if t.task_id in work.reports]
+        outcome = VideoOutcome(
+            video=work.video,
+            info=work.info,
+            status=status,
+            coverage=share,
+            error_class=error_class,
+            error=error,
+            attempts=work.attempts,
+            task_ids=tuple(r.task_id for r in reports),
+            frames_decoded=sum(r.decode.frames_decoded for r in reports),
+            frames_sampled=sum(r.decode.frames_sampled for r in reports),
+            failures=tuple(work.failures),
+            duration_s=max((r.decode.end_s or 0.0 for r in reports), default=0.0),
+            warnings=work.info.warnings if work.info else (),
+        )
+        if not self._batch:
+            self._batch_since = time.monotonic()
+        self._batch.append(outcome)
+        self._batch_rows += sum(sum(r.rows.values()) for r in reports)
+        self._statuses[status] += 1
+        if error_class is not None:
+            self._errors[error_class] += 1
+            self._examples.setdefault(error_class, f"{work.video.uri}: {error}")
+        self._over_budget += counts_as_failure(status, error_class)
+        self._frames_decoded += outcome.frames_decoded
+        self._frames_sampled += outcome.frames_sampled
+        self._video_s_done += outcome.duration_s
+        if status != "indexed":
+            self.reporter.say(f"{status}: {work.video.uri}: {error}", status=status, error_class=error_class)
+
+    def _batch_is_due(self) -> bool:
+        if not self._batch:
+            return False
+        return (
+            len(self._batch) >= self.job.execution.publish_videos
+            or self._batch_rows >= ROWS_A_BATCH
+            or time.monotonic() - self._batch_since >= self.job.execution.publish_seconds
+            or (self.listing.done and len(self._batch) + self._in_publication() == len(self._work))
+        )
+
+    def _in_publication(self) -> int:
+        return sum(len(batch) for batch in self._publishing.values())
+
+    def _publish_unit(self) -> Unit:
+        batch, self._batch, self._batch_rows = tuple(self._batch), [], 0
+        unit = Unit(f"publish-{self._count['batches']}", batch, "publish")
+        self._count["batches"] += 1
+        self._publishing[unit.id] = batch
+        return unit
+
+    def _published(self, end: UnitEnd) -> None:
+        batch = self._publishing.pop(end.unit.id)
+        if end.failure is not None:
+            raise RunAborted(
+                f"{len(batch)} finished videos could not be published: {end.failure.error}. Their work is kept in the "
+                "lake's staging area: mend the cause and run the same command again."
+            )
+        report: PublishReport = end.result
+        self._rows.update(report.rows)
+        for outcome in batch:
+            del self._work[outcome.video.video_id]
+        self._count["done"] += len(batch)
+
+    def _note_failure(
+        self, work: _InWork, task_id: str | None, stage: str, error_class: str, error: str, traceback: str | None,
+        attempt: int, host: str, at: datetime,
+    ) -> Failure:  # fmt: skip
+        failure = Failure(
+            uri=work.video.uri,
+            video_id=work.video.video_id,
+            task_id=task_id,
+            stage=stage,
+            error_class=error_class,
+            error=error,
+            traceback=traceback,
+            attempt=attempt,
+            host=host or socket.gethostname(),
+            run_id=self.run.run_id,
+            at=at,
+        )
+        work.failures.append(failure)
+        return failure
+
+    # What it came to ------------------------------------------------------------------------------
+
+    def progress(self) -> Progress:
+        return Progress(
+            elapsed_s=time.monotonic() - self.started,
+            listed=self._count["listed"],
+            listing_done=self.listing.done,
+            current=self._count["current"],
+            due=self._count["due"],
+            done=self._count["done"] + self._in_publication() + len(self._batch),
+            failed=self._statuses["failed"],
+            video_s_known=self._video_s_known,
+            video_s_done=self._video_s_done,
+            in_work=len(self._work),
+            tasks_waiting=len(self._tasks),
+            note=self._note,
+        )
+
+    def summary(self, outcome: str, reason: str, elapsed_s: float) -> RunSummary:
+        ended = sum(self._statuses.values())
+        code = {"done": 0, "interrupted": 130, "aborted": 1}[outcome]
+        if outcome == "done":
+            share, number = parse_failure_budget(self.job.limits.max_failures)
+            budget = number if number is not None else (share or 0.0) * ended
+            if self._over_budget > budget:
+                outcome, code = "over_budget", 1
+                reason = (
+                    f"{self._over_budget} of {ended} videos failed, above the budget of {self.job.limits.max_failures}"
+                )
+            else:
+                reason = f"{self._over_budget} of {ended} videos failed, within {self.job.limits.max_failures}"
+        return RunSummary(
+            run_id=self.run.run_id,
+            outcome=outcome,
+            reason=reason,
+            exit_code=code,
+            listed=self._count["listed"],
+            current=self._count["current"],
+            due=self._count["due"],
+            statuses=dict(self._statuses),
+            errors=dict(self._errors),
+            examples=dict(self._examples),
+            rows=dict(self._rows),
+            frames_decoded=self._frames_decoded,
+            frames_sampled=self._frames_sampled,
+            video_s=self._video_s_done,
+            elapsed_s=elapsed_s,
+            busy_s=dict(self._busy),
+            pipeline_id=self.pipeline.pipeline_id,
+        )
+
+
+def is_due(video: Video, committed: CommittedVideo | None, pipeline_id: str) -> bool:
+    """New, changed, made by another pipeline, or failed for a passing reason."""
+    return (
+        committed is None
+        or committed.content_id != video.content_id
+        or committed.pipeline_id != pipeline_id
+        or (committed.status in ("failed", "partial") and committed.error_class in PASSING_CLASSES)
+    )
+
+
+def counts_as_failure(status: Status, error_class: str | None) -> bool:
+    """Against the failure budget. What is wrong with a file alone (declined, cut short) is not."""
+    return status == "failed" or (status == "partial" and error_class not in ("decode", "truncated"))
