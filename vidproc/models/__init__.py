@@ -76,14 +76,18 @@ def load_model(spec: str, *, device: str = "auto", settings: ModelSettings = DEF
     return cast(Model, importlib.import_module(FAMILIES[recipe.family]).load(recipe, settings))
 
 
-def describe_model(spec: str, settings: ModelSettings = DEFAULTS) -> ModelCard:
+def describe_model(spec: str, settings: ModelSettings = DEFAULTS) -> ModelCard | None:
     """The card that load_model would give, without a network in memory or anything on a device.
+    None where the spec stands for no model: `none`, or `auto` for actions without a GPU.
 
     The card names the sha256 of the weights, so a remote file is fetched into the cache here, as
     the run needs it anyway and a run that cannot have it is to be refused before work starts. A
     user's class may have a `describe(settings) -> ModelCard`; otherwise it is made and asked.
     """
-    spec = _named(spec, settings)
+    named = _resolve(spec, settings)
+    if named is None:
+        return None
+    spec = named
     if spec == "demo":
         return _demo(replace(settings, device="cpu")).card
     if is_user_class(spec):
@@ -95,15 +99,19 @@ def describe_model(spec: str, settings: ModelSettings = DEFAULTS) -> ModelCard:
     return card_of(recipe, file_sha256(fetch(recipe.weights, recipe.sha256, model=recipe.name)))
 
 
-def _named(spec: str, settings: ModelSettings) -> str:
+def _resolve(spec: str, settings: ModelSettings) -> str | None:
     if spec not in ("auto", "none"):
         return spec
     if settings.kind is None:
         raise ConfigError(f"{spec!r} stands for a detector or an action model: say which kind is meant.")
-    named = resolve_spec(spec, settings.kind, gpu=None if settings.device == "auto" else settings.device != "cpu")
+    return resolve_spec(spec, settings.kind, gpu=None if settings.device == "auto" else settings.device != "cpu")
+
+
+def _named(spec: str, settings: ModelSettings) -> str:
+    named = _resolve(spec, settings)
     if named is None:
-        why = "no model was asked for" if spec == "none" else "without a GPU, auto takes none"
-        raise ConfigError(f"There is no {settings.kind} model to load ({why}); name one.")
+        why = "none was asked for" if spec == "none" else "without a GPU, auto means none"
+        raise ConfigError(f"There is no {settings.kind} model to load ({why}): name one.")
     return named
 
 

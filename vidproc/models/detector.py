@@ -14,7 +14,7 @@ from vidproc.annotations import Detections
 from vidproc.errors import ConfigError
 from vidproc.models.base import ModelCard
 from vidproc.models.device import Batches, in_half, pick_device, to_device, use_threads
-from vidproc.models.registry import ModelSettings, Recipe, card_of
+from vidproc.models.registry import ModelSettings, Recipe, card_of, torchvision_names
 from vidproc.models.weights import fetch, file_sha256, fitting, load_state_dict
 
 if TYPE_CHECKING:
@@ -34,14 +34,13 @@ def load(recipe: Recipe, settings: ModelSettings) -> TorchDetector:
 
 def build(recipe: Recipe) -> Any:
     """The network as its weights know it, with random ones."""
-    from torchvision.models import detection
+    from torchvision.models import get_model_builder
 
-    builder = getattr(detection, recipe.arch, None)
-    if builder is None or recipe.kind != "detector":
+    if recipe.kind != "detector" or torchvision_names().get(recipe.arch) != "detector":
         raise ConfigError(f"{recipe.name}: torchvision has no detector {recipe.arch!r}.")
     args = {"num_classes": len(recipe.labels) + 1, **recipe.args}
     try:
-        return builder(weights=None, weights_backbone=None, **args)
+        return get_model_builder(recipe.arch)(weights=None, weights_backbone=None, **args)
     except (TypeError, ValueError) as e:
         raise ConfigError(f"{recipe.name}: {recipe.arch} cannot be built with {args}: {e}") from e
 
@@ -100,7 +99,7 @@ class TorchDetector:
         self._device = device
         self._threshold = recipe.score_threshold
         self._most = settings.max_detections
-        self._batches = Batches(settings.batch_size or (8 if device.type == "cuda" else 2))
+        self._batches = Batches(settings.batch_size, device)
         outputs = recipe.outputs_of_labels or tuple(range(1, len(recipe.labels) + 1))
         self._class_of_output = np.full(max(outputs) + 1, -1, np.int64)
         self._class_of_output[list(outputs)] = np.arange(len(outputs))

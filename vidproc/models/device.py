@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,27 +58,31 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 class Batches:
     """Runs a function over slices of at most `size` items, and over smaller ones from then on
-    where the device's memory did not hold them."""
+    where the device's memory did not hold them. Without a size: as many items as keep a device
+    busy, and no more, by their pixels."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int | None, device: torch.device) -> None:
         self.size = size
+        self._pixels, self._most = (32_000_000, 32) if device.type == "cuda" else (1_000_000, 8)
 
     def run(self, items: np.ndarray, infer: Callable[[np.ndarray], T]) -> list[tuple[int, T]]:
-        """(start, result) of each slice, in order. Raises TransientError if not even one item fits."""
+        """(start, result) of each slice of `items` (n, ..., h, w, 3), in order. Raises
+        TransientError if not even one item fits into the device's memory."""
         import torch
 
         out: list[tuple[int, T]] = []
         start = 0
+        size = self.size or min(self._most, max(1, self._pixels // max(1, math.prod(items.shape[1:-1]))))
         while start < len(items):
             try:
-                out.append((start, infer(items[start : start + self.size])))
+                out.append((start, infer(items[start : start + size])))
             except torch.OutOfMemoryError as e:
-                if self.size == 1:
+                if size == 1:
                     raise TransientError(f"The device's memory does not hold one item of {items.shape[1:]}.") from e
-                self.size = max(1, self.size // 2)
+                self.size = size = size // 2
                 torch.cuda.empty_cache()
                 continue
-            start += self.size
+            start += size
         return out
 
 

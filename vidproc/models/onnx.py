@@ -69,8 +69,11 @@ class OnnxDetector:
         self._recipe = recipe
         self._most = settings.max_detections
         self._session = open_session(path, settings)
+        # On a CPU one frame at a time is as fast as many (YOLOX-nano: 12.5 ms a frame, 13 to 16 in batches)
+        # and the same to the bit wherever a video was cut.
+        on_cpu = self._session.get_providers()[0] == "CPUExecutionProvider"
         self._input = GraphInput(self._session.get_inputs()[0], path)
-        self._batch = self._input.batch or settings.batch_size or 4
+        self._batch = self._input.batch or settings.batch_size or (1 if on_cpu else 16)
         size = recipe.grid.size
         if size.mode in ("letterbox", "stretch", "crop") and not self._input.accepts(size.height, size.width):
             raise ConfigError(

@@ -37,6 +37,8 @@ Kind = Literal["detector", "actions"]
 FAMILIES: dict[str, str] = {
     "torchvision-detection": "vidproc.models.detector",
     "torchvision-video": "vidproc.models.actions",
+    "slowfast": "vidproc.models.actions",
+    "temporal": "vidproc.models.actions",
     "onnx": "vidproc.models.onnx",
 }
 """Family -> the module whose `load(recipe, settings) -> Model` builds it."""
@@ -141,9 +143,9 @@ class Recipe:
     """Of the weights file: all 64 digits, or the first 8 or more where no more is known."""
     licence: str = "unknown"
     arch: str = ""
-    """torchvision families: the builder's name."""
+    """torchvision families: the builder's name; slowfast: the variant."""
     args: Mapping[str, Any] = field(default_factory=dict)
-    """torchvision families: keyword arguments of the builder."""
+    """torchvision families: keyword arguments of the builder; temporal: TemporalSettings."""
     outputs_of_labels: tuple[int, ...] = ()
     """The network's output index of each label, where that is not the family's ordinary one
     (torchvision detection: label i is output i + 1, as 0 is the background; others: i)."""
