@@ -1,0 +1,319 @@
+"""Jobs on a real Ray head with token authentication: what is submitted, watched, stopped, refused."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from vidproc.errors import ConfigError
+from vidproc.runtime.jobs import Submitted, exit_code, job_logs, list_jobs, stop_job, submit
+
+TOKEN = "token-of-this-test-and-no-other-0123456789"
+
+COUNTS = "import sys; print('args', sys.argv[1:]); [print('line', n) for n in range(200)]"
+"""Stands for `vidproc index`: a job that ends at once, with more lines than one message of the log holds."""
+WAITS = """
+import os, signal, sys, time
+def end(*_):
+    print("interrupted, run the same command again", flush=True)
+    sys.exit(130)
+signal.signal(signal.SIGINT, end)
+print("waiting", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.1)
+print("released", flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Head:
+    address: str
+    folder: Path
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    """A Ray head with its dashboard, in a process group and a folder of its own."""
+    from ray._private.services import psutil
+
+    folder = Path(tempfile.mkdtemp(prefix="vr", dir="/tmp"))  # short: Ray's sockets live below it
+    port = _free_port()
+    log = (folder / "head.log").open("wb")
+    process = subprocess.Popen(
+        [
+            *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats"),
+            *("--node-ip-address=127.0.0.1", "--port=0", "--num-cpus=2", "--object-store-memory=100000000"),
+            *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
+            *(f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}"),
+            *(f"--metrics-export-port={_free_port()}", f"--temp-dir={folder}"),
+        ],
+        env=os.environ
+        | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": TOKEN,
+            "OMP_NUM_THREADS": "1",
+        },
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    log.close()
+    try:
+        _wait_for_dashboard(process, port, folder)
+        yield Head(f"http://127.0.0.1:{port}", folder)
+    finally:
+        # Ray puts its workers into groups of their own, so the tree is noted before its root ends.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            tree = psutil.Process(process.pid).children(recursive=True)
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(15)
+            for one in tree:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_dashboard(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
+    import requests
+
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(requests.RequestException):
+            answer = requests.get(
+                f"http://127.0.0.1:{port}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5
+            )
+            if answer.status_code == 200:
+                return
+        time.sleep(0.3)
+    pytest.fail("the Ray head did not start:\n" + (folder / "head.log").read_text()[-3000:])
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    path = tmp_path / "nightly.yaml"
+    path.write_text(f"archive: {tmp_path}\nlake: ${{TEST_LAKE:-{tmp_path}/lake}}\nname: nightly\ndetector: demo\n")
+    return path
+
+
+def _submit(job: Path, head: Head, code: str, *args: str, log: list[str] | None = None, **options: object) -> Submitted:
+    return submit(
+        job,
+        head.address,
+        command=("python", "-c", code, *args),
+        write=(log if log is not None else []).append,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_a_job_runs_with_its_file_and_its_whole_log_is_seen(job: Path, head: Head) -> None:
+    log: list[str] = []
+    code = COUNTS + "; print(open(sys.argv[2]).read())"
+    done = _submit(job, head, code, log=log)
+    assert (done.exit_code, done.new, done.job.status, done.job.name) == (0, True, "succeeded", "nightly")
+    assert "args ['--job', 'nightly.yaml', '--address', 'auto']" in log
+    assert [line for line in log if line.startswith("line ")] == [f"line {n}" for n in range(200)]
+    assert "detector: demo" in log  # the file itself arrived
+    assert list(job_logs(head.address, done.job.id)) == log
+    assert list(job_logs(head.address, done.job.id, follow=True)) == log
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("sys.exit(1)", 1), ("sys.exit(2)", 2), ("sys.exit(130)", 130), ("import os; os.kill(os.getpid(), 9)", 137)],
+)
+def test_the_jobs_exit_code_is_the_commands(job: Path, head: Head, end: str, code: int) -> None:
+    done = _submit(job, head, f"import sys; {end}")
+    assert (done.exit_code, done.job.exit_code, done.job.status) == (code, code, "failed")
+
+
+@pytest.mark.parametrize(
+    ("status", "driver", "code"),
+    [("running", None, None), ("succeeded", 0, 0), ("stopped", None, 130), ("failed", None, 1), ("failed", -2, 130)],
+)
+def test_what_an_end_means(status: str, driver: int | None, code: int | None) -> None:
+    assert exit_code(status, driver) == code  # type: ignore[arg-type]
+
+
+def test_one_request_token_is_one_job_even_when_asked_at_once(job: Path, head: Head, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    code = f"open({str(marks)!r}, 'a').write('x'); print('did it')"
+    answers: list[Submitted] = []
+    asking = [
+        threading.Thread(target=lambda: answers.append(_submit(job, head, code, request_token="2026-11-22")))
+        for _ in range(3)
+    ]
+    for one in asking:
+        one.start()
+    for one in asking:
+        one.join()
+    assert len({answer.job.id for answer in answers}) == 1
+    assert sorted(answer.new for answer in answers) == [False, False, True]
+    assert {answer.exit_code for answer in answers} == {0}
+
+    again = _submit(job, head, code, request_token="2026-11-22")
+    assert not again.new
+    assert again.exit_code == 0
+    assert "not run again" in again.message
+    assert marks.read_text() == "x"
+
+    with pytest.raises(ConfigError, match="was used for another job"):
+        _submit(job, head, "print('something else')", request_token="2026-11-22")
+    assert _submit(job, head, code, request_token="2026-11-23").new
+    assert marks.read_text() == "xx"
+
+
+def test_without_a_token_a_running_job_is_found_and_an_ended_one_is_run_again(
+    job: Path, head: Head, tmp_path: Path
+) -> None:
+    released = tmp_path / "released"
+    first = _submit(job, head, WAITS, str(released), follow=False)
+    assert first.new
+    assert first.exit_code == 0
+    assert first.job.exit_code is None
+    second = _submit(job, head, WAITS, str(released), follow=False)
+    assert (second.new, second.job.id) == (False, first.job.id)
+    assert "is running already" in second.message
+    released.touch()
+    log: list[str] = []
+    watched = _submit(job, head, WAITS, str(released), log=log)
+    assert log[-1] == "released"
+    assert watched.exit_code == 0
+    later = _submit(job, head, WAITS, str(released))
+    assert later.new
+    assert later.job.id != first.job.id
+    assert list_jobs(head.address)[0].id == later.job.id
+
+
+def test_a_stopped_job_gets_the_time_to_end_cleanly(job: Path, head: Head, tmp_path: Path) -> None:
+    started = _submit(job, head, WAITS, str(tmp_path / "never"), follow=False)
+    log = job_logs(head.address, started.job.id, follow=True)
+    assert any(line == "waiting" for line in log)  # its handler is in place
+    stopped = stop_job(head.address, started.job.id)
+    assert (stopped.status, stopped.exit_code) == ("stopped", 130)
+    assert "interrupted, run the same command again" in list(log)
+    assert stop_job(head.address, started.job.id) == stopped
+
+
+def test_the_variables_of_the_job_file_and_the_working_directory_travel(
+    job: Path, head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_model.py").write_text("NAME = 'mine'\n")
+    monkeypatch.setenv("TEST_LAKE", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("NOT_NAMED", "secret")
+    log: list[str] = []
+    code = (
+        "import own_model; from os import environ as e; print(own_model.NAME, e['TEST_LAKE'], e['A'], 'NOT_NAMED' in e)"
+    )
+    done = _submit(job, head, code, log=log, working_dir=tmp_path, env={"A": "b"})
+    assert done.exit_code == 0, log
+    assert log[-1] == f"mine {tmp_path / 'elsewhere'} b False"
+
+
+def test_what_cannot_be_submitted_is_refused_here(
+    job: Path, head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(list_jobs(head.address))
+    (tmp_path / "typo.yaml").write_text("archive: /a\nlake: /b\ndetectr: demo\n")
+    (tmp_path / "empty").mkdir()
+    refused = [
+        (tmp_path / "missing.yaml", {}, "there is no job file"),
+        (tmp_path / "typo.yaml", {}, "did you mean `detector`"),
+        (job, {"working_dir": tmp_path / "empty"}, "must lie in the working directory"),
+        (job, {"working_dir": tmp_path / "nowhere"}, "there is no working directory"),
+        (job, {"env": {"AWS_SECRET_ACCESS_KEY": "x"}}, "cannot be sent with a job"),
+    ]
+    for path, options, message in refused:
+        with pytest.raises(ConfigError, match=message):
+            _submit(path, head, COUNTS, **options)
+    assert len(list_jobs(head.address)) == before
+
+
+def test_an_unknown_job_is_named(head: Head) -> None:
+    for ask in (lambda: list(job_logs(head.address, "no-such")), lambda: stop_job(head.address, "no-such")):
+        with pytest.raises(ConfigError, match="knows no job no-such"):
+            ask()
+
+
+@pytest.mark.parametrize(("token", "message"), [("wrong" * 10, "does not accept the token"), ("", "wants a token")])
+def test_the_clusters_token_is_needed_fails(
+    head: Head, monkeypatch: pytest.MonkeyPatch, token: str, message: str
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    with pytest.raises(ConfigError, match=message) as refused:
+        list_jobs(head.address)
+    assert TOKEN not in str(refused.value)
+    assert "wrong" not in str(refused.value)
+
+
+def test_the_token_may_lie_in_a_file(head: Head, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        list_jobs(head.address)
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    list_jobs(head.address)
+
+
+def test_the_address_that_was_given_is_the_one_used(head: Head, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+    list_jobs(head.address)
+    assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("address", ["head:8265", "auto", "ray://head:10001", "http://", ""])
+def test_an_address_of_another_kind_fails(address: str) -> None:
+    with pytest.raises(ConfigError, match="write http://HOST:8265"):
+        list_jobs(address)
+
+
+def test_an_address_without_a_dashboard_fails() -> None:
+    with pytest.raises(ConfigError, match="no Ray dashboard answers at http://127"):
+        list_jobs(f"http://127.0.0.1:{_free_port()}")
+
+
+def test_an_address_of_some_other_server_fails(tmp_path: Path) -> None:
+    import http.server
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ConfigError, match="not as a Ray dashboard"):
+            list_jobs(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
