@@ -1,0 +1,1 @@
+"""Tests mirror vidproc/; `tests.x` names the helpers that they share."""

@@ -1,0 +1,780 @@
+"""The only file that knows `s3://` from a folder: list, read ranges, put whole objects, delete.
+
+A `Storage` is a root (a folder, or `s3://bucket/prefix`) and keys below it, separated by `/`. It is
+small and picklable; credentials never travel with it, each process finds its own as the AWS SDK
+does. The S3 client is made at first use, once a process.
+
+Errors of the SDK and of the system end here: NotFound, AlreadyExists, SourceChanged, ConfigError
+(bucket missing, access refused: the way out is in the text) and TransientError (timeouts, 5xx).
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import io
+import os
+import re
+import stat
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from urllib.parse import unquote, urlsplit
+
+from vidproc.errors import AlreadyExists, ConfigError, NotFound, SourceChanged, TransientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+BLOCK_BYTES = 4 << 20
+"""4 MiB: the best wall time for seek-and-decode over S3-like latency among 1, 4 and 8 MiB."""
+READ_ATTEMPTS = 5
+"""botocore does not retry the reading of a body, so the readers here do."""
+_TEMPORARY = ".vidproc-put-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageOptions:
+    """How to reach S3. What is not given follows the AWS environment variables and profiles."""
+
+    endpoint_url: str | None = field(
+        default_factory=lambda: os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+    )
+    """Read where the options are made, so that workers use the endpoint which the driver uses."""
+    region: str | None = field(
+        default_factory=lambda: os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
+    )
+    profile: str | None = None
+    anonymous: bool = False
+    path_style: bool | None = None
+    """`endpoint/bucket/key` instead of `bucket.endpoint/key`; None: where an endpoint is given."""
+
+    def __post_init__(self) -> None:
+        if self.endpoint_url is not None and not re.match(r"https?://[^/]", self.endpoint_url):
+            raise ConfigError(f"the S3 endpoint must start with http:// or https://, not {redact(self.endpoint_url)!r}")
+
+    @property
+    def uses_path_style(self) -> bool:
+        return self.endpoint_url is not None if self.path_style is None else self.path_style
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One listed object. Nothing has been opened."""
+
+    key: str
+    """Below the root, `/` between the parts; any character that the store allows."""
+    size: int
+    """Bytes. 0 for a broken symbolic link."""
+    etag: str
+    """S3: the ETag without quotes. A folder: the modification time in nanoseconds."""
+    modified_at: datetime
+    """UTC."""
+
+
+class Storage(Protocol):
+    """A root and the keys below it."""
+
+    @property
+    def uri(self) -> str:
+        """`s3://bucket/prefix` or an absolute path, without a slash at its end."""
+
+    def uri_of(self, key: str) -> str:
+        """What `open_block_reader` and `readable_url` take."""
+
+    def list(self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None) -> Iterator[ObjectInfo]:
+        """Objects whose key starts with `prefix`, streamed in no promised order.
+
+        `on_denied(key, reason)` hears of folders that may not be read; without it they raise
+        ConfigError. Raises ConfigError too where the root does not exist.
+        """
+
+    def get(self, key: str) -> bytes:
+        """The whole object. Raises NotFound."""
+
+    def get_range(self, key: str, start: int, length: int, if_match: str | None = None) -> bytes:
+        """`length` bytes from `start`; fewer only where the object ends. With `if_match` (an etag)
+        raises SourceChanged when the object is another one by now."""
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> str:
+        """Writes the whole object or nothing, durably, and gives its etag. With `if_absent` exactly
+        one of many writers succeeds and the others get AlreadyExists."""
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Deletes what is there; what is not there is no error."""
+
+    def exists(self, key: str) -> bool: ...
+
+    def delta_uri(self, key: str) -> str:
+        """Where the Delta library finds the table at `key`. Raises ConfigError for a path that it cannot take."""
+
+    def delta_options(self) -> dict[str, str]:
+        """`storage_options` of the Delta library. Holds credentials: never log, store or pickle it."""
+
+
+def open_storage(uri: str, *, options: StorageOptions | None = None) -> Storage:
+    """A folder (`/path`, `relative/path`, `file:///path`) or `s3://bucket/prefix` (prefix as it is, not
+    percent-encoded). Looks at nothing yet. Raises ConfigError for any other kind of URI."""
+    options = options or StorageOptions()
+    if uri.startswith("s3://"):
+        bucket, key = split_s3_uri(uri)
+        return S3Storage(bucket, key.strip("/"), options)
+    return LocalStorage(local_path(uri))
+
+
+def split_s3_uri(uri: str) -> tuple[str, str]:
+    """`s3://bucket/any key?#%` -> (bucket, key). By hand, since URL parsers cut at `?` and `#`."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]+", bucket):
+        raise ConfigError(f"{uri!r} names no bucket; write s3://bucket/prefix")
+    return bucket, key
+
+
+def local_path(uri: str) -> str:
+    """The absolute path that a local URI means. Raises ConfigError for schemes other than file and s3."""
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
+    if scheme:
+        parts = urlsplit(uri)
+        if scheme[1].lower() != "file" or parts.netloc not in ("", "localhost"):
+            raise ConfigError(
+                f"{redact(uri)!r} is neither a folder nor s3://bucket/prefix, which are all that can be read"
+            )
+        uri = unquote(uri.split("://", 1)[1].removeprefix(parts.netloc))
+    if not uri or "\0" in uri:
+        raise ConfigError(f"{uri!r} is not a path; give a folder or s3://bucket/prefix")
+    return os.path.abspath(os.path.expanduser(uri))
+
+
+# --- a folder ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStorage:
+    root: str
+    """Absolute."""
+
+    @property
+    def uri(self) -> str:
+        return self.root
+
+    def uri_of(self, key: str) -> str:
+        return os.path.join(self.root, key) if key else self.root
+
+    def _path(self, key: str) -> str:
+        parts = key.split("/")
+        if not key or "\0" in key or any(p in ("", ".", "..") for p in parts):
+            raise ValueError(f"not a key below a folder: {key!r}")
+        return os.path.join(self.root, *parts)
+
+    def list(self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None) -> Iterator[ObjectInfo]:
+        folder, _, _ = prefix.rpartition("/")
+        if not os.path.isdir(self.root):
+            raise ConfigError(f"there is no folder {self.root!r}; check the path, or that its disk is mounted")
+        for entry, key in _walk(self.root, folder, on_denied):
+            if key.startswith(prefix) and not entry.name.startswith(_TEMPORARY):
+                info = _describe(entry, key)
+                if info is not None:
+                    yield info
+
+    def get(self, key: str) -> bytes:
+        with _filing(self.uri_of(key)), open(self._path(key), "rb") as f:
+            return f.read()
+
+    def get_range(self, key: str, start: int, length: int, if_match: str | None = None) -> bytes:
+        with _filing(self.uri_of(key)), open(self._path(key), "rb") as f:
+            _same_file(f, if_match, self.uri_of(key))
+            f.seek(start)
+            return f.read(length)
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> str:
+        path = self._path(key)
+        folder = os.path.dirname(path)
+        temporary = os.path.join(folder, _TEMPORARY + uuid.uuid4().hex)
+        with _filing(self.uri_of(key)):
+            f = _create(temporary)
+            try:
+                with f:
+                    f.write(data)
+                    f.flush()
+                    os.fsync(f.fileno())
+                    etag = str(os.fstat(f.fileno()).st_mtime_ns)
+                if if_absent:
+                    os.link(temporary, path)
+                else:
+                    os.replace(temporary, path)
+            except FileExistsError as e:
+                raise AlreadyExists(f"{self.uri_of(key)} is there already") from e
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary)
+            _sync_folder(folder)
+        return etag
+
+    def delete(self, keys: Iterable[str]) -> None:
+        folders: set[str] = set()
+        for key in keys:
+            path = self._path(key)
+            with _filing(self.uri_of(key)), suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(path)
+            folders.add(os.path.dirname(path))
+        for folder in sorted(folders, key=len, reverse=True):
+            # Stores have no folders, so none is left behind: rmdir refuses the ones in use.
+            with suppress(OSError):
+                while len(folder) > len(self.root):
+                    os.rmdir(folder)
+                    folder = os.path.dirname(folder)
+
+    def exists(self, key: str) -> bool:
+        return os.path.isfile(self._path(key))
+
+    def delta_uri(self, key: str) -> str:
+        return _delta_path(self._path(key))
+
+    def delta_options(self) -> dict[str, str]:
+        return {}
+
+    def remove_temporary(self, older_than_s: float) -> int:
+        """Removes what killed writers left of objects half written; gives how many."""
+        limit, removed = time.time() - older_than_s, 0
+        for entry, _ in _walk(self.root, "", lambda key, reason: None):
+            with suppress(FileNotFoundError):
+                if entry.name.startswith(_TEMPORARY) and entry.stat(follow_symlinks=False).st_mtime <= limit:
+                    os.unlink(entry.path)
+                    removed += 1
+        return removed
+
+
+def _walk(
+    root: str, folder: str, on_denied: Callable[[str, str], None] | None
+) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """Entries that are no folders, below `root/folder`, with their keys; one folder open at a time.
+
+    Symbolic links to folders are followed where they lead out of the root, each such folder once;
+    what they reach inside the root is found at its own place anyway. So loops end.
+    """
+    real_root = os.path.realpath(root)
+    seen: set[tuple[int, int]] = set()
+    waiting = [(folder, False)]
+    while waiting:
+        key, outside = waiting.pop()
+        path = os.path.join(root, key) if key else root
+        folders: list[tuple[str, bool]] = []
+        try:
+            if outside:
+                info = os.stat(path)
+                if (info.st_dev, info.st_ino) in seen:
+                    continue
+                seen.add((info.st_dev, info.st_ino))
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    below = f"{key}/{entry.name}" if key else entry.name
+                    if not _is_folder(entry):
+                        yield entry, below
+                    elif not entry.is_symlink():
+                        folders.append((below, outside))
+                    elif os.path.commonpath([os.path.realpath(entry.path), real_root]) != real_root:
+                        folders.append((below, True))
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # gone since it was seen, or a prefix that names no folder
+        except PermissionError as e:
+            if on_denied is None:
+                raise ConfigError(
+                    f"may not read the folder {path!r}: {e.strerror}; grant access or leave it out"
+                ) from e
+            on_denied(key, e.strerror or "permission denied")
+        except OSError as e:
+            raise _translate_os(e, path) from e
+        # Sorted, so that of two links to one folder the same one is followed every time.
+        waiting.extend(sorted(folders, reverse=True))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _describe(entry: os.DirEntry[str], key: str) -> ObjectInfo | None:
+    try:
+        info = entry.stat()
+    except OSError:
+        try:
+            info = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return ObjectInfo(key, 0, str(info.st_mtime_ns), datetime.fromtimestamp(info.st_mtime, UTC))
+    if not stat.S_ISREG(info.st_mode):
+        return None  # a pipe, socket or device: opening it could block for ever
+    return ObjectInfo(key, info.st_size, str(info.st_mtime_ns), datetime.fromtimestamp(info.st_mtime, UTC))
+
+
+def _create(path: str) -> BinaryIO:
+    for _ in range(20):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with suppress(FileNotFoundError):  # another process just pruned the empty folder
+            return open(path, "xb")
+    raise TransientError(f"the folder of {path!r} is deleted as fast as it is made")
+
+
+def _sync_folder(folder: str) -> None:
+    """A rename is durable only once its folder is."""
+    with suppress(FileNotFoundError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _same_file(f: BinaryIO, etag: str | None, uri: str) -> None:
+    if etag is not None and str(os.fstat(f.fileno()).st_mtime_ns) != etag:
+        raise SourceChanged(f"{uri} was changed while it was read; the next run takes the new content")
+
+
+@contextmanager
+def _filing(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise _translate_os(e, uri) from e
+
+
+def _translate_os(e: OSError, uri: str) -> Exception:
+    if isinstance(e, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
+        return NotFound(f"there is nothing at {uri}")
+    if isinstance(e, PermissionError) or e.errno == errno.EROFS:
+        return ConfigError(f"access to {uri} is refused ({e.strerror}); check its owner and mode")
+    if e.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP):
+        return ConfigError(f"{uri} cannot be a path here: {e.strerror}")
+    return TransientError(f"{uri}: {e.strerror or type(e).__name__}")
+
+
+# --- S3 ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class S3Storage:
+    bucket: str
+    prefix: str
+    """Without slashes at its ends; may be empty."""
+    options: StorageOptions
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}" if self.prefix else f"s3://{self.bucket}"
+
+    def uri_of(self, key: str) -> str:
+        return f"{self.uri}/{key}" if key else self.uri
+
+    @property
+    def _client(self) -> S3Client:
+        return _s3_client(self.options)
+
+    def _key(self, key: str) -> str:
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def list(self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None) -> Iterator[ObjectInfo]:
+        cut = len(self._key(""))
+        token: dict[str, str] = {}
+        while True:
+            with _calling(self.uri, self.options):
+                page = self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(prefix), **token)  # type: ignore[arg-type]
+            for item in page.get("Contents", ()):
+                yield ObjectInfo(
+                    item["Key"][cut:], item["Size"], item["ETag"].strip('"'), item["LastModified"].astimezone(UTC)
+                )
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def get(self, key: str) -> bytes:
+        return self._read(key, None, None)
+
+    def get_range(self, key: str, start: int, length: int, if_match: str | None = None) -> bytes:
+        return self._read(key, (start, length), if_match) if length > 0 else b""
+
+    def _read(self, key: str, span: tuple[int, int] | None, if_match: str | None) -> bytes:
+        arguments: dict[str, Any] = {}
+        if span:
+            arguments["Range"] = f"bytes={span[0]}-{span[0] + span[1] - 1}"
+        if if_match is not None:
+            arguments["IfMatch"] = f'"{if_match}"'
+        for attempt in range(1, READ_ATTEMPTS + 1):
+            try:
+                with _calling(self.uri_of(key), self.options):
+                    answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **arguments)
+                    with answer["Body"] as body:
+                        data = body.read()
+                    if len(data) == answer["ContentLength"]:
+                        return data
+                    raise TransientError(f"{self.uri_of(key)}: {len(data)} of {answer['ContentLength']} bytes came")
+            except _RangePastEnd:
+                return b""
+            except SourceChanged:
+                raise
+            except TransientError:
+                if attempt == READ_ATTEMPTS:
+                    raise
+                time.sleep(0.1 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> str:
+        # The checksum lets the server refuse bytes that were damaged on the way.
+        arguments: dict[str, Any] = {"ContentMD5": base64.b64encode(_md5(data)).decode()}
+        if if_absent:
+            arguments["IfNoneMatch"] = "*"
+        with _calling(self.uri_of(key), self.options):
+            try:
+                answer = self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **arguments)
+            except Exception as e:
+                if if_absent and _status(e) == 412:
+                    return self._mine_or_raise(key, data, e)
+                raise
+        return answer["ETag"].strip('"')
+
+    def _mine_or_raise(self, key: str, data: bytes, cause: Exception) -> str:
+        """412 also answers the SDK's own second try after a lost answer: then the object is ours."""
+        try:
+            there = self.get(key)
+        except NotFound:
+            there = None
+        if there == data and _retried(cause):
+            return hashlib.md5(data, usedforsecurity=False).hexdigest()
+        raise AlreadyExists(f"{self.uri_of(key)} is there already") from cause
+
+    def delete(self, keys: Iterable[str]) -> None:
+        remaining = iter(keys)
+        while chunk := list(islice(remaining, 1000)):
+            # Characters that XML cannot hold go one by one, in the URL.
+            single = [k for k in chunk if not k.isprintable()]
+            many = [k for k in chunk if k.isprintable()]
+            with _calling(self.uri, self.options):
+                for key in single:
+                    self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
+                if many:
+                    answer = self._client.delete_objects(
+                        Bucket=self.bucket, Delete={"Objects": [{"Key": self._key(k)} for k in many], "Quiet": True}
+                    )
+                    failed = [e for e in answer.get("Errors", ()) if e.get("Code") != "NoSuchKey"]
+                    if failed:
+                        raise _translate_code(failed[0].get("Code", ""), 0, self.uri, self.options)
+
+    def exists(self, key: str) -> bool:
+        try:
+            with _calling(self.uri_of(key), self.options):
+                self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+        except NotFound:
+            return False
+        return True
+
+    def delta_uri(self, key: str) -> str:
+        return _delta_path(self.uri_of(key))
+
+    def delta_options(self) -> dict[str, str]:
+        found = {
+            "AWS_REGION": self._client.meta.region_name or "us-east-1",
+            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false" if self.options.uses_path_style else "true",
+            "timeout": "60s",
+            "connect_timeout": "5s",
+        }
+        if self.options.endpoint_url:
+            found["AWS_ENDPOINT_URL"] = self.options.endpoint_url
+            if self.options.endpoint_url.startswith("http://"):
+                found["AWS_ALLOW_HTTP"] = "true"
+        elif not self.options.uses_path_style:
+            found.pop("AWS_VIRTUAL_HOSTED_STYLE_REQUEST")
+        if self.options.anonymous:
+            return found | {"AWS_SKIP_SIGNATURE": "true"}
+        with _calling(self.uri, self.options):
+            credentials = _session(self.options).get_credentials()
+        if credentials is None:
+            raise _no_credentials(self.uri)
+        frozen = credentials.get_frozen_credentials()
+        found |= {"AWS_ACCESS_KEY_ID": frozen.access_key or "", "AWS_SECRET_ACCESS_KEY": frozen.secret_key or ""}
+        return found | ({"AWS_SESSION_TOKEN": frozen.token} if frozen.token else {})
+
+
+_clients: dict[tuple[int, StorageOptions], S3Client] = {}
+_sessions: dict[tuple[int, StorageOptions], Any] = {}
+_making = threading.RLock()
+
+
+def _session(options: StorageOptions) -> Any:
+    """One session a process: it caches credentials and renews those that expire."""
+    import boto3
+    from botocore.exceptions import ProfileNotFound
+
+    with _making:
+        where = os.getpid(), options
+        if where not in _sessions:
+            try:
+                _sessions[where] = boto3.session.Session(profile_name=options.profile, region_name=options.region)
+            except ProfileNotFound as e:
+                raise ConfigError(f"there is no AWS profile {options.profile!r}; see ~/.aws/config") from e
+        return _sessions[where]
+
+
+def _s3_client(options: StorageOptions) -> S3Client:
+    """Made at first use and kept for the process: clients are safe among threads, making one is not."""
+    where = os.getpid(), options
+    client = _clients.get(where)
+    if client is None:
+        from botocore import UNSIGNED
+        from botocore.config import Config
+
+        with _making:
+            client = _clients.get(where)
+            if client is None:
+                session = _session(options)
+                client = session.client(
+                    "s3",
+                    endpoint_url=options.endpoint_url,
+                    region_name=options.region or session.region_name or "us-east-1",
+                    config=Config(
+                        # The default presigner still makes version 2 signatures, which many servers refuse.
+                        signature_version=UNSIGNED if options.anonymous else "s3v4",
+                        s3={"addressing_style": "path" if options.uses_path_style else "auto"},
+                        retries={"mode": "standard", "total_max_attempts": 5},
+                        connect_timeout=5,
+                        read_timeout=20,
+                        max_pool_connections=32,
+                        # Trailing checksums are refused by many servers that only speak the older S3.
+                        request_checksum_calculation="when_required",
+                        response_checksum_validation="when_required",
+                    ),
+                )
+                _clients[where] = client
+    return client
+
+
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()
+
+
+class _RangePastEnd(Exception):
+    pass
+
+
+def _status(e: BaseException) -> int:
+    answer = getattr(e, "response", None) or {}
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _retried(e: BaseException) -> bool:
+    answer = getattr(e, "response", None) or {}
+    return int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
+
+
+@contextmanager
+def _calling(uri: str, options: StorageOptions) -> Iterator[None]:
+    """The border: what the SDK raises becomes an error of our tree."""
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        CredentialRetrievalError,
+        NoCredentialsError,
+        ParamValidationError,
+        PartialCredentialsError,
+        TokenRetrievalError,
+    )
+
+    try:
+        yield
+    except ClientError as e:
+        raise _translate_code(e.response.get("Error", {}).get("Code", ""), _status(e), uri, options) from e
+    except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError) as e:
+        raise _no_credentials(uri) from e
+    except ParamValidationError as e:
+        raise ConfigError(f"{uri} is not a place on S3: {redact(str(e))}") from e
+    except (BotoCoreError, OSError) as e:
+        where = f" at {options.endpoint_url}" if options.endpoint_url else ""
+        raise TransientError(f"{uri}: S3{where} did not answer well ({type(e).__name__})") from e
+    except Exception as e:
+        if type(e).__module__.startswith("urllib3"):
+            raise TransientError(f"{uri}: the connection broke while reading ({type(e).__name__})") from e
+        raise
+
+
+def _no_credentials(uri: str) -> ConfigError:
+    return ConfigError(
+        f"{uri}: no usable AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+        "name a profile, or read anonymously"
+    )
+
+
+_REFUSED = {
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "AccountProblem",
+    "AllAccessDisabled",
+    "NotSignedUp",
+    "RequestTimeTooSkewed",
+    "InvalidSecurity",
+    "AuthorizationHeaderMalformed",
+}
+_PASSING = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "Throttling", "ThrottlingException"}
+
+
+def _translate_code(code: str, status: int, uri: str, options: StorageOptions) -> Exception:
+    if code == "NoSuchBucket":
+        where = f" at {options.endpoint_url}" if options.endpoint_url else ""
+        return ConfigError(f"{uri}: there is no such bucket{where}; check its name and the endpoint, or create it")
+    if code in _REFUSED or status in (401, 403):
+        return ConfigError(
+            f"{uri}: access refused ({code or status}); check the credentials (AWS_ACCESS_KEY_ID, profile) "
+            "and what they may do there"
+        )
+    if code == "InvalidRange" or status == 416:
+        return _RangePastEnd()
+    if code in ("NoSuchKey", "NotFound", "NoSuchVersion") or status == 404:
+        return NotFound(f"there is nothing at {uri}")
+    if code == "PreconditionFailed" or status == 412:
+        return SourceChanged(f"{uri} was changed while it was read; the next run takes the new content")
+    if code in _PASSING or status >= 500 or status in (408, 409, 429):
+        return TransientError(f"{uri}: S3 answered {code or status}")
+    if status in (301, 307) or code == "PermanentRedirect":
+        return ConfigError(f"{uri}: the bucket is in another region; set AWS_REGION to it")
+    return ConfigError(f"{uri}: S3 refused the request ({code or status})")
+
+
+def _delta_path(path: str) -> str:
+    # deltalake 1.6 decodes %XX in some of its own calls and not in others, and refuses control characters.
+    if re.search(r"%[0-9A-Fa-f]{2}", path) or any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in path):
+        raise ConfigError(
+            f"a lake cannot lie at {path!r}: '%' before two hexadecimal digits, control characters and bytes "
+            "that are not UTF-8 cannot be in its path; choose another one"
+        )
+    return path
+
+
+# --- reading one object by its URI ---------------------------------------------------------------
+
+
+def readable_url(uri: str, options: StorageOptions, expires_s: float) -> str:
+    """What a demuxer opens: a presigned (SigV4) URL of an S3 object, the path of a local file.
+
+    A presigned URL is a credential while it lasts: never log or store it (see `redact`).
+    """
+    if not uri.startswith("s3://"):
+        return local_path(uri)
+    bucket, key = split_s3_uri(uri)
+    client = _s3_client(options)
+    with _calling(uri, options):
+        return client.generate_presigned_url(
+            "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=max(1, int(expires_s))
+        )
+
+
+def open_block_reader(uri: str, options: StorageOptions, etag: str | None) -> BinaryIO:
+    """A seekable binary file over one object. With `etag` it raises SourceChanged once the object is
+    another one. On S3 it reads blocks of 4 MiB, tries again what broke, keeps 8 of them, and raises
+    TransientError rather than ending early."""
+    if uri.startswith("s3://"):
+        bucket, key = split_s3_uri(uri)
+        with _calling(uri, options):
+            head = _s3_client(options).head_object(Bucket=bucket, Key=key)
+        if etag is not None and head["ETag"].strip('"') != etag:
+            raise SourceChanged(f"{uri} was changed since it was listed; the next run takes the new content")
+        # The bare bucket is the root here, so that a key with odd slashes stays as it is.
+        storage = S3Storage(bucket, "", options)
+        raw = _BlockReader(storage, key, head["ContentLength"], head["ETag"].strip('"'))
+        return io.BufferedReader(raw, buffer_size=64 << 10)
+    path = local_path(uri)
+    with _filing(uri):
+        f = open(path, "rb")  # noqa: SIM115
+    try:
+        _same_file(f, etag, uri)
+    except SourceChanged:
+        f.close()
+        raise
+    return f
+
+
+class _BlockReader(io.RawIOBase):
+    """Blocks of one object, the last eight kept."""
+
+    def __init__(self, storage: S3Storage, key: str, size: int, etag: str) -> None:
+        super().__init__()
+        self._storage, self._name, self._size, self._etag = storage, key, size, etag
+        self._position = 0
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError("seek before the start")
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        if self._position >= self._size:
+            return 0
+        number, offset = divmod(self._position, BLOCK_BYTES)
+        data = self._block(number)[offset : offset + len(buffer)]
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _block(self, number: int) -> bytes:
+        if number in self._blocks:
+            self._blocks.move_to_end(number)
+            return self._blocks[number]
+        start = number * BLOCK_BYTES
+        want = min(BLOCK_BYTES, self._size - start)
+        data = self._storage.get_range(self._name, start, want, self._etag)
+        if len(data) != want:
+            raise TransientError(f"{self._storage.uri_of(self._name)}: {len(data)} of {want} bytes came at {start}")
+        self._blocks[number] = data
+        if len(self._blocks) > 8:
+            self._blocks.popitem(last=False)
+        return data
+
+
+# --- what must never be read in a log --------------------------------------------------------------
+
+_SIGNED_QUERY = re.compile(
+    r"\?[^\s\"'<>\\]*?(?:X-Amz-|AWSAccessKeyId|Signature=|sig=|token=)[^\s\"'<>\\]*", re.IGNORECASE
+)
+_LOOSE_PARAMETER = re.compile(
+    r"(?i)\b(X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature|"
+    r"aws_secret_access_key|aws_session_token|aws_access_key_id|secret_?(?:access_?)?key|Credential)"
+    r"(\"?'?\s*[=:]\s*\"?'?)[^\s\"'&,;}\])]+"
+)
+_USER_IN_URL = re.compile(r"(?<=://)[^/\s@\"']+@")
+_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")
+_SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
+
+
+def redact(text: str) -> str:
+    """The text without signatures, credentials and the query part of signed URLs: for every message
+    of a foreign library before it is logged or stored."""
+    text = _SIGNED_QUERY.sub("?[redacted]", text)
+    text = _LOOSE_PARAMETER.sub(r"\1\2[redacted]", text)
+    text = _USER_IN_URL.sub("[redacted]@", text)
+    text = _KEY_ID.sub("[redacted]", text)
+    for name in _SECRET_VARIABLES:
+        secret = os.environ.get(name, "")
+        if len(secret) >= 8:
+            text = text.replace(secret, "[redacted]")
+    return text
