@@ -155,16 +155,25 @@ def _open_url(url: str) -> Any:
     does not cover the name server, which can hang for half a minute without a network."""
     answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
+    given_up = threading.Event()
+
     def ask() -> None:
         try:
-            answer.put(urllib.request.urlopen(url, timeout=READ_SECONDS))
+            response = urllib.request.urlopen(url, timeout=READ_SECONDS)
+            if given_up.is_set():
+                response.close()
+            else:
+                answer.put(response)
         except Exception as e:
+            if isinstance(e, urllib.error.HTTPError):
+                e.close()  # it is an open response too
             answer.put(e)
 
     threading.Thread(target=ask, daemon=True).start()
     try:
         got = answer.get(timeout=CONNECT_SECONDS)
     except queue.Empty:
+        given_up.set()
         raise TimeoutError(f"no answer within {CONNECT_SECONDS:.0f} s") from None
     if isinstance(got, Exception):
         raise got
@@ -220,7 +229,7 @@ def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
         ) from e
     except (RuntimeError, EOFError, ValueError, KeyError) as e:
         raise ConfigError(f"The weights {path} are not a PyTorch file: {_reason(e)}") from e
-    for wrapper in ("model", "state_dict"):  # what common training scripts put around it
+    for wrapper in ("model", "state_dict", "model_state"):  # what common training scripts put around it
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
