@@ -1,0 +1,195 @@
+"""What finished tasks leave in the lake until their video is published: the checkpoint.
+
+    <lake>/_staging/<pipeline_id>/<video_id>/<task_id>/<table>.parquet    rows, put whole
+    <lake>/_staging/<pipeline_id>/<video_id>/<task_id>/report.json        put last: the task is finished
+    <lake>/_staging/<pipeline_id>/<video_id>/_failures/<hash>.json        an attempt that failed
+
+All names are hashes or table names, so nothing from the archive becomes a path. A retry writes the
+same names again. Parts without a report do not exist for any reader.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidproc.errors import NotFound
+from vidproc.media import DecodeReport, Task, content_hash
+from vidproc.outcome import Failure
+from vidproc.storage import Storage
+from vidproc.tables.schema import MODEL_TABLES
+
+FOLDER = "_staging"
+REPORT = "report.json"
+_FAILURES = "_failures"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReport:
+    """How one finished task went; its rows lie beside it."""
+
+    task_id: str
+    video_id: str
+    index: int
+    """Place of the task in its video, from 0."""
+    count: int
+    """How many tasks the video has."""
+    decode: DecodeReport
+    rows: Mapping[str, int]
+    """Rows by table; tables without rows are not put and not named."""
+    attempts: int = 1
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """By step."""
+    host: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        tables: Mapping[str, pa.Table],
+        decode: DecodeReport,
+        *,
+        attempts: int = 1,
+        seconds: Mapping[str, float] | None = None,
+    ) -> TaskReport:
+        return cls(
+            task_id=task.task_id,
+            video_id=task.video.video_id,
+            index=task.index,
+            count=task.count,
+            decode=decode,
+            rows={name: t.num_rows for name, t in tables.items() if t.num_rows},
+            attempts=attempts,
+            seconds=dict(seconds or {}),
+            host=socket.gethostname(),
+        )
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), ensure_ascii=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> TaskReport:
+        raw = _known(cls, json.loads(data))
+        decode = _known(DecodeReport, raw.pop("decode"))
+        decode["warnings"] = tuple(decode["warnings"])
+        return cls(decode=DecodeReport(**decode), **raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """The staged parts of one pipeline, below the root of a lake. Picklable: workers put with it."""
+
+    storage: Storage
+    """Rooted at the lake."""
+    pipeline_id: str
+
+    def put(self, task: Task, tables: Mapping[str, pa.Table], report: TaskReport) -> None:
+        """The tables first, then the report, which makes them exist. Empty tables are not put."""
+        unknown = set(tables) - set(MODEL_TABLES)
+        if unknown:
+            raise ValueError(f"no such tables: {sorted(unknown)}")
+        folder = self._task(task.video.video_id, task.task_id)
+        for name, table in tables.items():
+            if table.num_rows:
+                self.storage.put(f"{folder}/{name}.parquet", to_parquet(table))
+        self.storage.put(f"{folder}/{REPORT}", report.to_json())
+
+    def finished(self) -> Iterator[tuple[str, str]]:
+        """(video_id, task_id) of every finished task of this pipeline, by one listing."""
+        for parts, _ in self._listed():
+            if len(parts) == 3 and parts[2] == REPORT:
+                yield parts[0], parts[1]
+
+    def failed(self) -> Iterator[str]:
+        """video_id once for every failed attempt that is kept, by one listing: whom to ask `failures` about."""
+        for parts, _ in self._listed():
+            if len(parts) == 3 and parts[1] == _FAILURES:
+                yield parts[0]
+
+    def load(self, video_id: str, task_ids: Sequence[str]) -> tuple[dict[str, pa.Table], list[TaskReport]]:
+        """The rows of these tasks by table, in the order of the tasks in the video, and their reports.
+
+        Tables that none of them has are not there. Raises NotFound where a task has no report.
+        """
+        with ThreadPoolExecutor(8) as pool:
+            reports = sorted(pool.map(partial(self.report, video_id), task_ids), key=lambda r: r.index)
+            wanted = [(name, r.task_id) for name in MODEL_TABLES for r in reports if name in r.rows]
+            keys = [f"{self._task(video_id, task_id)}/{name}.parquet" for name, task_id in wanted]
+            parts: dict[str, list[pa.Table]] = {}
+            for (name, _), data in zip(wanted, pool.map(self.storage.get, keys), strict=True):
+                parts.setdefault(name, []).append(pq.read_table(pa.BufferReader(data)))
+        return {name: pa.concat_tables(tables) for name, tables in parts.items()}, reports
+
+    def report(self, video_id: str, task_id: str) -> TaskReport:
+        try:
+            return TaskReport.from_json(self.storage.get(f"{self._task(video_id, task_id)}/{REPORT}"))
+        except NotFound as e:
+            raise NotFound(f"task {task_id} of video {video_id} is not staged; it has to be done again") from e
+
+    def put_failure(self, failure: Failure) -> None:
+        """Kept until the video is published, so that strikes outlive the driver. The same failure
+        twice is one."""
+        raw = asdict(failure) | {"at": failure.at.isoformat()}
+        name = content_hash(str(failure.task_id), failure.stage, str(failure.attempt), failure.run_id, raw["at"])
+        key = f"{self._video(failure.video_id)}/{_FAILURES}/{name}.json"
+        self.storage.put(key, json.dumps(raw, ensure_ascii=True).encode())
+
+    def failures(self, video_id: str) -> list[Failure]:
+        """In order of time."""
+        found = []
+        for item in self.storage.list(f"{self._video(video_id)}/{_FAILURES}/"):
+            raw = _known(Failure, json.loads(self.storage.get(item.key)))
+            found.append(Failure(**(raw | {"at": datetime.fromisoformat(raw["at"])})))
+        return sorted(found, key=lambda f: (f.at, f.attempt))
+
+    def discard(self, video_ids: Iterable[str]) -> None:
+        """Removes all that is staged for these videos: one listing a video."""
+        for video_id in video_ids:
+            self._remove(item.key for item in self.storage.list(f"{self._video(video_id)}/"))
+
+    def discard_tasks(self, tasks: Iterable[tuple[str, str]]) -> None:
+        """Removes (video_id, task_id) parts without listing: their names are known."""
+        names = [REPORT, *(f"{name}.parquet" for name in MODEL_TABLES)]
+        self.storage.delete(f"{self._task(video, task)}/{name}" for video, task in tasks for name in names)
+
+    def discard_failures(self, video_ids: Iterable[str]) -> None:
+        for video_id in video_ids:
+            self._remove(item.key for item in self.storage.list(f"{self._video(video_id)}/{_FAILURES}/"))
+
+    def _remove(self, keys: Iterable[str]) -> None:
+        # Reports go first: a task whose removal was cut short must not look finished.
+        self.storage.delete(sorted(keys, key=lambda key: not key.endswith(REPORT)))
+
+    def _listed(self) -> Iterator[tuple[list[str], int]]:
+        folder = f"{FOLDER}/{self.pipeline_id}/"
+        for item in self.storage.list(folder):
+            yield item.key.removeprefix(folder).split("/"), item.size
+
+    def _video(self, video_id: str) -> str:
+        return f"{FOLDER}/{self.pipeline_id}/{video_id}"
+
+    def _task(self, video_id: str, task_id: str) -> str:
+        return f"{self._video(video_id)}/{task_id}"
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Built in memory, so that it can be put whole."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _known(cls: type, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that a newer version added are left out, so that an older one reads what it knows."""
+    names = {f.name for f in fields(cls)}
+    return {name: value for name, value in raw.items() if name in names}
