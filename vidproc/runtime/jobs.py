@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import os
 import re
 import shlex
@@ -346,6 +347,9 @@ def _connect(address: str) -> Any:
             f"{address!r} is not the address of a Ray dashboard: write http://HOST:8265 (port 8265 of the head node)"
         )
     from ray.job_submission import JobSubmissionClient
+
+    for chatty in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{chatty}").setLevel(logging.WARNING)
 
     class Client(JobSubmissionClient):
         def _do_request(self, method: str, endpoint: str, **kwargs: Any) -> Any:
