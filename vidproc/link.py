@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidproc.tables.schema import table_schema
+from vidproc.tables.schema import load_schema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,6 @@ class VideoKeys:
 
     video_id: str
     pipeline: str
-    recorded_date: Any
 
 
 def link(
@@ -76,7 +75,9 @@ def link(
     detections = tables.get("detections")
     segments: list[dict[str, Any]] = []
     if detections is not None and len(detections):
-        detections = detections.sort_by([("time_s", "ascending"), ("label", "ascending"), ("score", "descending")])
+        detections = detections.sort_by(
+            [(name, "ascending") for name in ("time_s", "label", "x_min", "y_min", "x_max", "y_max")]
+        )
         columns = _Columns.of(detections)
         track_ids = _track(columns, settings, detector_fps) if settings.track else np.full(len(detections), -1)
         position = detections.schema.get_field_index("track_id")
@@ -84,7 +85,7 @@ def link(
             position, detections.schema.field(position), pa.array(track_ids, pa.int64(), mask=track_ids < 0)
         )
         model = detections["model"][0].as_py()
-        tracks = _track_rows(columns, track_ids, settings)
+        tracks = _track_rows(columns, track_ids)
         linked["tracks"] = _table("tracks", tracks, keys, model)
         segments += [s | {"model": model} for s in _presence(columns, track_ids, settings, detector_fps)]
     actions = tables.get("actions")
@@ -101,6 +102,7 @@ def link(
 class _Columns:
     time_s: np.ndarray
     label: np.ndarray
+    class_id: np.ndarray
     score: np.ndarray
     boxes: np.ndarray
 
@@ -110,7 +112,7 @@ class _Columns:
             return np.asarray(detections[name].to_numpy(zero_copy_only=False))
 
         boxes = np.stack([values(n) for n in ("x_min", "y_min", "x_max", "y_max")], axis=1).astype(np.float32)
-        return cls(values("time_s"), values("label").astype(object), values("score"), boxes)
+        return cls(values("time_s"), values("label").astype(object), values("class_id"), values("score"), boxes)
 
 
 def _track(columns: _Columns, settings: LinkSettings, fps: float | None) -> np.ndarray:
@@ -136,6 +138,7 @@ def _track(columns: _Columns, settings: LinkSettings, fps: float | None) -> np.n
             high_conf_det_threshold=settings.activation_score,
         )
         previous: float | None = None
+        born: dict[int, tuple[Any, int]] = {}
         for time, here in _by_time(columns.time_s, rows):
             if previous is not None:
                 missed = min(round((time - previous) * rate) - 1, lost_steps + 1)
@@ -145,8 +148,18 @@ def _track(columns: _Columns, settings: LinkSettings, fps: float | None) -> np.n
             found = tracker.update(
                 sv.Detections(xyxy=columns.boxes[here], confidence=columns.score[here], data={"row": here})
             )
-            if len(found):
-                raw[found.data["row"]] = found.tracker_id + np.where(found.tracker_id >= 0, offset, 0)
+            if not len(found):
+                continue
+            found_rows, ids = found.data["row"], found.tracker_id
+            raw[found_rows] = np.where(ids >= 0, ids + offset, -1)
+            # The library names a track at its second detection. The first, which it spawned from,
+            # belongs to it too: new tracks are appended in the order of the detections they spawned from.
+            spawned = [t for t in tracker.tracks if id(t) not in born]
+            sources = found_rows[(ids < 0) & (columns.score[found_rows] >= settings.activation_score)]
+            born.update((id(t), (t, int(row))) for t, row in zip(spawned, sources, strict=True))
+        for track, row in born.values():
+            if track.tracker_id >= 0:
+                raw[row] = track.tracker_id + offset
         offset = max(offset, int(raw[rows].max(initial=-1)) + 1)
     return _renumber(raw, settings.minimum_detections)
 
@@ -165,7 +178,7 @@ def _renumber(raw: np.ndarray, minimum: int) -> np.ndarray:
     return np.array([number.get(i, -1) for i in raw], dtype=np.int64)
 
 
-def _track_rows(columns: _Columns, track_ids: np.ndarray, settings: LinkSettings) -> list[dict[str, Any]]:
+def _track_rows(columns: _Columns, track_ids: np.ndarray) -> list[dict[str, Any]]:
     rows = []
     order = np.argsort(track_ids, kind="stable")
     order = order[track_ids[order] >= 0]
@@ -178,11 +191,12 @@ def _track_rows(columns: _Columns, track_ids: np.ndarray, settings: LinkSettings
             {
                 "track_id": int(track_ids[at[0]]),
                 "label": columns.label[at[0]],
+                "class_id": int(columns.class_id[at[0]]),
                 "start_s": float(columns.time_s[at[0]]),
                 "end_s": float(columns.time_s[at[-1]]),
                 "detections": len(at),
-                "mean_score": float(columns.score[at].mean(dtype=np.float64)),
-                "max_score": float(columns.score[at].max()),
+                "score_mean": float(columns.score[at].mean(dtype=np.float64)),
+                "score_max": float(columns.score[at].max()),
                 "path": path,
             }
         )
@@ -223,13 +237,13 @@ def _action_segments(actions: pa.Table, settings: Hysteresis, stride_s: float) -
         left = np.where(starts <= video_start, starts, centre - stride_s / 2)
         right = np.where(ends >= video_end, ends, centre + stride_s / 2)
         for start, end, best in stretches(left, right, score, settings):
-            yield {"kind": "action", "label": label, "start_s": start, "end_s": end, "score": best, "track_ids": []}
+            yield {"kind": "action", "label": label, "start_s": start, "end_s": end, "score": best, "track_ids": None}
 
 
 def stretches(
     starts: np.ndarray, ends: np.ndarray, score: np.ndarray, rule: Hysteresis
 ) -> Iterator[tuple[float, float, float]]:
-    """Pieces `[starts[i], ends[i])` with scores, ascending in time -> (start, end, mean score) of each
+    """Pieces `[starts[i], ends[i])` with scores, ascending in time -> (start, end, highest score) of each
     stretch. What is not among the pieces counts as score 0."""
     alive = score >= rule.off
     current: list[int] = []
@@ -239,7 +253,7 @@ def stretches(
         if current and score[current].max() >= rule.on:
             begin, finish = float(starts[current[0]]), float(ends[current[-1]])
             if finish - begin >= rule.min_s - 1e-9:
-                yield begin, finish, float(score[current].mean(dtype=np.float64))
+                yield begin, finish, float(score[current].max())
 
     for i in np.flatnonzero(alive):
         if current and starts[i] - ends[current[-1]] > rule.gap_s + 1e-9:
@@ -253,8 +267,7 @@ def _table(name: str, rows: list[dict[str, Any]], keys: VideoKeys, model: str | 
     common: dict[str, Any] = {
         "video_id": keys.video_id,
         "pipeline": keys.pipeline,
-        "recorded_date": keys.recorded_date,
     }
     if model is not None:
         common["model"] = model
-    return pa.Table.from_pylist([common | row for row in rows], schema=table_schema(name))
+    return pa.Table.from_pylist([common | row for row in rows], schema=load_schema(name).arrow)

@@ -94,8 +94,7 @@ class Pipeline:
 
     def link_video(self, outcome: VideoOutcome, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
         """The staged rows of one video -> those rows linked, with tracks and segments."""
-        recorded = outcome.info.recorded_at if outcome.info else None
-        keys = VideoKeys(outcome.video.video_id, self.name, recorded.date() if recorded else None)
+        keys = VideoKeys(outcome.video.video_id, self.name)
         strides = [float(u.card.grid.stride / u.card.grid.fps) for u in self.uses if u.card.kind == "actions"]
         return link(
             tables,
@@ -200,7 +199,9 @@ class Infer:
         self.pipeline, self.lake_uri, self.options, self.needs = pipeline, lake_uri, options, needs
 
     def setup(self) -> None:
-        self._models = [load_model(u.spec, device=self.pipeline.device, settings=u.settings) for u in self.pipeline.uses]
+        self._models = [
+            load_model(u.spec, device=self.pipeline.device, settings=u.settings) for u in self.pipeline.uses
+        ]
         self._staging = Staging(open_storage(self.lake_uri, options=self.options), self.pipeline.pipeline_id)
 
     def __call__(self, decoded: DecodedTask) -> TaskDone:
@@ -233,9 +234,7 @@ def detect_upright(model: Detector, batch: FrameBatch) -> Detections:
     return replace(found, boxes=batch.geometry.to_upright(found.boxes))
 
 
-def classify_windows(
-    model: ActionModel, batch: FrameBatch, grid: Grid
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def classify_windows(model: ActionModel, batch: FrameBatch, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Windows that the task owns -> start and end seconds, float64 (n,), and scores, float32 (n, classes)."""
     starts, windows = window_view(batch, grid)
     if not len(starts):
@@ -318,9 +317,5 @@ def routes(
             Decode(grids=pipeline.grids, source=source, limits=limits, needs=any_worker),
             Infer(pipeline, job.lake, lake_options, actor),
         ),
-        "publish": (
-            Publish(pipeline=pipeline, lake_uri=job.lake, options=lake_options, run=run, needs=any_worker),
-        ),
+        "publish": (Publish(pipeline=pipeline, lake_uri=job.lake, options=lake_options, run=run, needs=any_worker),),
     }
-
-
