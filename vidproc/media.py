@@ -69,6 +69,11 @@ class VideoInfo:
     scanned: bool = False
     """True where the index was missing or lied, and the packets were read instead."""
     warnings: tuple[str, ...] = ()
+    mirrored: bool = False
+    """True where, after the rotation, left and right must be exchanged."""
+    exact_timestamps: bool = True
+    """False where timestamps are missing, double or go back: such a video is decoded whole and in
+    order by one task, on a repaired clock."""
 
     def pts_to_seconds(self, pts: int) -> float:
         return float((pts - self.origin_pts) * self.time_base)
@@ -182,7 +187,8 @@ class FrameBatch:
     pixels: np.ndarray
     """uint8, (n, height, width, 3), RGB, C-contiguous."""
     sample: np.ndarray
-    """int64, (n,): k, the index on the grid, ascending by 1 (by keyframe in `keyframes_only`)."""
+    """int64, (n,): k, the index on the grid, ascending by 1 except over frames that did not decode
+    (in `keyframes_only`: the keyframe's pts - origin_pts, ascending)."""
     time_s: np.ndarray
     """float64, (n,): the sample's time k / fps on the video's clock (for keyframes: the frame's)."""
     pts: np.ndarray
@@ -219,3 +225,5 @@ class DecodeReport:
     error: str | None = None
     """The first demux or decode error inside the range, in one sentence; earlier frames stand."""
     warnings: tuple[str, ...] = field(default=())
+    missing_s: float = 0.0
+    """Seconds between `first_s` and `end_s` whose wanted frames did not decode."""

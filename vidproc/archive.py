@@ -1,0 +1,102 @@
+"""A listing -> Video values. Opens none of them, and holds none of them: millions of objects pass by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+
+from vidproc.media import Video
+from vidproc.storage import ObjectInfo, StorageOptions, open_storage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which objects of the archive are meant."""
+
+    include: tuple[str, ...] = ()
+    """Globs on the path below the archive (`*` also crosses `/`); empty: everything."""
+    exclude: tuple[str, ...] = ()
+    min_bytes: int | None = None
+    max_bytes: int | None = None
+    modified_since: datetime | None = None
+    """Times without a zone are UTC."""
+    modified_before: datetime | None = None
+
+    def admits(self, key: str, size: int, modified_at: datetime | None) -> bool:
+        if self.include and not any(_matches(key, glob) for glob in self.include):
+            return False
+        if any(_matches(key, glob) for glob in self.exclude):
+            return False
+        if self.min_bytes is not None and size < self.min_bytes:
+            return False
+        if self.max_bytes is not None and size > self.max_bytes:
+            return False
+        if modified_at is not None:
+            if self.modified_since is not None and modified_at < _utc(self.modified_since):
+                return False
+            if self.modified_before is not None and modified_at >= _utc(self.modified_before):
+                return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An object that is listed and not worth opening: reported, not probed."""
+
+    uri: str
+    reason: str
+    error_class: str
+    """hidden, empty, bad_name or unreadable."""
+
+
+def list_videos(
+    uri: str, options: StorageOptions | None = None, filters: Filters | None = None
+) -> Iterator[Video | Skipped]:
+    """Every object below `uri` that the filters admit, in no promised order.
+
+    Objects filtered out by a person's choice are not mentioned; hidden, empty, unreadable and oddly
+    named ones are, as Skipped. Raises ConfigError where the archive is not there or access is refused,
+    TransientError where the store fails.
+    """
+    filters = filters or Filters()
+    storage = open_storage(uri, options=options)
+    denied: list[Skipped] = []
+
+    def on_denied(key: str, reason: str) -> None:
+        denied.append(Skipped(storage.uri_of(key), f"the folder cannot be read: {reason}", "unreadable"))
+
+    for found in storage.list(on_denied=on_denied):
+        while denied:
+            yield denied.pop()
+        if filters.admits(found.key, found.size, found.modified_at):
+            yield _describe(storage.uri_of(found.key), found)
+    yield from denied
+
+
+def _describe(uri: str, found: ObjectInfo) -> Video | Skipped:
+    if any(part.startswith(".") for part in found.key.split("/")):
+        return Skipped(uri, "a hidden file, or in a hidden folder", "hidden")
+    if not _is_text(found.key):
+        return Skipped(uri, "its name is not valid UTF-8, so it could not be named in the tables", "bad_name")
+    if found.size == 0:
+        return Skipped(uri, "an empty file", "empty")
+    return Video(uri, found.size, f"{found.etag}:{found.size}", found.modified_at)
+
+
+def _is_text(key: str) -> bool:
+    try:
+        key.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _matches(key: str, glob: str) -> bool:
+    """As shells do, except that `*` crosses folders; a glob without a slash also meets the bare name."""
+    return fnmatchcase(key, glob) or ("/" not in glob and fnmatchcase(key.rpartition("/")[2], glob))
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

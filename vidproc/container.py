@@ -1,0 +1,326 @@
+"""Opens one object of the archive as a media container, and nothing else that it may point to.
+
+Media files are hostile input. What protects us here: the demuxers are those of ordinary video files
+(no playlists, no concatenation, no image sequences), the protocols are those which reach the one
+object that was listed, and sizes are capped before anything is decoded. Foreign errors become ours
+at this border, and lose any presigned URL on the way.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, Literal
+
+from vidproc.errors import Declined, LimitExceeded, SourceChanged, TransientError, VidprocError
+from vidproc.media import Video
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+    from vidproc.storage import StorageOptions
+
+FORMATS = (
+    # Video containers.
+    *("mov", "matroska", "webm", "avi", "flv", "mpegts", "mpeg", "asf", "ogg", "mxf", "ivf", "h264", "hevc"),
+    *("mpegvideo", "m4v", "dv", "nut", "rm", "wtv", "obu", "vc1", "dhav", "live_flv", "gif"),
+    # Audio alone: opened so that it can be declined by its right name. Never decoded.
+    *("mp3", "wav", "w64", "flac", "aac", "ac3", "eac3", "aiff", "amr", "caf", "au"),
+)
+"""Demuxers that may run. Absent on purpose: hls, dash, concat, image2, tty, rtsp, sdp, lavfi."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaLimits:
+    """Caps on what one file may ask of us, checked from its headers before it is decoded."""
+
+    max_pixels: int = 8192 * 5120
+    """Of one coded frame; above any camera's 8K, below what would exhaust a worker."""
+    max_streams: int = 64
+    max_probe_bytes: int = 5 << 20
+    """Read at most while the container's streams are recognised."""
+    max_scan_packets: int = 20_000_000
+    """Packets read at most where a container has no index: 90 h at 60 frames a second."""
+    timeout_s: float = 60.0
+    """For one read from the source, reconnections included."""
+    threads: int = 1
+    """Of one decoder. One is best where many workers share a machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How the videos of an archive are reached. Picklable; holds no connection."""
+
+    options: StorageOptions | None = None
+    """How S3 is reached. None: as the AWS environment variables say, or local files only."""
+    access: Literal["url", "blocks"] = "url"
+    """For S3: a presigned URL read by the demuxer itself, or our own reader of 4 MiB blocks."""
+    url_seconds: int = 6 * 3600
+    """Life of a presigned URL: longer than any task may take."""
+
+    def target(self, video: Video) -> tuple[Any, dict[str, str]]:
+        """What `av.open` is given: a file name or URL, or a file object; and protocol options."""
+        if not video.uri.startswith("s3://"):
+            # With its protocol named, a path is a path whatever it starts with or contains.
+            return f"file:{video.uri}", {"protocol_whitelist": "file"}
+        from vidproc.storage import StorageOptions, open_block_reader, readable_url
+
+        options = self.options or StorageOptions()
+        if self.access == "blocks":
+            return open_block_reader(video.uri, options, etag_of(video)), {"protocol_whitelist": "file"}
+        return readable_url(video.uri, options, self.url_seconds), _http_options()
+
+    def check_unchanged(self, video: Video) -> None:
+        """Called after reading: the object is still the one that was listed, so every byte read in
+        between was its. Raises SourceChanged, or TransientError where that cannot be found out."""
+        if not video.uri.startswith("s3://"):
+            try:
+                stat = os.stat(video.uri)
+            except FileNotFoundError as e:
+                raise SourceChanged(f"{video.uri}: deleted while it was read") from e
+            except OSError as e:
+                raise TransientError(f"{video.uri}: cannot be checked after reading: {e.strerror}") from e
+            if f"{stat.st_mtime_ns}:{stat.st_size}" != video.content_id:
+                raise SourceChanged(f"{video.uri}: replaced after it was listed; the next listing will see the new one")
+        elif self.access == "url":  # the block reader checks each request
+            from vidproc.storage import StorageOptions, open_storage
+
+            folder, _, name = video.uri.rpartition("/")
+            open_storage(folder, options=self.options or StorageOptions()).get_range(
+                name, 0, 1, if_match=etag_of(video)
+            )
+
+
+def etag_of(video: Video) -> str:
+    return video.content_id.rpartition(":")[0]
+
+
+def _http_options() -> dict[str, str]:
+    import certifi
+
+    return {
+        "protocol_whitelist": "http,https,tcp,tls",
+        "reconnect": "1",
+        "reconnect_on_network_error": "1",
+        # Not 4xx: an expired signature or a deleted object does not pass by waiting.
+        "reconnect_on_http_error": "5xx",
+        "reconnect_delay_max": "4",
+        "rw_timeout": "5000000",
+        "multiple_requests": "1",
+        "seekable": "1",
+        "tls_verify": "1",
+        "ca_file": os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where(),
+    }
+
+
+@contextmanager
+def open_container(
+    video: Video, source: Source, limits: MediaLimits, *, headers_only: bool = False
+) -> Iterator[InputContainer]:
+    """The opened container. Errors of the codec library, here and in the body, become ours.
+    `headers_only` lets no decoder run, so that sizes are what the headers claim."""
+    import av
+
+    av.logging.set_level(av.logging.PANIC)  # its log lines may quote the presigned URL
+    with translated(video):
+        target, protocol = source.target(video)
+        options = {
+            "format_whitelist": ",".join(FORMATS),
+            "probesize": str(limits.max_probe_bytes),
+            "max_streams": str(4 * limits.max_streams),
+            # Read by the codecs which guess a stream's format before we have seen its header.
+            "max_pixels": str(limits.max_pixels),
+            "threads": "1",
+            **protocol,
+            **({"codec_whitelist": "none"} if headers_only else {}),
+        }
+        timeout = (limits.timeout_s, limits.timeout_s)
+        container = av.open(target, options=options, timeout=timeout, buffer_size=1 << 20, metadata_errors="replace")
+        with container:
+            if len(container.streams) > limits.max_streams:
+                raise LimitExceeded(f"{video.uri}: {len(container.streams)} streams, the limit is {limits.max_streams}")
+            yield container
+
+
+def choose_stream(video: Video, container: InputContainer, limits: MediaLimits) -> VideoStream:
+    """The first video stream that is not a cover picture, preferring one marked as default.
+    Raises Declined (audio_only, no_video, unsupported_codec) or LimitExceeded."""
+    from av.stream import Disposition
+
+    pictures = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
+    streams = [s for s in container.streams if s.type == "video" and not s.disposition & pictures]
+    if not streams:
+        if any(s.type == "audio" for s in container.streams):
+            raise Declined(f"{video.uri}: holds sound and no video stream", "audio_only")
+        raise Declined(f"{video.uri}: holds no video stream", "no_video")
+    stream: Any = next((s for s in streams if s.disposition & Disposition.default), streams[0])
+    if stream.codec_context is None:
+        raise Declined(f"{video.uri}: there is no decoder for its video codec", "unsupported_codec")
+    if stream.codec_context.width * stream.codec_context.height > limits.max_pixels:
+        raise LimitExceeded(
+            f"{video.uri}: its header claims {stream.codec_context.width}x{stream.codec_context.height} pixels, "
+            f"the limit is {limits.max_pixels}"
+        )
+    return stream  # type: ignore[no-any-return]
+
+
+def prepare(container: InputContainer, stream: VideoStream, limits: MediaLimits, *, keyframes_only: bool) -> None:
+    """Only this stream is read, and its decoder runs within the limits."""
+    from av.stream import Discard
+
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+    if keyframes_only:
+        stream.discard = Discard.nonkey
+    context = stream.codec_context
+    context.thread_count = limits.threads
+    context.options = {"max_pixels": str(limits.max_pixels)}
+    if context.name == "libdav1d":
+        context.options |= {"threads": str(limits.threads)}
+
+
+@contextmanager
+def translated(video: Video) -> Iterator[None]:
+    """The codec library's errors -> ours. Our own pass through."""
+    import av
+
+    try:
+        yield
+    except VidprocError:
+        raise
+    except av.error.FFmpegError as e:
+        raise translate(video, e) from None  # its text may hold the presigned URL
+    except UnicodeError as e:
+        raise Declined(f"{video.uri}: its metadata cannot be read: {e}", "not_media") from None
+
+
+def translate(video: Video, e: Exception) -> VidprocError:
+    import av.error as err
+
+    # Only the system's words for the error: its full text may quote a presigned URL.
+    what = getattr(e, "strerror", None) or type(e).__name__
+    if isinstance(e, FileNotFoundError | err.HTTPNotFoundError):
+        return SourceChanged(f"{video.uri}: deleted after it was listed")
+    if isinstance(e, PermissionError):
+        return Declined(f"{video.uri}: reading it is not permitted", "unreadable")
+    if isinstance(e, err.HTTPForbiddenError | err.HTTPUnauthorizedError):
+        return TransientError(f"{video.uri}: the store refused the read ({what}); the signature may have expired")
+    if isinstance(e, err.HTTPError | ConnectionError | TimeoutError | err.ExitError | err.ExternalError):
+        return TransientError(f"{video.uri}: reading failed or took too long: {what}")
+    if isinstance(e, MemoryError):
+        return LimitExceeded(f"{video.uri}: asks for more memory or streams than allowed: {what}")
+    if isinstance(e, err.InvalidDataError):
+        return Declined(f"{video.uri}: not a media file that we know, or damaged from its start", "not_media")
+    if isinstance(e, err.ArgumentError):
+        return Declined(f"{video.uri}: its format is not one that we read", "unsupported_container")
+    if isinstance(e, err.EOFError):
+        return Declined(f"{video.uri}: ends before any stream begins", "not_media")
+    if isinstance(e, OSError) and video.uri.startswith("s3://"):
+        return TransientError(f"{video.uri}: reading failed: {what}")
+    return Declined(f"{video.uri}: cannot be opened: {what}", "not_media")
+
+
+def orientation(frame: Any) -> tuple[int, bool]:
+    """Of a decoded frame: degrees clockwise that make it upright, and whether it must then be
+    mirrored, from its display matrix (9 numbers, a b u c d v x y w: x' = a x + c y, y' = b x + d y)."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 0, False
+    a, b, _, c, d, *_ = struct.unpack("<9i", bytes(data)[:36])
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        flip_x, flip_y = a < 0, d < 0
+        return (180 if flip_y else 0), flip_x != flip_y
+    flip_x, flip_y = c < 0, b < 0
+    return (90 if not flip_y else 270), flip_x == flip_y
+
+
+def upright_size(width: int, height: int, aspect: Fraction | None, rotation: int) -> tuple[int, int]:
+    """Size in square pixels of the upright frame: the shorter way is stretched, so nothing is lost.
+    An aspect beyond 8 to 1 is taken for a damaged header and ignored."""
+    if aspect is not None and Fraction(1, 8) <= aspect <= 8:
+        if aspect > 1:
+            width = round(width * aspect)
+        else:
+            height = round(height / aspect)
+    return (height, width) if rotation in (90, 270) else (width, height)
+
+
+SHORTEST_S = Fraction(1, 480)
+"""A frame said to last less got its duration from a rate that is really a time base, such as 1000."""
+
+
+def believable_duration(duration: int | None, time_base: Fraction, usual: int) -> int:
+    """Ticks that a frame lasts by its own word, or else the usual ones."""
+    return duration if duration and duration * time_base >= SHORTEST_S else usual
+
+
+REORDER_DEPTH = 16
+"""No codec lets more frames than this be decoded before a frame and shown after it (H.264, HEVC)."""
+
+
+class Frontier:
+    """How far presentation order is complete while packets arrive in decoding order: every frame
+    that comes later is shown at or after `pts`."""
+
+    def __init__(self) -> None:
+        self.pts: int | None = None
+        self._largest: list[int] = []
+
+    def add(self, pts: int, dts: int | None) -> None:
+        largest = self._largest
+        heappush(largest, pts)
+        bound = dts if dts is not None and dts <= pts else None  # dts never falls, and pts >= dts
+        if len(largest) > REORDER_DEPTH + 1:
+            heappop(largest)
+        if len(largest) > REORDER_DEPTH and (bound is None or largest[0] > bound):
+            bound = largest[0]
+        if bound is not None and (self.pts is None or bound > self.pts):
+            self.pts = bound
+
+
+class RepairedClock:
+    """A clock for streams whose timestamps are missing, double or go back: frames come out of the
+    decoder in the order in which they are shown, packets go in at the pace of their decoding times;
+    so the n-th frame gets the n-th decoding time, and where that does not ascend, time goes on at
+    the usual pace."""
+
+    def __init__(self, usual: int) -> None:
+        self.usual = max(usual, 1)
+        self.next: int | None = None
+        self._shift = 0
+        self._last: int | None = None
+        self._waiting: deque[int] = deque()
+
+    def push(self, packet: Packet[Any]) -> int:
+        """A packet went in; returns its repaired time."""
+        raw = packet.dts if packet.dts is not None else packet.pts
+        duration = packet.duration or self.usual
+        if self.next is None:
+            now = raw or 0
+        elif raw is None:
+            now = self.next
+        else:
+            now = raw + self._shift
+            if self._last is not None and now <= self._last:
+                now = self.next
+                self._shift = now - raw
+        self._last, self.next = now, now + duration
+        self._waiting.append(now)
+        return now
+
+    def pop(self) -> int:
+        """A frame came out; returns when it is shown."""
+        if self._waiting:
+            return self._waiting.popleft()
+        assert self._last is not None and self.next is not None
+        self._last, self.next = self.next, self.next + self.usual
+        return self._last

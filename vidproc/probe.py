@@ -1,0 +1,397 @@
+"""Reads what a container says of its video, and no more of it than that: Video -> VideoInfo.
+
+An index (MP4, MOV, Matroska, AVI) gives the keyframes for a few requests; the first packets give
+the first shown frame, its orientation and the proof that the codec decodes at all. Where there is
+no index, or it lies, the packets are read once without being decoded.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from vidproc.container import (
+    Frontier,
+    MediaLimits,
+    RepairedClock,
+    Source,
+    believable_duration,
+    choose_stream,
+    open_container,
+    orientation,
+    prepare,
+    upright_size,
+)
+from vidproc.errors import Declined, LimitExceeded
+from vidproc.media import Video, VideoInfo
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+HEAD_PACKETS = 2000
+"""Packets tried before a video whose start is damaged is given up."""
+
+BELIEVABLE_FPS = (Fraction(1, 60), Fraction(480))
+"""Outside of this an average rate is a mistake of the muxer: 1000 is a time base, not a rate."""
+
+MAX_KEYFRAMES = 50_000
+"""Kept of one video. More (every frame of ten hours is one) are thinned evenly: cuts need no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What the first packets tell."""
+
+    frame: VideoFrame
+    """The first that is shown."""
+    delay: int
+    """From the decoding time of the first keyframe to its presentation."""
+    packets: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """What an index or a scan tells, in the stream's time base."""
+
+    keyframes: list[int]
+    end: int | None
+    frames: int | None
+    scanned: bool = False
+    exact: bool = True
+    origin: int | None = None
+    """Only where the clock was repaired."""
+    warnings: tuple[str, ...] = ()
+
+
+def probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: str | None = None) -> VideoInfo:
+    """Raises Declined (empty, not_media, unsupported_container, audio_only, no_video, encrypted,
+    no_frames, unsupported_codec), LimitExceeded, SourceChanged or TransientError."""
+    if video.size_bytes == 0:
+        raise Declined(f"{video.uri}: is empty", "empty")
+    with open_container(video, source, limits) as container:
+        stream = choose_stream(video, container, limits)
+        if not stream.codec_context.width:  # nobody could tell, or it was above the limit already
+            with open_container(video, source, limits, headers_only=True) as headers:
+                choose_stream(video, headers, limits)
+        if "enc_key_id" in stream.metadata:
+            raise Declined(f"{video.uri}: is encrypted", "encrypted")
+        prepare(container, stream, limits, keyframes_only=False)
+        head = _read_head(video, container, stream, limits)
+        index = _read_index(video, container, stream, head)
+        facts = _facts(video, container, stream, head)
+        recorded_at = _recorded_at(video, container, stream, recorded_pattern)
+    if index is None:
+        with open_container(video, source, limits) as container:
+            stream = choose_stream(video, container, limits)
+            index = _scan(video, container, stream, limits, facts)
+    source.check_unchanged(video)
+    return _conclude(facts, index, recorded_at)
+
+
+def _read_head(video: Video, container: InputContainer, stream: VideoStream, limits: MediaLimits) -> _Head:
+    """Decodes from the start until one frame has come out."""
+    import av
+
+    context, delay, count, error = stream.codec_context, None, 0, None
+    for packet in container.demux(stream):
+        if packet.has_sidedata("encryption_info") or packet.has_sidedata("encryption_init_info"):
+            raise Declined(f"{video.uri}: is encrypted", "encrypted")
+        if packet.size:
+            count += 1
+            if delay is None and packet.is_keyframe and packet.pts is not None and packet.dts is not None:
+                delay = packet.pts - packet.dts
+        try:
+            frames = context.decode(packet if packet.size else None)
+        except av.error.FFmpegError as e:
+            error, frames = e, []
+        for frame in frames:
+            if frame.width * frame.height > limits.max_pixels:
+                raise LimitExceeded(f"{video.uri}: a frame of {frame.width}x{frame.height} is above the limit")
+            return _Head(frame, delay or 0, count)
+        if count == HEAD_PACKETS or not packet.size:
+            break
+    if count == 0:
+        raise Declined(f"{video.uri}: its video stream holds no frames", "no_frames")
+    why = f": {error.strerror}" if error is not None else ""
+    raise Declined(f"{video.uri}: none of its first {count} frames decodes{why}", "no_frames")
+
+
+def _facts(video: Video, container: InputContainer, stream: VideoStream, head: _Head) -> VideoInfo:
+    """All that needs no index; the fields that do are filled in by `_conclude`."""
+    rotation, mirrored = orientation(head.frame)
+    width, height = upright_size(head.frame.width, head.frame.height, stream.sample_aspect_ratio, rotation)
+    rate = stream.average_rate
+    time_base = stream.time_base
+    assert time_base is not None
+    return VideoInfo(
+        video=video,
+        container=container.format.name,
+        codec=stream.codec_context.codec.canonical_name,
+        pixel_format=head.frame.format.name,
+        width=width,
+        height=height,
+        rotation=rotation,
+        mirrored=mirrored,
+        fps=float(rate) if rate and _believable(rate) else None,
+        time_base=time_base,
+        origin_pts=head.frame.pts or 0,
+        duration_s=_promised_duration(container, stream),
+        frames_promised=stream.frames or None,
+        keyframe_pts=(),
+        recorded_at=None,
+        stream_index=stream.index,
+    )
+
+
+def _believable(rate: Fraction) -> bool:
+    return BELIEVABLE_FPS[0] <= rate <= BELIEVABLE_FPS[1]
+
+
+def _promised_duration(container: InputContainer, stream: VideoStream) -> float:
+    """Seconds that the header claims from the clock's zero on, 0 where it claims nothing itself."""
+    name = container.format.name
+    if stream.duration and stream.time_base and ("mov" in name or name == "avi"):
+        return float(stream.duration * stream.time_base)
+    if container.duration and ("matroska" in name or name in ("flv", "asf")):
+        return container.duration / 1e6
+    return 0.0
+
+
+# Indexes
+
+
+def _read_index(video: Video, container: InputContainer, stream: VideoStream, head: _Head) -> _Index | None:
+    """None where there is no index that can be believed."""
+    name = container.format.name
+    if head.frame.pts is None:
+        return None
+    if "mov" in name and stream.frames:
+        return _mov_index(video, stream, head)
+    if "matroska" in name:
+        return _matroska_index(container, stream, head)
+    if name == "avi" and not stream.codec_context.reorder_depth:  # AVI holds no presentation times
+        return _mov_index(video, stream, head)
+    return None
+
+
+def _mov_index(video: Video, stream: VideoStream, head: _Head) -> _Index | None:
+    """Every frame is listed with its decoding time, size and place. Its presentation time is not:
+    that of keyframes is taken to lie behind by as much as the first one's does. Where this is not
+    so, a cut falls some frames beside a keyframe, which costs a little decoding and is as exact."""
+    keyframes: list[int] = []
+    frames = missing = 0
+    first = last = before_last = None
+    for entry in stream.index_entries:
+        if entry.is_discard:
+            continue
+        frames += 1
+        if entry.pos + entry.size > video.size_bytes:
+            missing += 1
+        elif entry.is_keyframe:
+            keyframes.append(entry.timestamp + head.delay)
+        before_last, last = last, entry.timestamp
+        first = last if first is None else first
+    if not keyframes or first is None or last is None:
+        return None
+    step = max(last - before_last, 0) if before_last is not None else 0
+    length = last - first + step
+    if stream.duration and 2 * stream.duration >= length:
+        length = stream.duration
+    warnings: tuple[str, ...] = ()
+    if missing:
+        warnings = (f"{missing} of the {frames} frames in its index lie behind the end of the file",)
+    return _Index(keyframes, first + head.delay + length, frames, warnings=warnings)
+
+
+def _matroska_index(container: InputContainer, stream: VideoStream, head: _Head) -> _Index | None:
+    """Cues list keyframes by presentation time. The end is read off the last cluster."""
+    import av
+
+    origin, time_base = head.frame.pts, stream.time_base
+    assert origin is not None and time_base is not None
+    try:
+        container.seek(origin, stream=stream)  # makes the demuxer fetch cues from the end of the file
+        keyframes = sorted(e.timestamp for e in stream.index_entries if e.is_keyframe)
+        claimed = (container.duration or 0) / 1e6 / float(time_base)
+        if len(keyframes) < 2 or keyframes[-1] > claimed + 1 or keyframes[0] < origin - claimed:
+            return None
+        container.seek(keyframes[-1], stream=stream)
+        end, size = keyframes[-1], 0
+        for packet in container.demux(stream):
+            if not size and (packet.pts != end or not packet.is_keyframe):
+                return None  # blocks flagged as keyframes that are none
+            if packet.pts is not None:
+                end = max(end, packet.pts + _duration(packet, stream))
+            size += packet.size
+            if size > 32 << 20:  # cues that sparse: the header's word must do
+                end = max(end, int(claimed))
+                break
+    except av.error.FFmpegError:
+        return None
+    return _Index(keyframes, end, _number(stream.metadata.get("NUMBER_OF_FRAMES")))
+
+
+def _duration(packet: Packet[Any], stream: VideoStream) -> int:
+    if packet.duration:
+        return packet.duration
+    rate = stream.average_rate
+    return round(1 / (rate * stream.time_base)) if rate and stream.time_base and _believable(rate) else 1
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
+
+
+def _scan(
+    video: Video, container: InputContainer, stream: VideoStream, limits: MediaLimits, facts: VideoInfo
+) -> _Index:
+    """Reads every packet and decodes none."""
+    import av
+
+    frontier, clock = Frontier(), RepairedClock(_duration_guess(stream))
+    keyframes: list[int] = []
+    recent: set[int] = set()
+    exact = not ("avi" in facts.container and stream.codec_context.reorder_depth)
+    count, end_of_all, error = 0, 0.0, None
+    start_repaired: int | None = None
+    last: tuple[int, int] | None = None
+    packets = container.demux()
+    while True:
+        try:
+            packet: Any = next(packets, None)
+        except av.error.FFmpegError as e:
+            error = e.strerror
+            break
+        if packet is None:
+            break
+        if packet.pts is not None and packet.time_base:
+            end_of_all = max(end_of_all, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index != stream.index or not packet.size:
+            continue
+        count += 1
+        if count > limits.max_scan_packets:
+            raise LimitExceeded(f"{video.uri}: more than {limits.max_scan_packets} packets and no index")
+        repaired = clock.push(packet)
+        clock.pop()
+        start_repaired = repaired if start_repaired is None else start_repaired
+        pts = packet.pts
+        if pts is None or pts in recent or (frontier.pts is not None and pts < frontier.pts):
+            exact = False
+            continue
+        recent.add(pts)
+        if len(recent) > 64:
+            recent = {p for p in recent if frontier.pts is None or p >= frontier.pts}
+        frontier.add(pts, packet.dts)
+        if packet.is_keyframe and not packet.is_discard:
+            keyframes.append(pts)
+        if not packet.is_discard and (last is None or pts >= last[0]):
+            last = (pts, packet.duration or 0)
+    warnings = [] if error is None else [f"reading its packets ended with an error: {error}"]
+    claimed = facts.duration_s
+    time_base = facts.time_base
+    if not exact:
+        assert start_repaired is not None and clock.next is not None
+        origin = start_repaired
+        warnings.append("timestamps are missing, double or go back: decoded whole, on a repaired clock")
+        return _Index(
+            [origin],
+            clock.next,
+            facts.frames_promised,
+            scanned=True,
+            exact=False,
+            origin=origin,
+            warnings=tuple(warnings),
+        )
+    end = facts.origin_pts
+    if last is not None:
+        usual = (last[0] - facts.origin_pts) // (count - 1) if count > 1 else clock.usual
+        end = last[0] + believable_duration(last[1], time_base, max(usual, 1))
+    if claimed > end_of_all + max(1.0, 0.01 * claimed):
+        # Other streams may outlast the picture, but the header promises more than any of them holds.
+        end = max(end, int(claimed / time_base))
+        warnings.append(f"its header promises {claimed:.1f} s, its packets end at {end_of_all:.1f} s")
+    return _Index(sorted(keyframes), end, facts.frames_promised or count, scanned=True, warnings=tuple(warnings))
+
+
+def _duration_guess(stream: VideoStream) -> int:
+    rate = next((r for r in (stream.average_rate, stream.guessed_rate) if r and _believable(r)), Fraction(25))
+    assert stream.time_base is not None
+    return max(1, round(1 / (rate * stream.time_base)))
+
+
+def _conclude(facts: VideoInfo, index: _Index, recorded_at: datetime | None) -> VideoInfo:
+    origin = facts.origin_pts if index.origin is None else index.origin
+    keyframes = [k for k in index.keyframes if k > origin]
+    if len(keyframes) >= MAX_KEYFRAMES:
+        keyframes = keyframes[:: len(keyframes) // MAX_KEYFRAMES + 1]
+    end = index.end if index.end is not None else origin
+    duration_s = max(0.0, float((end - origin) * facts.time_base))
+    fps = facts.fps
+    if fps is None and index.frames and duration_s > 0:
+        rate = index.frames / duration_s
+        fps = rate if _believable(Fraction(rate)) else None
+    return replace(
+        facts,
+        origin_pts=origin,
+        duration_s=duration_s,
+        fps=fps,
+        frames_promised=index.frames,
+        keyframe_pts=(origin, *keyframes),
+        recorded_at=recorded_at,
+        scanned=index.scanned,
+        exact_timestamps=index.exact,
+        warnings=index.warnings,
+    )
+
+
+# Wall-clock time
+
+_DIGITS = r"\d{2}"
+_DIRECTIVES = dict.fromkeys("ymdHIMS", _DIGITS) | {
+    **{"Y": r"\d{4}", "j": r"\d{3}", "f": r"\d{1,6}", "s": r"\d{10}", "z": r"[+-]\d{2}:?\d{2}|Z"},
+    **{"b": "[A-Za-z]{3}", "B": "[A-Za-z]+", "a": "[A-Za-z]{3}", "p": "[AaPp][Mm]"},
+}
+
+
+def recorded_from_name(name: str, pattern: str) -> datetime | None:
+    """The first stretch of `name` that the strftime `pattern` matches, as UTC (times without a zone
+    are taken for UTC); None where there is none."""
+    regex = "".join(
+        f"(?:{_DIRECTIVES[piece[1]]})" if piece[0] == "%" and piece[1:] in _DIRECTIVES else re.escape(piece[-1:])
+        for piece in re.findall(r"%.|.", pattern)
+    )
+    for match in re.finditer(f"(?={'(' + regex + ')'})", name):
+        try:
+            if pattern == "%s":
+                return datetime.fromtimestamp(int(match[1]), UTC)
+            return _utc(datetime.strptime(match[1], pattern))
+        except ValueError:
+            continue
+    return None
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _recorded_at(video: Video, container: InputContainer, stream: VideoStream, pattern: str | None) -> datetime | None:
+    if pattern is not None:
+        found = recorded_from_name(video.uri.rpartition("/")[2], pattern)
+        if found is not None:
+            return found
+    for key in ("com.apple.quicktime.creationdate", "creation_time", "date"):
+        text = container.metadata.get(key) or stream.metadata.get(key)
+        try:
+            moment = _utc(datetime.fromisoformat(text)) if text and len(text) >= 19 else None
+        except ValueError:
+            moment = None
+        # 1904 and 1970 are the zeros of clocks that were never set.
+        if moment is not None and moment.year not in (1904, 1970):
+            return moment
+    return None
