@@ -166,7 +166,7 @@ def test_batches_cover_all_items_and_shrink_when_memory_is_short(count: int, siz
         return [int(v) for v in part[:, 0, 0, 0]]
 
     items = np.arange(count, dtype=np.int64).reshape(-1, 1, 1, 1)
-    done = Batches(size, torch.device("cpu")).run(items, infer)
+    done = Batches(size).run(items, infer)
     assert [v for _, part in done for v in part] == list(range(count))
     assert all(part[0] == start for start, part in done)
 
@@ -180,7 +180,7 @@ def test_an_item_too_large_for_the_device_is_worth_another_try() -> None:
         raise torch.OutOfMemoryError
 
     with pytest.raises(TransientError, match=r"does not hold one item of \(4, 4, 3\)"):
-        Batches(8, torch.device("cpu")).run(np.zeros((5, 4, 4, 3), np.uint8), infer)
+        Batches(8).run(np.zeros((5, 4, 4, 3), np.uint8), infer)
 
 
 # Model files

@@ -14,13 +14,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 
 from vidproc.errors import ConfigError
 from vidproc.media import Grid
-from vidproc.models.base import ActionModel, Detector, Model, ModelCard
+from vidproc.models.base import ActionModel, Detector, EmbeddingModel, Model, ModelCard
 from vidproc.models.registry import (
     FAMILIES,
     Kind,
@@ -40,6 +40,7 @@ from vidproc.models.weights import expected_sha256, fetch, file_sha256, locate
 __all__ = [
     "ActionModel",
     "Detector",
+    "EmbeddingModel",
     "Kind",
     "Model",
     "ModelCard",
@@ -69,7 +70,9 @@ def load_model(spec: str, *, device: str = "auto", settings: ModelSettings = DEF
         settings = replace(settings, device=device)
     spec = _named(spec, settings)
     if spec == "demo":
-        return _demo(settings)
+        from vidproc.models import tiny
+
+        return tiny.load(_demo_kind(settings), settings=settings)
     if is_user_class(spec):
         return _user_model(spec, settings)
     recipe = find_recipe(spec, settings)
@@ -89,7 +92,9 @@ def describe_model(spec: str, settings: ModelSettings = DEFAULTS) -> ModelCard |
         return None
     spec = named
     if spec == "demo":
-        return _demo(replace(settings, device="cpu")).card
+        from vidproc.models import tiny
+
+        return tiny.describe(_demo_kind(settings), settings)
     if is_user_class(spec):
         describe = getattr(import_user_class(spec), "describe", None)
         if describe is not None:
@@ -115,17 +120,16 @@ def _named(spec: str, settings: ModelSettings) -> str:
     return named
 
 
-def _demo(settings: ModelSettings) -> Model:
-    if settings.kind is None:
+def _demo_kind(settings: ModelSettings) -> Literal["detector", "actions"]:
+    if settings.kind not in ("detector", "actions"):
         raise ConfigError("'demo' is a detector and an action model: say which kind is meant.")
-    tiny = importlib.import_module("vidproc.models.tiny")
-    return cast(Model, tiny.load(settings.kind))
+    return settings.kind
 
 
 def _user_model(spec: str, settings: ModelSettings) -> Model:
     made = import_user_class(spec)(settings)
     card = _checked_card(spec, getattr(made, "card", None), settings)
-    surface = "detect" if card.kind == "detector" else "classify"
+    surface = {"detector": "detect", "actions": "classify", "embedding": "embed"}[card.kind]
     if not callable(getattr(made, surface, None)):
         raise ConfigError(
             f"{spec}: its card says {card.kind}, so it needs a method {surface} (see vidproc.models.base)."
@@ -176,12 +180,11 @@ def list_models() -> list[ModelEntry]:
 
 
 def _entries() -> Iterator[ModelEntry]:
-    kinds: tuple[Kind, ...] = ("detector", "actions")
+    from vidproc.models import tiny
+
+    kinds: tuple[Literal["detector", "actions"], ...] = ("detector", "actions")
     for kind in kinds:
-        try:
-            card = _demo(ModelSettings(kind=kind, device="cpu")).card
-        except ModuleNotFoundError:
-            continue
+        card = tiny.describe(kind)
         yield ModelEntry(
             name="demo",
             kind=card.kind,
@@ -226,6 +229,10 @@ def check_model(spec: str, *, device: str = "auto", settings: ModelSettings = DE
         found = cast(Detector, model).detect(np.full((1, height, width, 3), 114, np.uint8))
         wrong = bool(len(found)) and (int(found.frame.max()) > 0 or int(found.class_id.max()) >= len(card.labels))
         answer = "boxes of frames or classes that there are not"
+    elif card.kind == "embedding":
+        vectors = cast(EmbeddingModel, model).embed(np.full((1, card.grid.window, height, width, 3), 114, np.uint8))
+        wrong = vectors.ndim != 2 or len(vectors) != 1 or not np.isfinite(vectors).all()
+        answer = f"vectors of shape {vectors.shape} for one window, or not finite"
     else:
         window = np.full((1, card.grid.window, height, width, 3), 114, np.uint8)
         scores = cast(ActionModel, model).classify(window)

@@ -1,16 +1,14 @@
-"""Video classifiers on torch: torchvision's (R3D, MC3, R(2+1)D, S3D, MViT, Swin3D), SlowFast, and a
-CNN with an LSTM, a GRU, a TCN or a mean over its frames."""
+"""Action models on torch, and torchvision's video classifiers (R3D, MC3, R(2+1)D, S3D, MViT, Swin3D)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vidproc.errors import ConfigError
 from vidproc.models.base import ModelCard
-from vidproc.models.device import Batches, pick_device, to_device, use_threads
+from vidproc.models.device import Batches, pick_device, pixels_at_once, to_device, use_threads
 from vidproc.models.registry import ModelSettings, Recipe, card_of, torchvision_names
 from vidproc.models.weights import fetch, file_sha256, fitting, load_state_dict
 
@@ -22,42 +20,22 @@ def load(recipe: Recipe, settings: ModelSettings) -> TorchActions:
     device = pick_device(settings.device)
     path = fetch(recipe.weights, recipe.sha256, model=recipe.name)
     network = build(recipe)
-    state = load_state_dict(path)
-    if recipe.family == "slowfast":
-        from vidproc.models.slowfast import load_published
-
-        load_published(network, state, source=str(path))
-    else:
-        with fitting(recipe.name, recipe.arch, path):
-            network.load_state_dict(state)
+    with fitting(recipe.name, recipe.arch, path):
+        network.load_state_dict(load_state_dict(path))
     return TorchActions(recipe, card_of(recipe, file_sha256(path)), network.eval(), device, settings)
 
 
 def build(recipe: Recipe) -> Any:
     """The network as its weights know it, with random ones: normalised float (n, 3, t, h, w) -> logits."""
-    if recipe.kind != "actions":
-        raise ConfigError(f"{recipe.name}: the family {recipe.family} holds action models, not a {recipe.kind}.")
-    classes = max(recipe.outputs_of_labels, default=len(recipe.labels) - 1) + 1
+    from torchvision.models import get_model_builder
+
+    if recipe.kind != "actions" or torchvision_names().get(recipe.arch) != "actions":
+        raise ConfigError(f"{recipe.name}: torchvision has no video model {recipe.arch!r}.")
+    args = {"num_classes": len(recipe.labels), **recipe.args}
     try:
-        if recipe.family == "temporal":
-            from vidproc.models.temporal import TemporalClassifier, TemporalSettings
-
-            return TemporalClassifier(classes, TemporalSettings(**recipe.args))
-        if recipe.family == "slowfast":
-            from vidproc.models.slowfast import SLOWFAST, SlowFast
-
-            if recipe.arch not in SLOWFAST:
-                raise ConfigError(f"{recipe.name}: arch must be one of {', '.join(SLOWFAST)}, not {recipe.arch!r}.")
-            return SlowFast(classes, replace(SLOWFAST[recipe.arch], **recipe.args))
-        from torchvision.models import get_model_builder
-
-        if torchvision_names().get(recipe.arch) != "actions":
-            raise ConfigError(f"{recipe.name}: torchvision has no video model {recipe.arch!r}.")
-        return get_model_builder(recipe.arch)(weights=None, **{"num_classes": classes, **recipe.args})
+        return get_model_builder(recipe.arch)(weights=None, **args)
     except (TypeError, ValueError) as e:
-        raise ConfigError(
-            f"{recipe.name}: {recipe.arch or recipe.family} cannot be built with {recipe.args}: {e}"
-        ) from e
+        raise ConfigError(f"{recipe.name}: {recipe.arch} cannot be built with {args}: {e}") from e
 
 
 class TorchActions:
@@ -75,7 +53,7 @@ class TorchActions:
         self._device = device
         self._crop = recipe.preprocessing.crop
         self._bgr = recipe.preprocessing.color == "bgr"
-        self._batches = Batches(settings.batch_size, device)
+        self._batches = Batches(settings.batch_size, pixels_at_once(device))
         self._outputs = list(recipe.outputs_of_labels)
         use_threads(settings)
         p = recipe.preprocessing
@@ -106,5 +84,8 @@ class TorchActions:
             x = to_device(windows, self._device).permute(0, 4, 1, 2, 3).float() * self._scale + self._shift
             with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
                 logits = self._network(x)
-            scores: np.ndarray = logits.float().softmax(dim=1).cpu().numpy()
+            scores: np.ndarray = self._answer(logits.float()).cpu().numpy()
         return scores[:, self._outputs] if self._outputs else scores
+
+    def _answer(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.softmax(dim=1)

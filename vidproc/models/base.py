@@ -14,7 +14,7 @@ from vidproc.media import Grid
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     name: str
-    kind: Literal["detector", "actions"]
+    kind: Literal["detector", "actions", "embedding"]
     labels: tuple[str, ...]
     """The label of class i is labels[i]."""
     grid: Grid
@@ -48,4 +48,13 @@ class ActionModel(Protocol):
         """uint8 (n, t, h, w, 3) RGB -> float32 (n, classes), scores from 0 to 1."""
 
 
-Model = Detector | ActionModel
+class EmbeddingModel(Protocol):
+    """Turns windows of frames (of one frame, for an image model) into vectors that can be compared."""
+
+    card: ModelCard
+
+    def embed(self, windows: np.ndarray) -> np.ndarray:
+        """uint8 (n, t, h, w, 3) RGB -> float32 (n, d)."""
+
+
+Model = Detector | ActionModel | EmbeddingModel

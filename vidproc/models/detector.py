@@ -13,7 +13,7 @@ import numpy as np
 from vidproc.annotations import Detections
 from vidproc.errors import ConfigError
 from vidproc.models.base import ModelCard
-from vidproc.models.device import Batches, in_half, pick_device, to_device, use_threads
+from vidproc.models.device import Batches, in_half, pick_device, pixels_at_once, to_device, use_threads
 from vidproc.models.registry import ModelSettings, Recipe, card_of, torchvision_names
 from vidproc.models.weights import fetch, file_sha256, fitting, load_state_dict
 
@@ -99,7 +99,7 @@ class TorchDetector:
         self._device = device
         self._threshold = recipe.score_threshold
         self._most = settings.max_detections
-        self._batches = Batches(settings.batch_size, device)
+        self._batches = Batches(settings.batch_size, pixels_at_once(device))
         outputs = recipe.outputs_of_labels or tuple(range(1, len(recipe.labels) + 1))
         self._class_of_output = np.full(max(outputs) + 1, -1, np.int64)
         self._class_of_output[list(outputs)] = np.arange(len(outputs))

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MOST_ITEMS = 32
+"""A pass, however small they are: the fixed cost of a pass is spread thin by then."""
+
 
 def pick_device(name: str) -> torch.device:
     """auto, cpu, cuda or cuda:N -> the device. Raises ConfigError where there is no such one."""
@@ -56,14 +59,18 @@ def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-class Batches:
-    """Runs a function over slices of at most `size` items, and over smaller ones from then on
-    where the device's memory did not hold them. Without a size: as many items as keep a device
-    busy, and no more, by their pixels."""
+def pixels_at_once(device: torch.device) -> int:
+    """Pixels a forward pass that keep a device busy without filling it."""
+    return 32_000_000 if device.type == "cuda" else 1_000_000
 
-    def __init__(self, size: int | None, device: torch.device) -> None:
+
+class Batches:
+    """Runs a function over slices of at most `size` items, or of about `pixels` where no size is
+    given, and over smaller ones from then on where the device's memory did not hold them."""
+
+    def __init__(self, size: int | None, pixels: int = 1_000_000) -> None:
         self.size = size
-        self._pixels, self._most = (32_000_000, 32) if device.type == "cuda" else (1_000_000, 8)
+        self._pixels = pixels
 
     def run(self, items: np.ndarray, infer: Callable[[np.ndarray], T]) -> list[tuple[int, T]]:
         """(start, result) of each slice of `items` (n, ..., h, w, 3), in order. Raises
@@ -72,7 +79,7 @@ class Batches:
 
         out: list[tuple[int, T]] = []
         start = 0
-        size = self.size or min(self._most, max(1, self._pixels // max(1, math.prod(items.shape[1:-1]))))
+        size = self.size or max(1, min(MOST_ITEMS, self._pixels // max(1, math.prod(items.shape[1:-1]))))
         while start < len(items):
             try:
                 out.append((start, infer(items[start : start + size])))

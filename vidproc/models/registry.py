@@ -32,14 +32,16 @@ from vidproc.media import FrameSize, Grid
 from vidproc.models.base import ModelCard
 from vidproc.models.weights import shown
 
-Kind = Literal["detector", "actions"]
+Kind = Literal["detector", "actions", "embedding"]
 
 FAMILIES: dict[str, str] = {
     "torchvision-detection": "vidproc.models.detector",
     "torchvision-video": "vidproc.models.actions",
-    "slowfast": "vidproc.models.actions",
-    "temporal": "vidproc.models.actions",
     "onnx": "vidproc.models.onnx",
+    "slowfast": "vidproc.models.slowfast",
+    "temporal": "vidproc.models.temporal",
+    "few-shot": "vidproc.models.prototypes",
+    "features": "vidproc.models.features",
 }
 """Family -> the module whose `load(recipe, settings) -> Model` builds it."""
 
@@ -170,9 +172,9 @@ class Recipe:
                 f"{self.name}: unknown model family {self.family!r}{_did_you_mean(self.family, FAMILIES)} "
                 f"Families: {', '.join(sorted(FAMILIES))}."
             )
-        if self.kind not in ("detector", "actions"):
-            raise ConfigError(f"{self.name}: kind must be detector or actions, not {self.kind!r}.")
-        if not self.labels:
+        if self.kind not in _KIND_NAMES:
+            raise ConfigError(f"{self.name}: kind must be detector, actions or embedding, not {self.kind!r}.")
+        if not self.labels and self.kind != "embedding":
             raise ConfigError(f"{self.name}: a model needs labels, one for each class.")
         if self.outputs_of_labels and len(self.outputs_of_labels) != len(self.labels):
             raise ConfigError(
@@ -243,7 +245,7 @@ class Recipe:
 
 
 _REQUIRED = ("name", "kind", "family", "labels", "weights")
-_KIND_NAMES = {"detector": "a detector", "actions": "an action model"}
+_KIND_NAMES = {"detector": "a detector", "actions": "an action model", "embedding": "an embedding model"}
 
 
 # From a spec to a recipe
@@ -258,6 +260,8 @@ def resolve_spec(spec: str, kind: Kind, *, gpu: bool | None = None) -> str | Non
         return None
     if spec != "auto":
         return spec
+    if kind == "embedding":
+        return "resnet18"
     if gpu is None:
         import torch
 
@@ -274,6 +278,8 @@ def find_recipe(spec: str, settings: ModelSettings) -> Recipe:
         return read_recipe(path, settings.options).with_settings(settings)
     if settings.options:
         raise ConfigError(f"options {sorted(settings.options)} are for model files; {spec} describes itself.")
+    if settings.kind == "embedding":
+        return importlib.import_module(FAMILIES["features"]).image_recipe(spec).with_settings(settings)  # type: ignore[no-any-return]
     names = torchvision_names()
     if spec not in names:
         raise ConfigError(
@@ -357,7 +363,8 @@ def recipe_from_mapping(values: Mapping[str, Any], origin: Path) -> Recipe:
     _refuse_unknown(values, [f.name for f in fields(Recipe)], str(origin))
     if values.get("family") == "onnx":
         values = importlib.import_module(FAMILIES["onnx"]).completed(values, origin)
-    missing = [k for k in _REQUIRED if not values.get(k)]
+    optional = ("labels",) if values.get("kind") == "embedding" else ()
+    missing = [k for k in _REQUIRED if not values.get(k) and k not in optional]
     if missing:
         raise ConfigError(f"{origin}: a model description needs {', '.join(missing)}.")
     try:
@@ -370,7 +377,7 @@ def recipe_from_mapping(values: Mapping[str, Any], origin: Path) -> Recipe:
         return Recipe(
             **{
                 **values,
-                "labels": _labels(values["labels"], origin),
+                "labels": _labels(values.get("labels") or (), origin),
                 "grid": grid,
                 "preprocessing": Preprocessing(**preprocessing),
                 "weights": _absolute(str(values["weights"]), origin.parent),
