@@ -1,0 +1,735 @@
+"""SQL and search over a small lake of known rows, in a folder and on S3."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import Root
+from vidproc.errors import ConfigError, TransientError
+from vidproc.media import content_hash
+from vidproc.query import MARKER, Hit, LakeDatabase, SearchQuery, connect, search, write_result
+from vidproc.tables.schema import TABLES, load_schema
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the small lake holds, as Python sees it."""
+
+    videos: list[dict[str, Any]]
+    detections: list[dict[str, Any]]
+    segments: list[dict[str, Any]]
+
+
+def video(uri: str, recorded_at: datetime | None, pipeline: str = "default") -> dict[str, Any]:
+    return {
+        "video_id": content_hash(uri),
+        "pipeline": pipeline,
+        "uri": uri,
+        "content_id": "e:1",
+        "size_bytes": 1,
+        "duration_s": 60.0,
+        "recorded_at": recorded_at,
+        "recorded_date": recorded_at.date() if recorded_at else None,
+        "status": "indexed",
+        "coverage": 1.0,
+        "attempts": 1,
+        "frames_decoded": 120,
+        "frames_sampled": 120,
+        **{f"n_{name}": 0 for name in ("detections", "tracks", "actions", "segments", "shots", "embeddings")},
+        "pipeline_id": "p",
+        "run_id": "r",
+        "indexed_at": NOON,
+        "vidproc_version": "0",
+    }
+
+
+def keys(v: dict[str, Any]) -> dict[str, Any]:
+    return {name: v[name] for name in ("video_id", "pipeline", "recorded_date")}
+
+
+def detection(v: dict[str, Any], k: int, label: str) -> dict[str, Any]:
+    box = {"x_min": 1.0, "y_min": 2.0, "x_max": 3.0 + k, "y_max": 4.0}
+    where = {"time_s": k / 2, "pts": k * 500, "label": label, "class_id": 0, "score": 0.25 + k / 100, "track_id": k % 3}
+    return keys(v) | {"model": "m@1"} | where | box
+
+
+def segment(
+    v: dict[str, Any], kind: str, label: str, start_s: float, end_s: float, score: float = 0.5
+) -> dict[str, Any]:
+    tracks = [1, 2] if kind == "presence" else None
+    what = {"model": "m@1", "kind": kind, "label": label, "start_s": start_s, "end_s": end_s, "score": score}
+    return keys(v) | what | {"track_ids": tracks}
+
+
+def write(root: Root, name: str, rows: list[dict[str, Any]]) -> None:
+    schema = load_schema(name)
+    table = schema.conform(
+        pa.Table.from_pylist(rows, schema=pa.schema([f for f in schema.stored if f.name in rows[0]]))
+    )
+    write_deltalake(
+        root.storage.delta_uri(name),
+        table,
+        mode="append",
+        partition_by=list(schema.partition_by) or None,
+        storage_options=root.storage.delta_options(),
+    )
+
+
+def build(root: Root) -> Rows:
+    """Three videos: two days of one camera and one without a wall clock; and rows of a video that
+    `videos` does not list, as between two commits of a batch."""
+    cam = [video(f"s3://cams/north/2026-03-0{d + 1}.mp4", NOON + timedelta(days=d)) for d in range(2)]
+    videos = [*cam, video("/data/it's #1 %.mp4", None)]
+    unlisted = video("s3://cams/north/unlisted.mp4", NOON)
+    detections = [detection(v, k, "person" if k % 2 else "car") for v in (*videos, unlisted) for k in range(100)]
+    # Listed, but by another pipeline: not these rows.
+    detections += [detection(videos[0] | {"pipeline": "other"}, k, "dog") for k in range(5)]
+    segments = []
+    for v in (*videos, unlisted):
+        segments += [
+            segment(v, "presence", "person", 0.0, 10.0, 0.9),
+            segment(v, "presence", "person", 20.0, 22.0, 0.6),
+            segment(v, "presence", "car", 5.0, 50.0, 0.8),
+            segment(v, "action", "running", 8.0, 21.0, 0.7),
+            segment(v, "action", "waving", 30.0, 31.0, 0.4),
+        ]
+    root.storage.put(MARKER, b'{"format": 1}')
+    for name, rows in {"detections": detections, "segments": segments, "videos": videos}.items():
+        for start in range(0, len(rows), 150):  # several files a partition
+            write(root, name, rows[start : start + 150])
+    listed = {v["video_id"] for v in videos}
+    return Rows(
+        videos,
+        [d for d in detections if d["video_id"] in listed and d["pipeline"] == "default"],
+        [s for s in segments if s["video_id"] in listed],
+    )
+
+
+@dataclass(frozen=True)
+class Lake:
+    root: Root
+    rows: Rows
+    db: LakeDatabase
+
+    def all(self, query: str, params: Any = None, **paging: Any) -> list[dict[str, Any]]:
+        return list(self.db.sql(query, params, **paging).read_all().to_pylist())
+
+
+@pytest.fixture(scope="module", params=["local", "s3"])
+def lake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """One lake a module: nothing in this file can change it, which is what it shows."""
+    if request.param == "local":
+        root = Root(str(tmp_path_factory.mktemp("lake") / "it's #1 ü"), local_options())
+    else:
+        request.getfixturevalue("s3_server")
+        root = Root(f"s3://{s3_bucket()}/query-{os.getpid()}/it's #1 ü", s3_options(request))
+    rows = build(root)
+    with connect(root.uri, root.options) as db:
+        yield Lake(root, rows, db)
+
+
+def local_options() -> Any:
+    from vidproc.storage import StorageOptions
+
+    return StorageOptions(endpoint_url=None)
+
+
+def s3_bucket() -> str:
+    from tests.s3 import BUCKET
+
+    return BUCKET
+
+
+def s3_options(request: pytest.FixtureRequest) -> Any:
+    from vidproc.storage import StorageOptions
+
+    return StorageOptions(endpoint_url=request.getfixturevalue("s3_server").endpoint, region="us-east-1")
+
+
+# --- SQL ---------------------------------------------------------------------------------------
+
+
+def test_sql_sees_each_table_and_the_declared_columns(lake: Lake) -> None:
+    assert {r["name"] for r in lake.all("SHOW TABLES")} == set(TABLES) == set(lake.db.tables)
+    for name in TABLES:
+        reader = lake.db.sql(f"FROM {name} LIMIT 0")
+        assert reader.schema.names == list(load_schema(name).names)
+
+
+def test_tables_that_are_not_there_yet_are_empty_and_typed(lake: Lake) -> None:
+    assert lake.all("SELECT count(*) AS n, max(score) AS s FROM actions") == [{"n": 0, "s": None}]
+    assert pa.types.is_list(lake.db.sql("SELECT path FROM tracks").schema.field("path").type)
+
+
+def test_rows_are_those_that_were_written(lake: Lake) -> None:
+    names = list(load_schema("detections").names)
+    got = lake.all("FROM detections ORDER BY video_id, time_s")
+    want = sorted(lake.rows.detections, key=lambda d: (d["video_id"], d["time_s"]))
+    stored = load_schema("detections").stored
+    assert got == pa.Table.from_pylist(want, schema=stored).select(names).to_pylist()
+
+
+def test_rows_of_a_video_that_videos_does_not_list_are_not_shown(lake: Lake) -> None:
+    unlisted = content_hash("s3://cams/north/unlisted.mp4")
+    stored = DeltaTable(lake.root.storage.delta_uri("detections"), storage_options=lake.root.storage.delta_options())
+    there = stored.scan(columns=["video_id"], predicate=f"video_id = '{unlisted}'")
+    assert pa.RecordBatchReader.from_stream(there).read_all().num_rows == 100
+    assert lake.all("SELECT 1 FROM detections WHERE video_id = ?", [unlisted]) == []
+    assert lake.all("SELECT DISTINCT pipeline FROM detections") == [{"pipeline": "default"}]
+    assert lake.all("SELECT count(*) AS n FROM detections") == [{"n": 300}]
+    assert lake.all("SELECT count(*) AS n FROM segments") == [{"n": 15}]
+
+
+def test_parameters_are_values_and_never_sql(lake: Lake) -> None:
+    odd = "/data/it's #1 %.mp4"
+    assert lake.all("SELECT uri FROM videos WHERE uri = ?", [odd]) == [{"uri": odd}]
+    assert lake.all("SELECT count(*) AS n FROM videos WHERE uri = $u", {"u": "x' OR true --"}) == [{"n": 0}]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT count(*) FROM videos",
+        "WITH a AS (SELECT * FROM videos), b AS (FROM a) SELECT * FROM b",
+        "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t WHERE n < 3) FROM t",
+        "FROM videos",
+        "from Videos select URI",
+        "TABLE videos",
+        "VALUES (1), (2)",
+        "DESCRIBE detections",
+        "SUMMARIZE videos",
+        "SHOW TABLES",
+        "EXPLAIN SELECT * FROM videos",
+        "/* why */ EXPLAIN ANALYZE SELECT * FROM videos",
+        "EXPLAIN (FORMAT json) SELECT * FROM videos",
+        "SELECT * FROM memory.main.videos -- the full name",
+        "SELECT * FROM videos SEMI JOIN detections USING (video_id) ;",
+        "SELECT unnest([1, 2]), x FROM range(3) t(x)",
+        "PIVOT detections ON label IN ('car', 'person') USING count(*) GROUP BY video_id",
+        "SELECT label, count(*) FROM detections GROUP BY ALL HAVING count(*) > 1 QUALIFY rank() OVER () = 1",
+    ],
+)
+def test_what_reads_the_lake_is_answered(lake: Lake, query: str) -> None:
+    assert lake.db.sql(query).read_all().num_rows > 0
+
+
+OUTSIDE = [
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM read_text('/etc/hostname')",
+    "SELECT * FROM read_blob('/proc/self/environ')",
+    "SELECT * FROM read_json('/etc/passwd')",
+    "SELECT * FROM read_parquet('{other}/*/*.parquet')",
+    "SELECT * FROM read_parquet('{lake}/detections/*/*.parquet')",
+    "SELECT * FROM read_parquet('{lake}/../*.parquet')",
+    "SELECT * FROM parquet_metadata('/etc/passwd')",
+    "SELECT * FROM glob('/etc/*')",
+    "SELECT * FROM glob('{lake}/*')",
+    "SELECT * FROM '/etc/hostname'",
+    'SELECT * FROM "/etc/hostname"',
+    "SELECT * FROM 'https://example.com/x.parquet'",
+    "SELECT * FROM '{lake}/{marker}'",
+    "DESCRIBE '/etc/passwd'",
+    "SUMMARIZE '/etc/passwd'",
+    "SELECT * FROM delta_scan('{other}')",
+    "SELECT * FROM delta_scan('http://127.0.0.1:9/x')",
+    "SELECT * FROM delta_list_files('{other}')",
+    "SELECT * FROM sniff_csv('/etc/passwd')",
+    "SELECT * FROM query('SELECT 1')",
+    "SELECT * FROM query_table('videos')",
+    "SELECT * FROM duckdb_secrets()",
+    "SELECT * FROM duckdb_settings()",
+    "SELECT * FROM pandas_scan(1)",
+    "SELECT * FROM lake_detections",
+    "SELECT * FROM lake_videos.main.lake_videos",
+    "SELECT * FROM information_schema.tables",
+    "SELECT * FROM sys",
+    "SELECT (SELECT max(content) FROM read_text('/etc/hostname'))",
+    "WITH a AS (FROM read_text('/etc/hostname')) FROM a",
+    "SELECT 1 WHERE EXISTS (FROM glob('/etc/*'))",
+    "FROM videos ORDER BY (SELECT max(content) FROM read_text('/etc/hostname'))",
+    "FROM videos LIMIT (SELECT count(*) FROM glob('/etc/*'))",
+    "EXPLAIN ANALYZE SELECT * FROM read_text('/etc/hostname')",
+    "EXPLAIN COPY videos TO '/tmp/x.csv'",
+    "SELECT getenv('HOME')",
+    "SELECT current_setting('s3_secret_access_key')",
+    "SELECT write_log('x')",
+    "SHOW DATABASES",
+    "SHOW ALL TABLES",
+    "ATTACH '{other}/x.db'",
+    "ATTACH ':memory:' AS m",
+    "ATTACH '{other}' AS m (TYPE delta)",
+    "COPY videos TO '{other}/x.csv'",
+    "COPY videos TO '{lake}/x.csv'",
+    "COPY (SELECT 1) TO '{other}/x.parquet'",
+    "EXPORT DATABASE '{other}'",
+    "IMPORT DATABASE '{other}'",
+    "INSTALL spatial",
+    "LOAD spatial",
+    "SET threads = 1",
+    "SET enable_external_access = true",
+    "RESET allowed_directories",
+    "SET VARIABLE a = 1",
+    "PRAGMA threads = 1",
+    "PRAGMA database_list",
+    "CALL pragma_version()",
+    "CREATE TABLE t AS SELECT 1",
+    "CREATE TEMP VIEW t AS SELECT 1",
+    "CREATE MACRO f() AS 1",
+    "CREATE SECRET (TYPE s3)",
+    "INSERT INTO videos SELECT * FROM videos",
+    "UPDATE videos SET uri = ''",
+    "DELETE FROM videos",
+    "DROP VIEW videos",
+    "ALTER TABLE videos RENAME TO v",
+    "TRUNCATE videos",
+    "USE lake_videos",
+    "DETACH lake_videos",
+    "CHECKPOINT",
+    "VACUUM",
+    "BEGIN",
+    "PREPARE p AS SELECT 1",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; DROP VIEW videos",
+    "",
+    "-- nothing",
+    ";",
+]
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Delta table which is not the lake's, where nothing may be read or appear."""
+    folder = tmp_path_factory.mktemp("other")
+    write_deltalake(str(folder), pa.table({"secret": ["of another"]}))
+    return folder
+
+
+@pytest.mark.parametrize("query", OUTSIDE)
+def test_what_does_more_than_read_the_lake_is_refused(lake: Lake, other: Path, query: str) -> None:
+    before = sorted(other.rglob("*")), sorted(o.key for o in lake.root.storage.list())
+    query = query.format(other=other, lake=lake.root.uri.replace("'", "''"), marker=MARKER)
+    with pytest.raises(ConfigError, match=r"^SQL: ") as refused:
+        lake.db.sql(query).read_all()
+    assert "of another" not in str(refused.value)
+    assert (sorted(other.rglob("*")), sorted(o.key for o in lake.root.storage.list())) == before
+    assert lake.all("SELECT count(*) AS n FROM detections") == [{"n": 300}]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM read_text('/etc/hostname')",
+        "SELECT * FROM glob('/etc/*')",
+        "SELECT * FROM '/etc/hostname'",
+        "SELECT * FROM delta_scan('{other}')",
+        "COPY (SELECT 1) TO '{other}/x.csv'",
+        "ATTACH '{other}/x.db'",
+        "LOAD spatial",
+        "SET enable_external_access = true",
+        "SET lock_configuration = false",
+        "SET allowed_directories = ['/']",
+        "FROM sys",
+    ],
+)
+def test_the_database_is_closed_even_to_sql_that_was_not_read_first(lake: Lake, other: Path, query: str) -> None:
+    before = sorted(other.rglob("*"))
+    with pytest.raises((ConfigError, TransientError)):
+        lake.db._stream(query.format(other=other), None).read_all()
+    assert sorted(other.rglob("*")) == before
+
+
+def test_credentials_are_nowhere_to_be_read(s3_root: Root) -> None:
+    build(s3_root)
+    secrets = [os.environ["AWS_SECRET_ACCESS_KEY"], os.environ["AWS_ACCESS_KEY_ID"]]
+    with connect(s3_root.uri, s3_root.options) as db:
+        for query in (
+            "FROM duckdb_secrets()",
+            "FROM duckdb_settings()",
+            "SELECT current_setting('s3_secret_access_key') AS s",
+            "SELECT current_setting('s3_access_key_id') AS s",
+        ):
+            # Asked past the first lock: even then the answer holds none.
+            answer = str(db._stream(query, None).read_all().to_pylist())
+            assert len(answer) > 2
+            assert secrets[0] not in answer
+            assert query.startswith("FROM duckdb_secrets") or secrets[1] not in answer
+
+
+def test_a_mistake_is_shown_where_it_is(lake: Lake) -> None:
+    with pytest.raises(ConfigError) as wrong:
+        lake.db.sql("SELECT lable\nFROM detections")
+    text = str(wrong.value)
+    assert text.startswith("SQL: Binder Error") and "LINE 1: SELECT lable\n" in text and "Candidate" in text
+    with pytest.raises(ConfigError) as paged:
+        lake.db.sql("SELECT lable\nFROM detections", limit=3)
+    assert str(paged.value) == text
+    caret = text.splitlines()[-1]
+    assert caret.index("^") == len("LINE 1: SELECT ")
+    with pytest.raises(ConfigError, match="syntax error at or near"):
+        lake.db.sql("SELEC 1")
+    with pytest.raises(ConfigError, match="there is no table 'detection' in this lake; it has actions, detections"):
+        lake.db.sql("FROM detection")
+    with pytest.raises(ConfigError, match="PIVOT … ON column IN"):
+        lake.db.sql("PIVOT detections ON label")
+
+
+def test_an_error_in_the_middle_of_an_answer_is_ours_too(lake: Lake) -> None:
+    with pytest.raises(ConfigError, match="SQL: Conversion Error"):
+        lake.db.sql("SELECT label::INTEGER FROM detections").read_all()
+
+
+@pytest.mark.parametrize("place", ["nothing there", "a folder of other things"])
+def test_what_is_no_lake_is_refused(lake_root: Root, place: str) -> None:
+    if place != "nothing there":
+        lake_root.storage.put("holiday.mp4", b"x")
+    with pytest.raises(ConfigError, match=r"is not a lake: it has no vidproc\.json"):
+        connect(lake_root.uri, lake_root.options)
+
+
+def test_a_lake_in_which_nothing_was_indexed_yet_answers(lake_root: Root) -> None:
+    lake_root.storage.put(MARKER, b"{}")
+    with connect(lake_root.uri, lake_root.options) as db:
+        assert db.sql("FROM videos").read_all().num_rows == 0
+        assert db.sql("SELECT v.uri, d.* FROM detections d JOIN videos v USING (video_id)").read_all().num_rows == 0
+        assert search(db, SearchQuery(label="person")) == []
+
+
+def test_model_rows_without_videos_are_not_shown(lake_root: Root) -> None:
+    lake_root.storage.put(MARKER, b"{}")
+    write(lake_root, "detections", [detection(video("a", NOON), 0, "person")])
+    with connect(lake_root.uri, lake_root.options) as db:
+        assert db.sql("FROM detections").read_all().num_rows == 0
+
+
+def test_a_connection_sees_the_lake_as_it_was_when_it_was_made(lake_root: Root) -> None:
+    build(lake_root)
+    with connect(lake_root.uri, lake_root.options) as before:
+        late = video("s3://cams/late.mp4", NOON)
+        write(lake_root, "detections", [detection(late, k, "person") for k in range(7)])
+        write(lake_root, "videos", [late])
+        count = "SELECT count(*) AS n FROM detections"
+        assert before.sql(count).read_all().to_pylist() == [{"n": 300}]
+        assert before.sql("SELECT count(*) AS n FROM videos").read_all().to_pylist() == [{"n": 3}]
+        with connect(lake_root.uri, lake_root.options) as after:
+            assert after.sql(count).read_all().to_pylist() == [{"n": 307}]
+
+
+def test_columns_of_older_and_newer_writers(local_root: Root) -> None:
+    """A table made before a column was declared, with one that this version does not know."""
+    build(local_root)
+    schema = load_schema("tracks").stored
+    old = pa.schema([f for f in schema if f.name != "max_score"]).append(pa.field("colour", pa.string()))
+    row = keys(video("s3://cams/north/2026-03-01.mp4", NOON)) | {
+        "model": "m@1", "track_id": 1, "label": "car", "start_s": 0.0, "end_s": 1.0, "detections": 3,
+        "mean_score": 0.5, "path": [], "colour": "red",
+    }  # fmt: skip
+    write_deltalake(local_root.storage.delta_uri("tracks"), pa.Table.from_pylist([row], schema=old))
+    with connect(local_root.uri, local_root.options) as db:
+        reader = db.sql("FROM tracks")
+        assert reader.schema.names == [*load_schema("tracks").names, "colour"]
+        assert reader.schema.field("max_score").type == schema.field("max_score").type
+        [got] = reader.read_all().to_pylist()
+        assert got["max_score"] is None and got["colour"] == "red" and got["track_id"] == 1
+
+
+def test_a_lake_behind_a_symbolic_link(local_root: Root, tmp_path: Path) -> None:
+    build(local_root)
+    (tmp_path / "link").symlink_to(local_root.uri)
+    with connect(str(tmp_path / "link"), local_root.options) as db:
+        assert db.sql("SELECT count(*) AS n FROM detections").read_all().to_pylist() == [{"n": 300}]
+
+
+def test_files_outside_what_a_query_asks_for_are_skipped(lake: Lake) -> None:
+    """By partition, and by the statistics in the table's log: an unread file cannot be missing."""
+    stored = DeltaTable(lake.root.storage.delta_uri("detections"), storage_options=lake.root.storage.delta_options())
+    [plan] = lake.all("EXPLAIN ANALYZE SELECT * FROM detections WHERE recorded_date = '2026-03-02'")
+    files = [
+        line.split("Scanning Files: ")[1] for line in plan["explain_value"].splitlines() if "Scanning Files" in line
+    ]
+    of_that_day = [
+        a for a in stored.get_add_actions().to_pylist() if str(a["partition"]["recorded_date"]) == "2026-03-02"
+    ]
+    assert any(f"{len(of_that_day)}/{len(stored.file_uris())}" in f for f in files), plan["explain_value"]
+
+
+@pytest.mark.parametrize(
+    "query", ["FROM detections ORDER BY video_id, time_s", "FROM detections ORDER BY score, video_id"]
+)
+def test_pages_are_the_whole_without_loss_or_repetition(lake: Lake, query: str) -> None:
+    whole = lake.all(query)
+    pages = [lake.all(f"{query} -- page", limit=70, offset=at) for at in range(0, 300, 70)]
+    assert [len(p) for p in pages] == [70, 70, 70, 70, 20]
+    assert [row for page in pages for row in page] == whole
+    assert lake.all(query, limit=10, offset=300) == []
+    assert lake.all(query, offset=299) == whole[-1:]
+    assert lake.all(query, limit=0) == []
+    with pytest.raises(ConfigError, match="cannot be negative"):
+        lake.db.sql(query, limit=-1)
+
+
+def test_answers_are_streamed(lake: Lake) -> None:
+    """Ten million rows are begun, and two answers of one connection do not disturb each other."""
+    endless = lake.db.sql("SELECT a.range + b.range AS n FROM range(10000) a, range(10000) b")
+    first = next(endless)
+    assert 0 < first.num_rows <= 100_000
+    assert lake.all("SELECT count(*) AS n FROM videos") == [{"n": 3}]
+    assert next(endless).num_rows > 0
+
+
+def test_what_does_not_fit_into_memory_is_spilled(local_root: Root) -> None:
+    build(local_root)
+    with connect(local_root.uri, local_root.options, threads=1, memory_limit="100MB") as db:
+        query = "SELECT hash(range) AS h, range AS n FROM range(10_000_000) ORDER BY h LIMIT 1 OFFSET 9_000_000"
+        assert db.sql(query).read_all().num_rows == 1
+        with pytest.raises(ConfigError, match="memory_limit"):
+            db.sql("SELECT list(range) FROM range(50_000_000)").read_all()
+
+
+# --- search ------------------------------------------------------------------------------------
+
+
+def naive(rows: Rows, query: SearchQuery) -> list[tuple[str, float, float, str | None, str | None]]:
+    """The same question to plain rows: (uri, start_s, end_s, label, action), without order."""
+    uris = {v["video_id"]: v for v in rows.videos}
+    presences = [s for s in rows.segments if s["kind"] == "presence" and query.label in (None, s["label"])]
+    actions = [s for s in rows.segments if s["kind"] == "action" and query.action in (None, s["label"])]
+    found: list[tuple[dict[str, Any], float, float, float, str | None, str | None]] = []
+    if query.label and query.action:
+        for p in presences:
+            for a in actions:
+                start, end = max(p["start_s"], a["start_s"]), min(p["end_s"], a["end_s"])
+                if p["video_id"] == a["video_id"] and start < end:
+                    found.append((uris[p["video_id"]], start, end, min(p["score"], a["score"]), p["label"], a["label"]))
+    else:
+        if query.action is None:
+            found += [(uris[s["video_id"]], s["start_s"], s["end_s"], s["score"], s["label"], None) for s in presences]
+        if query.label is None:
+            found += [(uris[s["video_id"]], s["start_s"], s["end_s"], s["score"], None, s["label"]) for s in actions]
+    hits = []
+    for v, start, end, score, label, action in found:
+        at = v["recorded_at"] and v["recorded_at"] + timedelta(seconds=start)
+        until = v["recorded_at"] and v["recorded_at"] + timedelta(seconds=end)
+        wanted = (
+            end - start >= query.min_seconds
+            and score >= query.min_score
+            and (query.since is None or (until is not None and until > query.since))
+            and (query.until is None or (at is not None and at < query.until))
+            and (query.date is None or (at is not None and at.date() == query.date))
+            and (
+                query.time_of_day is None
+                or (at is not None and query.time_of_day[0] <= at.time() < query.time_of_day[1])
+            )
+        )
+        if wanted:
+            hits.append((v["uri"], start, end, label, action))
+    return hits
+
+
+def seen(hits: list[Hit]) -> list[tuple[str, float, float, str | None, str | None]]:
+    return [(h.uri, h.start_s, h.end_s, h.label, h.action) for h in hits]
+
+
+def test_a_hit_names_video_time_and_score(lake: Lake) -> None:
+    [hit] = search(lake.db, SearchQuery(label="person", min_seconds=5, date=date(2026, 3, 2)))
+    assert hit.uri == "s3://cams/north/2026-03-02.mp4" and hit.video_id == content_hash(hit.uri)
+    assert (hit.start_s, hit.end_s, hit.label, hit.action) == (0.0, 10.0, "person", None)
+    assert hit.score == pytest.approx(0.9) and hit.track_ids == (1, 2) and hit.pipeline == "default"
+    assert hit.recorded_at == NOON + timedelta(days=1)
+
+
+def test_label_and_action_together_are_their_overlap(lake: Lake) -> None:
+    hits = search(lake.db, SearchQuery(label="person", action="running", video="2026-03-01.mp4"))
+    assert [(h.start_s, h.end_s) for h in hits] == [(8.0, 10.0), (20.0, 21.0)]
+    assert [h.score for h in hits] == pytest.approx([0.7, 0.6])
+    assert hits[1].recorded_at == NOON + timedelta(seconds=20)
+
+
+SEARCHES = st.builds(
+    SearchQuery,
+    label=st.sampled_from([None, "person", "car", "nobody"]),
+    action=st.sampled_from([None, "running", "waving"]),
+    min_seconds=st.sampled_from([0.0, 1.0, 2.0, 10.0]),
+    min_score=st.sampled_from([0.0, 0.55, 0.85]),
+    since=st.sampled_from([None, NOON, NOON + timedelta(seconds=10), NOON + timedelta(days=1, seconds=21)]),
+    until=st.sampled_from([None, NOON, NOON + timedelta(seconds=20), NOON + timedelta(days=2)]),
+    date=st.sampled_from([None, date(2026, 3, 1), date(2026, 3, 2)]),
+    time_of_day=st.sampled_from([None, (time(12), time(12, 0, 5)), (time(12, 0, 5), time(13))]),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=SEARCHES)
+def test_search_finds_what_plain_loops_find(lake: Lake, query: SearchQuery) -> None:
+    hits = search(lake.db, query)
+    assert sorted(map(str, seen(hits))) == sorted(map(str, naive(lake.rows, query)))
+    clocks = [h.recorded_at for h in hits if h.recorded_at is not None]
+    assert clocks == sorted(clocks) and all(h.recorded_at is None for h in hits[len(clocks) :])
+
+
+@pytest.mark.parametrize(
+    "query", [SearchQuery(), SearchQuery(label="person"), SearchQuery(label="car", action="waving")]
+)
+@pytest.mark.parametrize("size", [1, 4])
+def test_pages_of_hits_follow_each_other(lake: Lake, query: SearchQuery, size: int) -> None:
+    from dataclasses import replace
+
+    whole = search(lake.db, query)
+    assert len(whole) == len({h.token for h in whole}) >= 3
+    by_token: list[Hit] = []
+    while page := search(lake.db, replace(query, limit=size, after=by_token[-1].token if by_token else None)):
+        by_token += page
+    by_offset = [h for at in range(0, len(whole), size) for h in search(lake.db, replace(query, limit=size, offset=at))]
+    assert by_token == by_offset == whole
+
+
+def test_a_page_token_holds_while_the_lake_grows(local_root: Root) -> None:
+    build(local_root)
+    with connect(local_root.uri, local_root.options) as db:
+        whole = search(db, SearchQuery(label="person"))
+        first = search(db, SearchQuery(label="person", limit=2))
+    earlier = video("s3://cams/earlier.mp4", NOON - timedelta(days=9))
+    write(local_root, "segments", [segment(earlier, "presence", "person", 0, 9)])
+    write(local_root, "videos", [earlier])
+    with connect(local_root.uri, local_root.options) as db:
+        assert len(search(db, SearchQuery(label="person"))) == len(whole) + 1
+        assert seen(first + search(db, SearchQuery(label="person", after=first[-1].token))) == seen(whole)
+
+
+def test_time_of_day_over_midnight_and_in_another_zone(lake: Lake) -> None:
+    # Noon UTC is 21:00 in Tokyo.
+    tokyo = SearchQuery(label="car", time_of_day=(time(20), time(6)), timezone="Asia/Tokyo")
+    assert len(search(lake.db, tokyo)) == 2
+    assert search(lake.db, SearchQuery(label="car", time_of_day=(time(20), time(6)))) == []
+    assert len(search(lake.db, SearchQuery(label="car", since=datetime(2026, 3, 2, 21), timezone="Asia/Tokyo"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("glob", "found"),
+    [("*", 3), ("*.mp4", 3), ("2026-03-0?.mp4", 2), ("north/*", 2), ("s3://cams/north/2026-03-01.mp4", 1),
+     ("orth/*", 0), ("it's #1 %.mp4", 1), ("*' OR true", 0)],
+)  # fmt: skip
+def test_videos_by_glob(lake: Lake, glob: str, found: int) -> None:
+    assert len(search(lake.db, SearchQuery(label="car", video=glob))) == found
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"timezone": "Mars/Olympus"}, "there is no time zone 'Mars/Olympus'"),
+        ({"timezone": "../../etc/passwd"}, "there is no time zone"),
+        ({"limit": 0}, "limit must be positive"),
+        ({"after": "nonsense"}, "'nonsense' is no page token"),
+        ({"after": "WzFd"}, "is no page token"),
+    ],
+)
+def test_a_search_that_makes_no_sense_fails(lake: Lake, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        search(lake.db, SearchQuery(**wrong))
+
+
+# --- writing answers ---------------------------------------------------------------------------
+
+MIXED = """SELECT * FROM (VALUES
+    (1, 0.1::FLOAT, 'a "quoted", one', [1, 2], TIMESTAMPTZ '2026-03-01 12:00:00.5+00', DATE '2026-03-01', 12::HUGEINT),
+    (2, 'nan'::FLOAT, E'two\\nlines \\x1b[31m', NULL, NULL, NULL, NULL)
+    ) t(n, x, text, items, at, day, big) ORDER BY n"""
+
+
+def written(lake: Lake, query: str, format: Any, **options: Any) -> tuple[bytes, int]:
+    out = io.BytesIO()
+    rows = write_result(lake.db.sql(query), format, out, **options)
+    return out.getvalue(), rows
+
+
+def test_json_is_one_array_with_an_object_a_line(lake: Lake) -> None:
+    data, rows = written(lake, MIXED, "json")
+    assert rows == 2 and json.loads(data)[0] == {
+        "n": 1, "x": pytest.approx(0.1), "text": 'a "quoted", one', "items": [1, 2],
+        "at": "2026-03-01T12:00:00.500000Z", "day": "2026-03-01", "big": 12,
+    }  # fmt: skip
+    assert json.loads(data)[1]["x"] is None
+    assert len(data.splitlines()) == 4
+    assert json.loads(written(lake, "FROM videos WHERE false", "json")[0]) == []
+
+
+def test_csv_is_read_back_as_it_was(lake: Lake) -> None:
+    data, rows = written(lake, MIXED, "csv")
+    got = list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+    assert rows == len(got) == 2
+    assert got[0]["text"] == 'a "quoted", one' and got[0]["items"] == "[1, 2]" and got[0]["x"] == "0.1"
+    assert got[0]["at"] == "2026-03-01T12:00:00.500000Z" and got[0]["big"] == "12"
+    assert got[1]["text"] == "two\nlines \x1b[31m" and got[1]["at"] == ""
+
+
+def test_parquet_is_read_back_as_it_was(lake: Lake) -> None:
+    data, rows = written(lake, "FROM detections ORDER BY video_id, time_s", "parquet")
+    table = pq.read_table(io.BytesIO(data))
+    assert rows == 300 and table.to_pylist() == lake.all("FROM detections ORDER BY video_id, time_s")
+
+
+def test_a_table_counts_its_rows_and_says_where_it_ends(lake: Lake) -> None:
+    data, rows = written(lake, "SELECT uri, duration_s FROM videos ORDER BY uri", "table")
+    lines = data.decode().splitlines()
+    assert rows == 3 and lines[-1] == "3 rows" and "it's #1 %.mp4" in lines[2] and lines[2].endswith("60")
+    data, rows = written(lake, "FROM detections", "table", rows_shown=10)
+    assert rows == 10 and data.decode().splitlines()[-1] == "first 10 rows; there are more"
+    assert written(lake, "FROM detections LIMIT 10", "table", rows_shown=10)[0].decode().splitlines()[-1] == "10 rows"
+    assert written(lake, "FROM actions", "table")[0].decode().splitlines()[-1] == "0 rows"
+
+
+def test_names_from_the_archive_do_not_reach_the_terminal_as_commands(lake: Lake) -> None:
+    data, _ = written(lake, "SELECT E'\\x1b]0;owned\\x07[bold]x[/bold].mp4' AS uri", "table")
+    assert b"\x1b" not in data and b"\x07" not in data
+    assert r"\x1b]0;owned\x07[bold]x[/bold].mp4" in data.decode()
+
+
+def test_an_unknown_format_fails(lake: Lake) -> None:
+    with pytest.raises(ConfigError, match="no output format 'xml'; choose one of table, csv, json, parquet"):
+        written(lake, "FROM videos", "xml")
+
+
+@pytest.mark.parametrize("format", ["csv", "json", "parquet"])
+def test_a_large_answer_is_written_in_little_memory(lake: Lake, format: Any, tmp_path: Path) -> None:
+    query = "SELECT range AS n, hash(range) AS h, 'abcdefgh' || range AS s FROM range(1_000_000)"
+    before = pa.total_allocated_bytes()
+    peak = 0
+
+    def watched(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        nonlocal peak
+        for batch in reader:
+            peak = max(peak, pa.total_allocated_bytes() - before)
+            yield batch
+
+    reader = lake.db.sql(query)
+    with open(tmp_path / "out", "wb") as out:
+        rows = write_result(pa.RecordBatchReader.from_batches(reader.schema, watched(reader)), format, out)
+    assert rows == 1_000_000 and os.path.getsize(tmp_path / "out") > 5e6
+    assert peak < 60e6
+
+
+def test_importing_stays_light() -> None:
+    import subprocess
+
+    code = (
+        "import sys, vidproc.query; print([m for m in ('torch', 'ray', 'av', 'rich', 'deltalake') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
