@@ -15,12 +15,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vidproc.errors import ConfigError
+from vidproc.models.actions import TorchActions
+from vidproc.models.families import load_actions, settings_from
+from vidproc.models.registry import ModelSettings, Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +190,21 @@ class SlowFast(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         return self.head(self.dropout(self.embed(clips)))  # type: ignore[no-any-return]
+
+
+def load(recipe: Recipe, settings: ModelSettings) -> TorchActions:
+    return load_actions(recipe, settings, build, fill)
+
+
+def build(recipe: Recipe) -> SlowFast:
+    """The network with random weights: `arch` is one of SLOWFAST, `args` fields over its settings."""
+    if recipe.arch not in SLOWFAST:
+        raise ConfigError(f"{recipe.name}: there is no SlowFast {recipe.arch!r}; there are {', '.join(SLOWFAST)}.")
+    return SlowFast(len(recipe.labels), settings_from(SlowFastSettings, recipe, SLOWFAST[recipe.arch]))
+
+
+def fill(network: SlowFast, state: Mapping[str, Tensor], path: Path) -> None:
+    load_published(network, state, source=str(path))
 
 
 _PYTORCHVIDEO: tuple[tuple[str, str], ...] = (

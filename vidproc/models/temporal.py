@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from vidproc.errors import ConfigError
+from vidproc.models.actions import TorchActions
+from vidproc.models.families import load_actions, settings_from
+from vidproc.models.registry import ModelSettings, Recipe
 
 # Of ImageNet, as torchvision's backbones were trained; pixels 0 to 1, then (x - mean) / std.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -91,8 +94,13 @@ def build_encoder(name: str) -> TinyEncoder | TorchvisionEncoder:
 
 
 class Head(Protocol):
+    out: nn.Linear
+
     def __call__(self, features: Tensor) -> Tensor:
         """Features (n, t, f) of frames in order -> logits (n, t, classes) after each frame."""
+
+    def hidden(self, features: Tensor) -> Tensor:
+        """Features (n, t, f) -> what the last layer, `out`, reads (n, t, out.in_features)."""
 
     def step(self, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Features (n, f) of the next frame and the state (None before the first) -> logits
@@ -110,8 +118,11 @@ class RecurrentHead(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
         self.out = nn.Linear(settings.hidden, classes)
 
+    def hidden(self, features: Tensor) -> Tensor:
+        return self.cell(features)[0]  # type: ignore[no-any-return]
+
     def forward(self, features: Tensor) -> Tensor:
-        return self.out(self.dropout(self.cell(features)[0]))  # type: ignore[no-any-return]
+        return self.out(self.dropout(self.hidden(features)))  # type: ignore[no-any-return]
 
     def step(self, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         out, state = self.cell(features[:, None], state)
@@ -174,11 +185,14 @@ class TcnHead(nn.Module):
         self.out = nn.Linear(width, classes)
         self.receptive_field = receptive_field(kernel, settings.layers)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def hidden(self, features: Tensor) -> Tensor:
         x = features.transpose(1, 2)
         for block in self.blocks:
             x = block(x)
-        return self.out(x.transpose(1, 2))  # type: ignore[no-any-return]
+        return x.transpose(1, 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.out(self.hidden(features))  # type: ignore[no-any-return]
 
     def step(self, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         x, kept = features, []
@@ -203,14 +217,26 @@ class MeanHead(nn.Module):
         self.dropout = nn.Dropout(settings.dropout)
         self.out = nn.Linear(features, classes)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def hidden(self, features: Tensor) -> Tensor:
         count = torch.arange(1, features.shape[1] + 1, device=features.device)[:, None]
-        return self.out(self.dropout(features.cumsum(1) / count))  # type: ignore[no-any-return]
+        return features.cumsum(1) / count
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.out(self.dropout(self.hidden(features)))  # type: ignore[no-any-return]
 
     def step(self, features: Tensor, state: Any) -> tuple[Tensor, Any]:
         total, count = state or (torch.zeros_like(features), 0)
         total, count = total + features, count + 1
         return self.out(self.dropout(total / count)), (total, count)
+
+
+def load(recipe: Recipe, settings: ModelSettings) -> TorchActions:
+    return load_actions(recipe, settings, build)
+
+
+def build(recipe: Recipe) -> TemporalClassifier:
+    """The network with random weights; `args` are the fields of TemporalSettings."""
+    return TemporalClassifier(len(recipe.labels), settings_from(TemporalSettings, recipe))
 
 
 class TemporalClassifier(nn.Module):
@@ -235,8 +261,11 @@ class TemporalClassifier(nn.Module):
         return self.encoder(clips.transpose(1, 2).flatten(0, 1)).unflatten(0, (n, t))  # type: ignore[no-any-return]
 
     def embed(self, clips: Tensor) -> Tensor:
-        """Clips -> (n, f): the mean of the frames' features."""
-        return self.encode(clips).mean(1)
+        """Clips -> (n, d): what the head remembers after the last frame, beside the mean of the frames'
+        features (which is all that the mean head remembers)."""
+        features = self.encode(clips)
+        last = cast(Head, self.head).hidden(features)[:, -1]
+        return last if self.settings.head == "mean" else torch.cat([features.mean(1), last], 1)
 
     def every_frame(self, clips: Tensor) -> Tensor:
         """Clips -> logits (n, t, classes) after each frame."""
