@@ -16,7 +16,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class Faulty:
     table: FaultTable
     stateful: bool = False
     seconds: float = 0.0
-    needs: Resources = Resources(cpus=1, memory_bytes=512 << 20, time_limit_s=20)
+    needs: Resources = field(default_factory=lambda: Resources(cpus=1, memory_bytes=512 << 20, time_limit_s=20))
     setup_fault: str = "ok"
 
     def setup(self) -> None:

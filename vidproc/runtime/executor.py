@@ -174,9 +174,6 @@ class Done:
 class Workers(Protocol):
     """Where steps run. Used by one loop, on one thread."""
 
-    max_bytes: int
-    """What may lie between steps, by what the store holds."""
-
     def submit(self, flight: Flight) -> None:
         """Have the flight's present step run, some time."""
 

@@ -30,9 +30,8 @@ class InlineExecutor:
         limits: Limits = DEFAULT_LIMITS,
         listeners: Sequence[Listener] = (),
     ) -> Iterator[UnitEnd]:
-        workers = _Here(limits.max_bytes)
-        admission = Admission(routes, limits, workers.max_bytes)
-        yield from drive(feed, routes, limits, listeners, workers, admission, self._stop)
+        admission = Admission(routes, limits, limits.max_bytes)
+        yield from drive(feed, routes, limits, listeners, _Here(), admission, self._stop)
 
     def stop(self) -> None:
         self._stop.set()
@@ -42,8 +41,7 @@ class InlineExecutor:
 
 
 class _Here:
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+    def __init__(self) -> None:
         self._due: deque[Flight] = deque()
         self._ready: set[int] = set()
 

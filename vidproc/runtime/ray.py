@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import faulthandler
 import hashlib
 import itertools
 import logging
+import math
 import os
-import resource
+import pickle
 import secrets
 import shutil
 import signal
@@ -45,6 +45,9 @@ from typing import Any
 import ray
 import ray.exceptions as rx
 from ray import cloudpickle
+from ray.autoscaler import sdk
+from ray.experimental import internal_kv
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vidproc.errors import ConfigError, RunAborted
 from vidproc.runtime.events import Event, Listener, PoolChanged, PoolWaiting, SetupFailed
@@ -60,7 +63,9 @@ from vidproc.runtime.executor import (
     UnitEnd,
     drive,
 )
-from vidproc.runtime.retry import ERROR_CLASSES, Fault, Kind, understand
+from vidproc.runtime.pools import Room, share
+from vidproc.runtime.retry import ERROR_CLASSES, Fault, Kind
+from vidproc.runtime.worker import Note, answer, attempt, fault_of, load
 from vidproc.step import AnyStep, Resources
 
 log = logging.getLogger(__name__)
@@ -69,12 +74,14 @@ DEPTH = 2
 """Calls that an actor holds: one that runs, one whose input is being fetched meanwhile."""
 MAX_BAD_SETUPS = 5
 """Actors of a pool which may fail to come up, in a row, before the run stops."""
-SETUP_LIMIT_S = 1800.0
-"""For `Step.setup`: weights may have to be downloaded first."""
+LOOK_EVERY_S = 5.0
+"""How often the pools are fitted to the cluster."""
 WAITING_AFTER_S = 10.0
 """A pool without an actor for so long is worth an event; and again after each such time."""
 IDLE_S = 60.0
 """An actor above the minimum with nothing to do for so long is let go."""
+KV = b"vidproc"
+"""Namespace of our keys in the cluster's key-value store."""
 INFRASTRUCTURE = (
     rx.NodeDiedError,
     rx.ObjectLostError,
@@ -90,76 +97,31 @@ INFRASTRUCTURE = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Note:
-    """What the driver learns of one unit's attempt."""
+class _Place:
+    """Where a worker process is, and where its last words will be: Ray gives each its own file for
+    standard error, and there the watchdog and the fault handler write before the process dies."""
 
-    fault: Fault | None
-    seconds: float
+    host: str
+    node_id: str
+    log: str
 
-
-_steps: dict[str, AnyStep] = {}  # of this worker process, set up, by the hash of their pickle
-
-
-def _load(step_hash: str, pickled: bytes) -> AnyStep:
-    step = _steps.get(step_hash)
-    if step is None:
-        step = cloudpickle.loads(pickled)
-        with _limits(step.needs, SETUP_LIMIT_S):
-            step.setup()
-        _steps[step_hash] = step
-    return step
+    @classmethod
+    def here(cls) -> _Place:
+        try:
+            path = os.readlink("/proc/self/fd/2")
+        except OSError:
+            path = ""
+        return cls(socket.gethostname(), ray.get_runtime_context().get_node_id(), path)
 
 
-@contextlib.contextmanager
-def _limits(needs: Resources, seconds: float) -> Iterator[None]:
-    """The worker dies if the body takes longer (the watchdog needs no GIL, so it stops a stuck C
-    call too, after writing all stacks to the worker's log), and the body gets MemoryError, or the
-    worker dies, if it asks for more private memory. Object store pages are shared, so not counted.
-    CUDA maps far more than it uses: a step on a GPU has no memory limit of this kind."""
-    faulthandler.dump_traceback_later(seconds, exit=True)
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limited = not needs.gpus and sys.platform == "linux"
-    if limited:
-        resource.setrlimit(resource.RLIMIT_DATA, (_private_bytes() + needs.memory_bytes, hard))
+def _run_task(name: str, step_hash: str, pickled: bytes, notice: bytes, number: int, is_last: bool, *items: Any) -> Any:
+    # If this process dies, the driver learns here which one it was, and that it had begun (0.4 ms).
+    internal_kv._internal_kv_put(notice, pickle.dumps((number, _Place.here())), overwrite=True, namespace=KV)
     try:
-        yield
-    finally:
-        if limited:
-            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-        faulthandler.cancel_dump_traceback_later()
-
-
-def _private_bytes() -> int:
-    with open("/proc/self/status", "rb") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith(b"VmData")) * 1024
-
-
-def _attempt(step: AnyStep, item: Any) -> tuple[Any, _Note]:
-    started = time.perf_counter()
-    try:
-        with _limits(step.needs, step.needs.time_limit_s):
-            output = step(item)
-        return output, _Note(None, time.perf_counter() - started)
+        step = load(step_hash, pickled)
     except (Exception, SystemExit) as error:
-        fault = understand(error, stage=step.name, host=socket.gethostname())
-        return None, _Note(fault, time.perf_counter() - started)
-
-
-def _attempts(step: AnyStep, is_last: bool, items: Sequence[Any]) -> Any:
-    """One call: `[(output, note), ...]` after a route's last step; before that the outputs one by
-    one, each its own object in the store, and the notes at the end."""
-    pairs = [_attempt(step, item) for item in items]
-    return pairs if is_last else (*(output for output, _ in pairs), [note for _, note in pairs])
-
-
-def _run_task(name: str, step_hash: str, pickled: bytes, is_last: bool, *items: Any) -> Any:
-    try:
-        step = _load(step_hash, pickled)
-    except (Exception, SystemExit) as error:
-        fault = understand(error, stage=name, host=socket.gethostname())
-        failed = [(None, _Note(fault, 0.0)) for _ in items]
-        return failed if is_last else (*(None for _ in items), [note for _, note in failed])
-    return _attempts(step, is_last, items)
+        return answer([(None, Note(fault_of(error, name), 0.0)) for _ in items], is_last)
+    return answer([attempt(step, item) for item in items], is_last)
 
 
 class _ActorBody:
@@ -168,15 +130,15 @@ class _ActorBody:
     def __init__(self, name: str, step_hash: str, pickled: bytes) -> None:
         self._fault: Fault | None = None
         try:
-            self._step = _load(step_hash, pickled)
+            self._step = load(step_hash, pickled)
         except (Exception, SystemExit) as error:
-            self._fault = understand(error, stage=name, host=socket.gethostname())
+            self._fault = fault_of(error, name)
 
-    def ready(self) -> tuple[Fault | None, str]:
-        return self._fault, socket.gethostname()
+    def ready(self) -> tuple[Fault | None, _Place]:
+        return self._fault, _Place.here()
 
     def run(self, is_last: bool, *items: Any) -> Any:
-        return _attempts(self._step, is_last, items)
+        return answer([attempt(self._step, item) for item in items], is_last)
 
 
 # ---- On the driver -------------------------------------------------------------------------------
@@ -189,7 +151,6 @@ class _Call:
     flights: list[Flight]
     outputs: list[Any]
     """Object references of the outputs, empty after a route's last step."""
-    sent: float
 
 
 class _Crew:
@@ -220,9 +181,9 @@ class _Crew:
         is_last = flights[0].is_last
         refs = remote(*head, is_last, *(f.payload for f in flights))
         if is_last:
-            return refs, _Call(flights, [], time.monotonic())
+            return refs, _Call(flights, [])
         *outputs, end = refs
-        return end, _Call(flights, outputs, time.monotonic())
+        return end, _Call(flights, outputs)
 
     @staticmethod
     def read(ref: Any, call: _Call) -> list[Outcome]:
@@ -231,35 +192,80 @@ class _Crew:
         pairs = zip(call.outputs, answer, strict=True) if call.outputs else answer
         return [(f, note.fault or Done(out, note.seconds)) for f, (out, note) in zip(call.flights, pairs, strict=True)]
 
-    def lost(self, error: rx.RayError, flights: list[Flight], *, sent: float, host: str) -> Iterator[Outcome]:
-        """The call broke off while these units ran in it."""
+    def lost(self, error: rx.RayError, flights: list[Flight], place: _Place | None) -> Iterator[Outcome]:
+        """The call broke off while these units ran in it. `place`: the worker, None: it never began."""
         cause = getattr(error, "cause", None) or error  # RayTaskError wraps what an argument suffered
-        if isinstance(cause, INFRASTRUCTURE) or getattr(cause, "preempted", False):
+        if place is None or _is_infrastructure(cause):
             for flight in flights:
                 if isinstance(cause, rx.ObjectLostError):
                     flight.rewind()
-                yield flight, self._fault("infrastructure", f"{type(cause).__name__}: {_first_line(cause)}", host)
+                yield flight, self._fault("infrastructure", f"{type(cause).__name__}: {_first_line(cause)}", place)
         elif len(flights) > 1:
             for flight in flights:
                 flight.alone = True
             self.ready.extendleft(reversed(flights))
         else:
-            yield flights[0], self._death(cause, sent, host)
+            yield flights[0], self._death(cause, place)
 
-    def _death(self, cause: Exception, sent: float, host: str) -> Fault:
-        limit = self.step.needs.time_limit_s
-        if isinstance(cause, rx.OutOfMemoryError):
-            return self._fault(
-                "memory", f"the worker was killed in {self.step.name!r}: the node ran out of memory", host
-            )
-        if isinstance(cause, (rx.WorkerCrashedError, rx.ActorDiedError)):
-            if time.monotonic() - sent >= limit:
-                return self._fault("hang", f"{self.step.name!r} did not end within its {limit:g} s", host)
-            return self._fault("crash", f"the worker process died in {self.step.name!r}", host)
-        return self._fault("exception", f"{type(cause).__name__}: {_first_line(cause)}", host)
+    def _death(self, cause: Exception, place: _Place) -> Fault:
+        name, limit = self.step.name, self.step.needs.time_limit_s
+        if isinstance(cause, rx.OutOfMemoryError) or "NODE_OUT_OF_MEMORY" in str(cause):
+            return self._fault("memory", f"the worker was killed in {name!r}: its node ran out of memory", place)
+        words = _last_words(place)
+        kind: Kind = "crash"
+        match words.partition("\n")[0]:
+            case first if first.startswith("Timeout ("):
+                kind, error = "hang", f"{name!r} did not end within its {limit:g} s, and its worker was ended"
+            case first if first.startswith("Fatal Python error: "):
+                error = f"the worker process died in {name!r}: {first.removeprefix('Fatal Python error: ')}"
+            case _ if "bad_alloc" in words:
+                kind, error = (
+                    "memory",
+                    f"the worker process died in {name!r}: it asked for more memory than it may have",
+                )
+            case _:
+                error = f"the worker process died in {name!r} without a word: it was killed, or it left by itself"
+        return self._fault(kind, error, place, traceback=words or None)
 
-    def _fault(self, kind: Kind, error: str, host: str) -> Fault:
-        return Fault(kind=kind, stage=self.step.name, error_class=ERROR_CLASSES[kind], error=error, host=host)
+    def _fault(self, kind: Kind, error: str, place: _Place | None, traceback: str | None = None) -> Fault:
+        return Fault(
+            kind=kind,
+            stage=self.step.name,
+            error_class=ERROR_CLASSES[kind],
+            error=error,
+            traceback=traceback,
+            host=place.host if place else "",
+        )
+
+
+def _is_infrastructure(cause: Exception) -> bool:
+    return isinstance(cause, INFRASTRUCTURE) or getattr(cause, "preempted", False) or "its node has died" in str(cause)
+
+
+def _last_words(place: _Place) -> str:
+    """What a dead worker left in its log: from the watchdog's or the fault handler's first line on."""
+    if place.host == socket.gethostname():
+        tail = _tail(place.log)
+    else:
+        there = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
+        read = ray.remote(_tail).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+        try:
+            tail = ray.get(read.remote(place.log), timeout=5)
+        except rx.RayError:
+            return ""
+    starts = [
+        at for mark in ("\nTimeout (", "\nFatal Python error: ", "\nterminate called") if (at := tail.rfind(mark)) >= 0
+    ]
+    return tail[min(starts) + 1 :].strip() if starts else ""
+
+
+def _tail(path: str) -> str:
+    try:
+        with open(path, "rb") as f:
+            f.seek(max(0, os.fstat(f.fileno()).st_size - 16_384))
+            return "\n" + f.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _first_line(error: Exception) -> str:
@@ -273,7 +279,10 @@ class _Tasks(_Crew):
         super().__init__(step, batch)
         self._task, self._options = ray.remote(_run_task), {"name": step.name, "max_retries": 0, **options}
         self._by_returns: dict[int, Any] = {}
-        self.calls: dict[Any, _Call] = {}
+        self.calls: dict[Any, tuple[_Call, bytes, int]] = {}
+        self._prefix = f"{secrets.token_hex(8)}:".encode()
+        self._attempt = 0
+        self._free: list[bytes] = []  # keys for notices, used again: as many as calls at once
 
     def pump(self) -> None:
         while self.ready:
@@ -282,33 +291,44 @@ class _Tasks(_Crew):
             task = self._by_returns.get(returns)
             if task is None:
                 task = self._by_returns[returns] = self._task.options(num_returns=returns, **self._options)
-            ref, call = self.send(task.remote, self.step.name, self.step_hash, self.pickled, flights=flights)
-            self.calls[ref] = call
+            self._attempt += 1
+            notice = self._free.pop() if self._free else self._prefix + str(self._attempt).encode()
+            head = (self.step.name, self.step_hash, self.pickled, notice, self._attempt)
+            ref, call = self.send(task.remote, *head, flights=flights)
+            self.calls[ref] = call, notice, self._attempt
 
     def refs(self) -> Iterable[Any]:
         return self.calls
 
     def collect(self, ref: Any) -> Iterator[Outcome]:
-        call = self.calls.pop(ref)
+        call, notice, attempt = self.calls.pop(ref)
         try:
-            yield from self.read(ref, call)
+            outcomes = self.read(ref, call)
         except rx.RayError as error:
-            yield from self.lost(error, call.flights, sent=call.sent, host="")
+            written = internal_kv._internal_kv_get(notice, namespace=KV)
+            begun, place = pickle.loads(written) if written else (0, None)
+            yield from self.lost(error, call.flights, place if begun == attempt else None)
+        else:
+            yield from outcomes
+        finally:
+            self._free.append(notice)
 
     def abandon(self) -> None:
         for ref in self.calls:
             ray.cancel(ref, force=True)
         self.calls.clear()
+        internal_kv._internal_kv_del(self._prefix, del_by_prefix=True, namespace=KV)
 
 
 @dataclass(slots=True, eq=False)
 class _Actor:
     handle: Any
-    born: float
-    host: str = ""
+    place: _Place | None = None
+    """None until it is up."""
     queue: dict[Any, _Call] = field(default_factory=dict)
     """By reference, in order of submission, which is the order in which the actor runs them."""
-    last_end: float = 0.0
+    idle_since: float = 0.0
+    retiring: bool = False
 
 
 class _Pool(_Crew):
@@ -319,97 +339,130 @@ class _Pool(_Crew):
         step: AnyStep,
         batch: int,
         options: Mapping[str, Any],
-        size: PoolSize,
-        room: int,
+        minimum: int,
+        first_wait_s: float,
         demand: Callable[[], int],
         tell: Callable[[Event], None],
     ) -> None:
         super().__init__(step, batch)
         self._class = ray.remote(_ActorBody).options(max_restarts=0, max_task_retries=0, **options)
-        self._wants = {"CPU": step.needs.cpus, "GPU": step.needs.gpus, "memory": float(step.needs.memory_bytes)}
-        self.min = size.min
-        self.max = max(size.min, room if size.max is None else size.max)
-        self._demand, self._tell = demand, tell
-        self.starting: dict[Any, _Actor] = {}
-        self.actors: list[_Actor] = []
+        self._min, self._first_wait_s, self._demand, self._tell = minimum, first_wait_s, demand, tell
+        self.room = 1
+        """The most actors, set anew as the cluster changes."""
+        self._starting: dict[Any, _Actor] = {}
+        self._actors: list[_Actor] = []
         self._of: dict[Any, _Actor] = {}
-        self._bad_setups = 0
-        self._told = time.monotonic()
+        self._bad_setups, self._not_before = 0, 0.0
+        self._empty_since: float | None = None
+        self._told = 0.0
 
     def pump(self) -> None:
         now = time.monotonic()
-        want = min(self.max, max(self.min, -(-self._demand() // (DEPTH * self.batch))))
-        while len(self.starting) + len(self.actors) < want:
-            actor = _Actor(self._class.remote(self.step.name, self.step_hash, self.pickled), now)
-            self.starting[actor.handle.ready.remote()] = actor
-            self._changed()
-        if len(self.actors) > want:
-            self._let_one_go(now)
-        if not self.actors and now - self._told > WAITING_AFTER_S:
-            self._told = now
-            waited = now - min(a.born for a in self.starting.values())
-            why = "the cluster has no room for an actor yet, or it is still loading"
-            self._tell(PoolWaiting(step=self.step.name, waited_s=waited, wants=self._wants, why=why, at=_now()))
-        while self.ready and self.actors:
-            actor = min(self.actors, key=lambda a: len(a.queue))
-            if len(actor.queue) >= DEPTH:
+        self._resize(now)
+        self._tell_if_waiting(now)
+        while self.ready:
+            free = [a for a in self._actors if len(a.queue) < DEPTH and not a.retiring]
+            if not free:
                 return
+            actor = min(free, key=lambda a: len(a.queue))
             flights = self.next_batch()
             returns = 1 if flights[0].is_last else len(flights) + 1
             ref, call = self.send(actor.handle.run.options(num_returns=returns).remote, flights=flights)
             actor.queue[ref] = call
             self._of[ref] = actor
 
-    def _let_one_go(self, now: float) -> None:
-        idle = next((a for a in self.actors if not a.queue and now - a.last_end > IDLE_S), None)
-        if idle is not None:
-            self._remove(idle)
+    def _resize(self, now: float) -> None:
+        """As many actors as there is work for, within the room. One that has no work for a while
+        goes; where the room shrank (a node was lost), one goes as soon as its queue is empty."""
+        want = min(self.room, max(self._min, -(-self._demand() // (DEPTH * self.batch))))
+        staying = [a for a in self._actors if not a.retiring]
+        size = len(self._starting) + len(staying)
+        if size < want and now >= self._not_before:
+            for _ in range(want - size):
+                actor = _Actor(self._class.remote(self.step.name, self.step_hash, self.pickled))
+                self._starting[actor.handle.ready.remote()] = actor
+            self._changed()
+        elif size > self.room and self._starting:
+            ray.kill(self._starting.popitem()[1].handle)
+            self._changed()
+        elif size > self.room:
+            min(staying, key=lambda a: len(a.queue)).retiring = True
+        elif size > want:
+            for actor in staying:
+                if not actor.queue and now - actor.idle_since > IDLE_S:
+                    actor.retiring = True
+                    break
+        for actor in [a for a in self._actors if a.retiring and not a.queue]:
+            self._remove(actor)
+
+    def _tell_if_waiting(self, now: float) -> None:
+        if self._actors:
+            self._empty_since = None
+            return
+        if self._empty_since is None:
+            self._empty_since = self._told = now
+        if now - self._told >= WAITING_AFTER_S:
+            self._told = now
+            self._tell(
+                PoolWaiting(
+                    step=self.step.name,
+                    waited_s=now - self._empty_since,
+                    wants=_wants(self.step.needs),
+                    why="no worker is up: it is still loading, or the cluster has no room for it yet",
+                    at=_now(),
+                )
+            )
 
     def refs(self) -> Iterable[Any]:
-        return itertools.chain(self.starting, self._of)
+        return itertools.chain(self._starting, self._of)
 
     def collect(self, ref: Any) -> Iterator[Outcome]:
-        if actor := self.starting.pop(ref, None):
-            self._came_up(actor, ref)
+        if starting := self._starting.pop(ref, None):
+            self._came_up(starting, ref)
             return
-        ended = self._of.get(ref)
-        if ended is None:
+        actor = self._of.get(ref)
+        if actor is None:
             return  # its actor died, and the whole queue was settled then
         try:
-            outcomes = self.read(ref, ended.queue[ref])
+            outcomes = self.read(ref, actor.queue[ref])
         except rx.RayActorError as error:
-            yield from self._died(ended, error)
+            yield from self._died(actor, error)
             return
         except rx.RayError as error:  # an input was lost; the actor lives
-            call = self._settle(ended, ref)
-            yield from self.lost(error, call.flights, sent=call.sent, host=ended.host)
+            yield from self.lost(error, self._settle(actor, ref).flights, actor.place)
             return
-        self._settle(ended, ref)
-        yield from outcomes
+        self._settle(actor, ref)
         # A CUDA error poisons its whole process: what is queued behind it must not fail of it too.
         if self.step.needs.gpus and any(
             isinstance(o, Fault) and o.kind in ("exception", "memory") for _, o in outcomes
         ):
-            yield from self._replace(ended)
+            self._put_back(actor)
+            self._remove(actor)
+        yield from outcomes
 
     def _settle(self, actor: _Actor, ref: Any) -> _Call:
         del self._of[ref]
-        actor.last_end = time.monotonic()
+        actor.idle_since = time.monotonic()
         return actor.queue.pop(ref)
 
     def _came_up(self, actor: _Actor, ref: Any) -> None:
+        fault: Fault | None
         try:
-            fault, actor.host = ray.get(ref)
+            fault, actor.place = ray.get(ref)
         except rx.RayError as error:
-            fault = self._fault("crash", f"its worker died: {_first_line(error)}", "")
+            if _is_infrastructure(error):
+                self._changed()
+                return  # its node was lost: the next `pump` starts another
+            fault = self._fault("crash", f"its worker died while setting up {self.step.name!r}", None)
         if fault is None:
             self._bad_setups = 0
-            actor.last_end = time.monotonic()
-            self.actors.append(actor)
+            actor.idle_since = time.monotonic()
+            self._actors.append(actor)
             self._changed()
             return
         ray.kill(actor.handle)
         self._bad_setups += 1
+        self._not_before = time.monotonic() + self._first_wait_s * 2.0 ** (self._bad_setups - 1)
         self._tell(SetupFailed(step=self.step.name, fault=fault, in_a_row=self._bad_setups, at=_now()))
         if fault.kind == "config":
             raise ConfigError(fault.error)
@@ -418,40 +471,38 @@ class _Pool(_Crew):
 
     def _died(self, actor: _Actor, error: rx.RayActorError) -> Iterator[Outcome]:
         """Blames the head of its queue alone: nothing else was running."""
-        head_found = False
-        for ref, call in list(actor.queue.items()):
-            sent = max(call.sent, actor.last_end)
-            self._settle(actor, ref)
+        for ref in list(actor.queue):
             try:
-                yield from self.read(ref, call)  # had ended just before the death
+                outcomes = self.read(ref, actor.queue[ref])  # had ended just before the death
             except rx.RayError:
-                if head_found:
-                    self.ready.extendleft(reversed(call.flights))
-                else:
-                    yield from self.lost(error, call.flights, sent=sent, host=actor.host)
-                head_found = True
-        self._remove(actor)
-
-    def _replace(self, actor: _Actor) -> Iterator[Outcome]:
-        self._remove(actor)
-        for ref, call in list(actor.queue.items()):
+                break
             self._settle(actor, ref)
-            self.ready.extendleft(reversed(call.flights))
-        yield from ()
+            yield from outcomes
+        head = self._settle(actor, next(iter(actor.queue))) if actor.queue else None
+        self._put_back(actor)
+        self._remove(actor)
+        if head:
+            yield from self.lost(error, head.flights, actor.place)
+
+    def _put_back(self, actor: _Actor) -> None:
+        """What is queued at this actor goes to another, unblamed."""
+        flights = [f for ref in list(actor.queue) for f in self._settle(actor, ref).flights]
+        self.ready.extendleft(reversed(flights))
 
     def _remove(self, actor: _Actor) -> None:
-        self.actors.remove(actor)
+        self._actors.remove(actor)
         ray.kill(actor.handle)
         self._changed()
 
     def _changed(self) -> None:
-        self._tell(PoolChanged(step=self.step.name, ready=len(self.actors), starting=len(self.starting), at=_now()))
+        up, coming = len(self._actors), len(self._starting)
+        self._tell(PoolChanged(step=self.step.name, ready=up, starting=coming, at=_now()))
 
     def abandon(self) -> None:
-        for actor in (*self.starting.values(), *self.actors):
+        for actor in (*self._starting.values(), *self._actors):
             ray.kill(actor.handle)
-        self.starting.clear()
-        self.actors.clear()
+        self._starting.clear()
+        self._actors.clear()
         self._of.clear()
 
 
@@ -468,46 +519,43 @@ class _OnRay:
         limits: Limits,
         listeners: Sequence[Listener],
         admission: Admission,
-        task_cpus: float,
+        *,
+        task_slots: float | None,
     ) -> None:
-        self.max_bytes = limits.max_bytes
-
-        def tell(event: Event) -> None:
-            for listen in listeners:
-                listen(event)
-
+        """`task_slots`: CPUs which tasks always keep, None: as many as the largest task needs."""
+        self._listeners = listeners
+        self._steps = _steps_of(routes)
         self._crews: dict[str, _Tasks | _Pool] = {}
-        by_name: dict[str, AnyStep] = {}
-        for steps in routes.values():
-            for step in steps:
-                if by_name.setdefault(step.name, step) is not step:
-                    raise ConfigError(f"two different steps are named {step.name!r}")
-        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        for name, step in by_name.items():
-            options = _options(step.needs)
-            batch = limits.batch.get(name, 1)
-            if not step.stateful:
+        for name, step in self._steps.items():
+            batch, options = limits.batch.get(name, 1), _options(step.needs)
+            if step.stateful:
+                demand = partial(admission.in_flight_of, [r for r, steps in routes.items() if step in steps])
+                least = limits.pools.get(name, PoolSize()).min
+                self._crews[name] = _Pool(step, batch, options, least, limits.first_wait_s, demand, self._tell)
+            else:
                 self._crews[name] = _Tasks(step, batch, options)
-                continue
-            used_in = tuple(route for route, steps in routes.items() if step in steps)
-            self._crews[name] = _Pool(
-                step,
-                batch,
-                options,
-                limits.pools.get(name, PoolSize()),
-                _room(step.needs, total, task_cpus),
-                partial(admission.in_flight_of, used_in),
-                tell,
-            )
+        self._pools = {n: c for n, c in self._crews.items() if isinstance(c, _Pool)}
+        self._maxima = {n: limits.pools.get(n, PoolSize()).max for n in self._pools}
+        tasks = [s.needs for s in self._steps.values() if not s.stateful]
+        largest = max((t.cpus for t in tasks), default=0.0)
+        self._task_cpus = largest if task_slots is None else max(task_slots, largest)
+        self._task_memory = max((t.memory_bytes for t in tasks), default=0)
+        self._looked = self._told = 0.0
+        self._asked = False
+
+    def _tell(self, event: Event) -> None:
+        for listen in self._listeners:
+            listen(event)
 
     def submit(self, flight: Flight) -> None:
         self._crews[flight.step.name].ready.append(flight)
 
     def wait(self, timeout_s: float) -> Iterator[Outcome]:
-        crews = self._crews.values()
-        for crew in crews:
+        if time.monotonic() - self._looked > LOOK_EVERY_S:
+            self._look_at_cluster()
+        for crew in self._crews.values():
             crew.pump()
-        of = {ref: crew for crew in crews for ref in crew.refs()}
+        of = {ref: crew for crew in self._crews.values() for ref in crew.refs()}
         if not of:
             time.sleep(timeout_s)
             return
@@ -518,9 +566,56 @@ class _OnRay:
         for ref in ready:
             yield from of[ref].collect(ref)
 
+    def _look_at_cluster(self) -> None:
+        """Pools follow the cluster: nodes come and go."""
+        self._looked = time.monotonic()
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        room = Room(total.get("CPU", 0.0), total.get("GPU", 0.0), total.get("memory", 0.0) - self._task_memory)
+        needs = {name: self._steps[name].needs for name in self._pools}
+        sizes = share(needs, self._maxima, room, self._task_cpus)
+        for name, pool in self._pools.items():
+            pool.room = sizes[name]
+        wanted = {n: most for n, most in self._maxima.items() if most is not None and most > sizes[n]}
+        if wanted and not self._asked:
+            # Actors beyond the room would take the CPUs of the tasks. So we start none, and ask an autoscaler,
+            # if there is one, for a cluster that holds them all.
+            sdk.request_resources(
+                bundles=[_wants(needs[n]) for n in self._pools for _ in range(self._maxima[n] or sizes[n])]
+                + [{"CPU": self._task_cpus}]
+            )
+            self._asked = True
+        if self._looked - self._told > WAITING_AFTER_S:
+            self._told = self._looked
+            self._tell_what_fits_nowhere()
+
+    def _tell_what_fits_nowhere(self) -> None:
+        nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
+        why = "no node of the cluster is large enough for this step"
+        for name, crew in self._crews.items():
+            wants = _wants(self._steps[name].needs)
+            fits = any(all(node.get(r, 0.0) >= amount for r, amount in wants.items()) for node in nodes)
+            if isinstance(crew, _Tasks) and crew.calls and not fits:
+                self._tell(PoolWaiting(step=name, waited_s=WAITING_AFTER_S, wants=wants, why=why, at=_now()))
+
     def abandon(self) -> None:
-        for crew in self._crews.values():
-            crew.abandon()
+        with contextlib.suppress(Exception):  # the cluster itself may be what failed
+            for crew in self._crews.values():
+                crew.abandon()
+            if self._asked:
+                sdk.request_resources(bundles=[])  # else it would outlast us
+
+
+def _steps_of(routes: Mapping[str, Sequence[AnyStep]]) -> dict[str, AnyStep]:
+    by_name: dict[str, AnyStep] = {}
+    for step in itertools.chain.from_iterable(routes.values()):
+        if by_name.setdefault(step.name, step) is not step:
+            raise ConfigError(f"two different steps are named {step.name!r}")
+    return by_name
+
+
+def _wants(needs: Resources) -> dict[str, float]:
+    wants = {"CPU": needs.cpus, "GPU": needs.gpus, "memory": float(needs.memory_bytes)}
+    return {name: amount for name, amount in wants.items() if amount}
 
 
 def _options(needs: Resources) -> dict[str, Any]:
@@ -528,13 +623,6 @@ def _options(needs: Resources) -> dict[str, Any]:
     if needs.accelerator_type:
         options["accelerator_type"] = needs.accelerator_type
     return options
-
-
-def _room(needs: Resources, total: Mapping[str, float], task_cpus: float) -> int:
-    """Actors for which the cluster has room by default."""
-    if needs.gpus:
-        return int(total.get("GPU", 0.0) / needs.gpus)
-    return int((total.get("CPU", 0.0) - task_cpus) / max(needs.cpus, 0.01))
 
 
 class RayExecutor:
@@ -558,9 +646,11 @@ class RayExecutor:
         listeners: Sequence[Listener] = (),
     ) -> Iterator[UnitEnd]:
         try:
-            self._connect(routes, limits)
-            admission = Admission(routes, limits, limits.max_bytes)
-            workers = _OnRay(routes, limits, listeners, admission, float(self._num_workers) if self._ours else 1.0)
+            self.start(routes, limits)
+            store = ray.cluster_resources().get("object_store_memory", 0.0)  # type: ignore[no-untyped-call]
+            admission = Admission(routes, limits, min(limits.max_bytes, int(store / 2)))
+            task_slots = float(self._num_workers) if self._ours else None
+            workers = _OnRay(routes, limits, listeners, admission, task_slots=task_slots)
             yield from drive(feed, routes, limits, listeners, workers, admission, self._stop)
         except rx.RayError as error:
             raise RunAborted(f"the Ray cluster failed: {type(error).__name__}: {_first_line(error)}") from error
@@ -576,7 +666,8 @@ class RayExecutor:
             atexit.unregister(self.close)
         self._ours, self._joined = None, False
 
-    def _connect(self, routes: Mapping[str, Sequence[AnyStep]], limits: Limits) -> None:
+    def start(self, routes: Mapping[str, Sequence[AnyStep]], limits: Limits = DEFAULT_LIMITS) -> None:
+        """Joins or starts the cluster (5 to 8 s), sized for these routes. `run` does so by itself."""
         if ray.is_initialized():
             return
         with _quietly():
@@ -599,16 +690,19 @@ class RayExecutor:
         return True
 
     def _start(self, routes: Mapping[str, Sequence[AnyStep]], limits: Limits) -> None:
-        slots = float(self._num_workers)
-        for step in {id(s): s for steps in routes.values() for s in steps}.values():
-            if step.stateful:
-                size = limits.pools.get(step.name, PoolSize())
-                slots += step.needs.cpus * (size.max or max(size.min, int(self._num_workers / max(step.needs.cpus, 1))))
+        steps = _steps_of(routes).values()
+        pools = [(s.needs, limits.pools.get(s.name, PoolSize())) for s in steps if s.stateful]
+        actor_slots = max(float(self._num_workers), sum(n.cpus * (size.max or size.min) for n, size in pools))
+        # Memory gates how many run at once, but one of each must always have room.
+        least = sum(n.memory_bytes * size.min for n, size in pools)
+        least += max((s.needs.memory_bytes for s in steps if not s.stateful), default=0)
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self._ours = tempfile.mkdtemp(prefix="vidproc-ray-", dir="/tmp")  # short: sockets lie below it
         atexit.register(self.close)
         ray.init(
             "local",
-            num_cpus=int(slots + 0.999),
+            num_cpus=math.ceil(self._num_workers + actor_slots),
+            _memory=max(physical, least),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
