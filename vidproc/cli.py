@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from datetime import date, datetime
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -34,17 +34,29 @@ app = typer.Typer(
 models_app = typer.Typer(help="The models that a job can name.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
-Lake_ = Annotated[str, typer.Argument(metavar="LAKE", help="A folder or s3://bucket/prefix that `vidproc index` wrote to.")]
-Archive_ = Annotated[str | None, typer.Argument(metavar="ARCHIVE", help="A folder or s3://bucket/prefix.", show_default=False)]
-JobFile = Annotated[Path | None, typer.Option("--job", help="A job file (YAML); options win over it.", show_default=False)]
+Lake_ = Annotated[
+    str, typer.Argument(metavar="LAKE", help="A folder or s3://bucket/prefix that `vidproc index` wrote to.")
+]
+Archive_ = Annotated[
+    str | None, typer.Argument(metavar="ARCHIVE", help="A folder or s3://bucket/prefix.", show_default=False)
+]
+JobFile = Annotated[
+    Path | None, typer.Option("--job", help="A job file (YAML); options win over it.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
-Endpoint = Annotated[str | None, typer.Option("--endpoint-url", help="S3 endpoint, where it is not AWS.", rich_help_panel="S3")]
+Endpoint = Annotated[
+    str | None, typer.Option("--endpoint-url", help="S3 endpoint, where it is not AWS.", rich_help_panel="S3")
+]
 Profile = Annotated[str | None, typer.Option("--profile", help="AWS profile.", rich_help_panel="S3")]
 Region = Annotated[str | None, typer.Option("--region", help="AWS region.", rich_help_panel="S3")]
 Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public archive unsigned.", rich_help_panel="S3")]
-DetectorOption = Annotated[str | None, typer.Option("--detector", help="A model name, file, folder or package.module:Class; none.")]
+DetectorOption = Annotated[
+    str | None, typer.Option("--detector", help="A model name, file, folder or package.module:Class; none.")
+]
 ActionsOption = Annotated[str | None, typer.Option("--actions", help="The same for actions; none.")]
-Include = Annotated[list[str] | None, typer.Option("--include", help="Glob on the path below the archive; may be repeated.")]
+Include = Annotated[
+    list[str] | None, typer.Option("--include", help="Glob on the path below the archive; may be repeated.")
+]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Glob of what to leave out; may be repeated.")]
 LogFormat = Annotated[str, typer.Option("--log-format", help="auto, text or json.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -69,7 +81,9 @@ def index(
     job: JobFile = None,
     detector: DetectorOption = None,
     actions: ActionsOption = None,
-    name: Annotated[str | None, typer.Option("--name", help="The pipeline's name: a lake holds one answer a name and video.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The pipeline's name: a lake holds one answer a name and video.")
+    ] = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Samples a second for the detector.")] = None,
     sampling: Annotated[str | None, typer.Option("--sampling", help="grid or keyframes.")] = None,
     clip_seconds: Annotated[float | None, typer.Option("--clip-seconds", help="Length of a clip.")] = None,
@@ -78,10 +92,18 @@ def index(
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda:N.")] = None,
     executor: Annotated[str | None, typer.Option("--executor", help="ray or inline.")] = None,
     address: Annotated[str | None, typer.Option("--address", help="A running Ray cluster: auto or host:port.")] = None,
-    max_failures: Annotated[str | None, typer.Option("--max-failures", help="Share or number of failed videos above which the exit code is 1.")] = None,
+    max_failures: Annotated[
+        str | None,
+        typer.Option("--max-failures", help="Share or number of failed videos above which the exit code is 1."),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="At most so many videos that are due.")] = None,
-    follow: Annotated[float | None, typer.Option("--follow", help="List again every so many seconds until interrupted.", metavar="SECONDS")] = None,
-    recorded_at: Annotated[str | None, typer.Option("--recorded-at", help="strptime pattern over the file name.")] = None,
+    follow: Annotated[
+        float | None,
+        typer.Option("--follow", help="List again every so many seconds until interrupted.", metavar="SECONDS"),
+    ] = None,
+    recorded_at: Annotated[
+        str | None, typer.Option("--recorded-at", help="strptime pattern over the file name.")
+    ] = None,
     include: Include = None,
     exclude: Exclude = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
@@ -109,7 +131,13 @@ def index(
             "cut": {"clip_seconds": clip_seconds},
             "filters": {"include": include or None, "exclude": exclude or None},
             "limits": {"max_failures": max_failures},
-            "execution": {"workers": workers, "actors": actors, "device": device, "executor": executor, "address": address},
+            "execution": {
+                "workers": workers,
+                "actors": actors,
+                "device": device,
+                "executor": executor,
+                "address": address,
+            },
             "storage": _storage(endpoint_url, profile, region, anonymous),
             "limit": limit,
             "follow": follow,
@@ -136,9 +164,15 @@ def plan(
     actions: ActionsOption = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Samples a second for the detector.")] = None,
     clip_seconds: Annotated[float | None, typer.Option("--clip-seconds", help="Length of a clip.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Decoders at a time, for the predicted time.")] = None,
-    calibrate: Annotated[float, typer.Option("--calibrate", help="Seconds of trial on your own files; 0: none.")] = 30.0,
-    save: Annotated[str | None, typer.Option("--save", help="Write the plan (Parquet) to this folder or s3:// prefix.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Decoders at a time, for the predicted time.")
+    ] = None,
+    calibrate: Annotated[
+        float, typer.Option("--calibrate", help="Seconds of trial on your own files; 0: none.")
+    ] = 30.0,
+    save: Annotated[
+        str | None, typer.Option("--save", help="Write the plan (Parquet) to this folder or s3:// prefix.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Look at so many videos at most.")] = None,
     include: Include = None,
     exclude: Exclude = None,
@@ -180,7 +214,9 @@ def _plan(job: Job, save: str | None, calibrate_s: float, as_json: bool) -> None
 @app.command()
 def retry(
     lake: Lake_,
-    error_class: Annotated[list[str] | None, typer.Option("--class", help="Only failures of this class; may be repeated.")] = None,
+    error_class: Annotated[
+        list[str] | None, typer.Option("--class", help="Only failures of this class; may be repeated.")
+    ] = None,
     run: Annotated[bool, typer.Option("--run/--no-run", help="Index them at once with the last run's job.")] = True,
     log_format: LogFormat = "auto",
     endpoint_url: Endpoint = None,
@@ -205,7 +241,9 @@ def retry(
 
 
 @app.command()
-def status(lake: Lake_, as_json: AsJson = False, endpoint_url: Endpoint = None, profile: Profile = None, region: Region = None) -> None:
+def status(
+    lake: Lake_, as_json: AsJson = False, endpoint_url: Endpoint = None, profile: Profile = None, region: Region = None
+) -> None:
     """How many videos ended how, and what the tables hold."""
     found = _open(lake, endpoint_url, profile, region).status()
     if as_json:
@@ -245,15 +283,25 @@ def failures(
 
 
 @app.command()
-def runs(lake: Lake_, limit: Annotated[int, typer.Option("--limit")] = 20, as_json: AsJson = False, endpoint_url: Endpoint = None, profile: Profile = None, region: Region = None) -> None:
+def runs(
+    lake: Lake_,
+    limit: Annotated[int, typer.Option("--limit")] = 20,
+    as_json: AsJson = False,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+) -> None:
     """The runs that wrote to this lake, the latest first."""
-    rows = sorted(_rows(_open(lake, endpoint_url, profile, region).runs()), key=lambda r: str(r["started"]), reverse=True)[:limit]
+    rows = sorted(
+        _rows(_open(lake, endpoint_url, profile, region).runs()), key=lambda r: str(r["started_at"]), reverse=True
+    )[:limit]
     if as_json:
         _print_json(rows)
         return
     _table("runs", ("run", "started", "took", "outcome", "indexed", "partial", "declined", "failed", "speed"), [
-        (r["run_id"], f"{r['started']:%Y-%m-%d %H:%M}", hms((r["ended"] - r["started"]).total_seconds()), r["outcome"],
-         *(str(r[k]) for k in ("indexed", "partial", "declined", "failed")), f"{r['speed']:.1f}x")
+        (r["run_id"], f"{r['started_at']:%Y-%m-%d %H:%M}", _took(r), r["outcome"],
+         *(_cell(r[f"videos_{k}"]) for k in ("indexed", "partial", "declined", "failed")),
+         f"{r['video_seconds_per_second'] or 0:.1f}x")
         for r in rows
     ])  # fmt: skip
 
@@ -261,9 +309,13 @@ def runs(lake: Lake_, limit: Annotated[int, typer.Option("--limit")] = 20, as_js
 @app.command()
 def query(
     lake: Lake_,
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT over videos, detections, tracks, actions, segments, ...")],
+    sql: Annotated[
+        str, typer.Argument(metavar="SQL", help="One SELECT over videos, detections, tracks, actions, segments, ...")
+    ],
     out_format: Annotated[str, typer.Option("--format", "-f", help="table, csv, json or parquet.")] = "table",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Rows at most.")] = None,
     offset: Annotated[int | None, typer.Option("--offset", help="Rows to leave out first.")] = None,
     endpoint_url: Endpoint = None,
@@ -273,12 +325,69 @@ def query(
     """Read-only SQL (DuckDB) over the lake's tables."""
     from vidproc.query import connect, write_result
 
+    if out_format == "parquet" and output is None and sys.stdout.isatty():
+        raise ConfigError("Parquet is not for a terminal: name a file with --output")
     with connect(absolute(lake) or lake, _options(endpoint_url, profile, region)) as database:
-        write_result(database.sql(sql, limit=limit, offset=offset), out_format, output)
+        answer = database.sql(sql, limit=limit, offset=offset)
+        if output is None:
+            write_result(answer, out_format, sys.stdout.buffer)
+        else:
+            with output.open("wb") as file:
+                rows = write_result(answer, out_format, file)
+            print(f"{rows:,} rows in {output}", file=sys.stderr)
 
 
 @app.command()
-def compact(lake: Lake_, endpoint_url: Endpoint = None, profile: Profile = None, region: Region = None, as_json: AsJson = False) -> None:
+def search(
+    lake: Lake_,
+    label: Annotated[str | None, typer.Option("--label", help="Something in view, such as person.")] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Something that happens, such as run.")] = None,
+    min_seconds: Annotated[float, typer.Option("--min-seconds", help="Only what lasts so long.")] = 0.0,
+    min_score: Annotated[float, typer.Option("--min-score", help="Only what is so sure.")] = 0.0,
+    since: Annotated[datetime | None, typer.Option("--since", help="Recorded from this moment on.")] = None,
+    until: Annotated[datetime | None, typer.Option("--until", help="Recorded before this moment.")] = None,
+    day: Annotated[str | None, typer.Option("--date", help="Recorded on this day, YYYY-MM-DD.")] = None,
+    between: Annotated[str | None, typer.Option("--between", help="Time of day, such as 22:00-06:00.")] = None,
+    timezone: Annotated[str, typer.Option("--timezone", help="Of the times given, such as Europe/Berlin.")] = "UTC",
+    video: Annotated[str | None, typer.Option("--video", help="Glob on the URI.")] = None,
+    limit: Annotated[int, typer.Option("--limit", help="Hits a page.")] = 20,
+    offset: Annotated[int, typer.Option("--offset", help="Hits to leave out first.")] = 0,
+    after: Annotated[str | None, typer.Option("--after", help="The page behind this token.")] = None,
+    as_json: AsJson = False,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+) -> None:
+    """Where something is in view, or happens: URI, time range and score."""
+    from vidproc.query import SearchQuery, connect
+    from vidproc.query import search as run_search
+
+    wanted = SearchQuery(
+        label=label, action=action, min_seconds=min_seconds, min_score=min_score, since=since, until=until,
+        time_of_day=_hours(between), date=_day(day), timezone=timezone, video=video,
+        limit=limit, offset=offset, after=after,
+    )  # fmt: skip
+    with connect(absolute(lake) or lake, _options(endpoint_url, profile, region)) as database:
+        hits = run_search(database, wanted)
+    if as_json:
+        _print_json(hits)
+        return
+    _table("found", ("video", "from", "to", "what", "score", "recorded"), [
+        (h.uri, _clock(h.start_s), _clock(h.end_s), " + ".join(w for w in (h.label, h.action) if w),
+         f"{h.score:.2f}", _cell(h.recorded_at))
+        for h in hits
+    ])  # fmt: skip
+    if len(hits) == limit:
+        print(f"more: --after {hits[-1].token}")
+    elif not hits:
+        print("nothing was found; `vidproc query LAKE \"SELECT kind, label, count(*) FROM segments GROUP BY ALL\"` "
+              "shows what there is")  # fmt: skip
+
+
+@app.command()
+def compact(
+    lake: Lake_, endpoint_url: Endpoint = None, profile: Profile = None, region: Region = None, as_json: AsJson = False
+) -> None:
     """Rewrite small files into large ones, ordered by video."""
     _answer(_open(lake, endpoint_url, profile, region).compact(), as_json)
 
@@ -286,8 +395,12 @@ def compact(lake: Lake_, endpoint_url: Endpoint = None, profile: Profile = None,
 @app.command()
 def vacuum(
     lake: Lake_,
-    older_than: Annotated[float, typer.Option("--older-than", help="Hours; younger files may belong to a running job or reader.")] = 24.0,
-    now: Annotated[bool, typer.Option("--now", help="Remove at once what nothing refers to; no job may be running.")] = False,
+    older_than: Annotated[
+        float, typer.Option("--older-than", help="Hours; younger files may belong to a running job or reader.")
+    ] = 24.0,
+    now: Annotated[
+        bool, typer.Option("--now", help="Remove at once what nothing refers to; no job may be running.")
+    ] = False,
     as_json: AsJson = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
@@ -313,6 +426,49 @@ def forget(
     _answer(_open(lake, endpoint_url, profile, region).forget([absolute(u) or u for u in uris]), as_json)
 
 
+# Models -------------------------------------------------------------------------------------------
+
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.")]
+KindOption = Annotated[str | None, typer.Option("--kind", help="detector or actions, where a name is both.")]
+
+
+@models_app.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """All models known by name, and whether their weights are on this machine."""
+    from vidproc.models import list_models
+
+    found = list_models()
+    if as_json:
+        _print_json(found)
+        return
+    _table("models", ("name", "kind", "labels", "licence", "here", "weights"), [
+        (m.name, m.kind, str(m.labels), m.licence, _cell(m.cached), m.weights) for m in found
+    ])  # fmt: skip
+
+
+@models_app.command("fetch")
+def models_fetch(model: str, kind: KindOption = None) -> None:
+    """Bring a model's weights onto this machine and verify them."""
+    from vidproc.models import ModelSettings, fetch_model
+
+    path = fetch_model(model, ModelSettings(kind=kind))  # type: ignore[arg-type]
+    print(path or f"{model} brings its own weights")
+
+
+@models_app.command("check")
+def models_check(model: str, kind: KindOption = None, device: DeviceOption = "auto", as_json: AsJson = False) -> None:
+    """Load a model and run it once: does it answer as its card says?"""
+    from vidproc.models import ModelSettings, check_model
+
+    found = check_model(model, device=device, settings=ModelSettings(kind=kind))  # type: ignore[arg-type]
+    if as_json:
+        _print_json(found)
+        return
+    card = found.card
+    print(f"{card.ref}: {card.kind}, {len(card.labels)} labels, {float(card.grid.fps):g} frames/s, {card.licence}")
+    print(f"loaded in {found.load_seconds:.2f} s, first answer in {found.run_seconds:.3f} s")
+
+
 # Helpers ------------------------------------------------------------------------------------------
 
 
@@ -325,7 +481,32 @@ def absolute(path: str | None) -> str | None:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def _storage(endpoint_url: str | None, profile: str | None, region: str | None, anonymous: bool = False) -> dict[str, Any]:
+def _hours(text: str | None) -> tuple[time, time] | None:
+    if text is None:
+        return None
+    try:
+        start, end = (time.fromisoformat(part.strip()) for part in text.split("-"))
+    except ValueError:
+        raise ConfigError(f"--between takes two times of day such as 22:00-06:00, not {text!r}") from None
+    return start, end
+
+
+def _day(text: str | None) -> date | None:
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"--date takes a day such as 2026-11-22, not {text!r}") from None
+
+
+def _clock(seconds: float) -> str:
+    minutes, s = divmod(seconds, 60)
+    h, m = divmod(int(minutes), 60)
+    return f"{h}:{m:02d}:{s:05.2f}" if h else f"{m}:{s:05.2f}"
+
+
+def _storage(
+    endpoint_url: str | None, profile: str | None, region: str | None, anonymous: bool = False
+) -> dict[str, Any]:
     return {"endpoint_url": endpoint_url, "profile": profile, "region": region, "anonymous": anonymous or None}
 
 
@@ -359,6 +540,10 @@ def _plain(value: Any) -> Any:
 
 def _rows(table: Any) -> list[dict[str, Any]]:
     return table.to_pylist() if hasattr(table, "to_pylist") else [_plain(r) for r in table]
+
+
+def _took(run: Mapping[str, Any]) -> str:
+    return hms((run["ended_at"] - run["started_at"]).total_seconds()) if run["ended_at"] else "-"
 
 
 def _print_json(value: Any) -> None:

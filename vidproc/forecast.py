@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 from vidproc.archive import Skipped
 from vidproc.config import Job
 from vidproc.errors import ConfigError
-from vidproc.media import Task, Video, VideoInfo
+from vidproc.media import Task, VideoInfo
 from vidproc.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, routes
 from vidproc.plan import CutSettings, cut
 from vidproc.progress import hms
-from vidproc.run import Listing, is_due, make_executor, storage_options
+from vidproc.run import Listing, as_video, is_due, make_executor, storage_options
 from vidproc.runtime.executor import Limits, PoolSize, Unit, UnitEnd
-from vidproc.step import AnyStep, Resources
+from vidproc.step import AnyStep
 from vidproc.tables.lake import Committed, Lake
 from vidproc.tables.publish import RunInfo
 
@@ -90,7 +90,8 @@ class Forecast:
             t = self.trial
             lines += [
                 f"predicted {hms(self.predicted_s)} with {self.workers} workers on this machine, "
-                f"{size(self.predicted_memory_bytes or 0)} of memory, {size(self.predicted_output_bytes or 0)} of tables",
+                f"{size(self.predicted_memory_bytes or 0)} of memory, "
+                f"{size(self.predicted_output_bytes or 0)} of tables",
                 f"          from a trial: {t.frames:,} frames of {hms(t.video_s)} of your video in {t.wall_s:.1f} s, "
                 + ", ".join(f"{s} {v:.1f} s" for s, v in t.cpu_s.items()),
             ]
@@ -180,7 +181,7 @@ class _Survey:
             if item is None:
                 return None
             self.objects += 1
-            video = item.video if isinstance(item, Skipped) else item
+            video = as_video(item)
             self.bytes += video.size_bytes
             if isinstance(item, Skipped):
                 self._decline(item.error_class, f"{video.uri}: {item.reason}")
@@ -268,7 +269,6 @@ def forecast(job: Job, *, save: str | None = None, calibrate_s: float = 30.0) ->
         listing.close()
         executor.close()
     workers = job.execution.workers or os.cpu_count() or 1
-    needs: Resources = steps["task"][0].needs
     share = survey.due_video_s / trial.video_s if trial and trial.video_s else None
     return Forecast(
         archive=job.archive,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -206,7 +206,7 @@ class Infer:
 
     def __call__(self, decoded: DecodedTask) -> TaskDone:
         tables = self.rows(decoded)
-        report = TaskReport.of(decoded.report, tables)
+        report = TaskReport.of(decoded.task, tables, decoded.report)
         self._staging.put(decoded.task, tables, report)
         return TaskDone(decoded.task.task_id, report)
 

@@ -6,6 +6,7 @@ lies in the lake (committed videos, staged tasks), so killing it loses nothing b
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import shlex
@@ -23,11 +24,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vidproc import __version__
-from vidproc.archive import Skipped, list_videos
 from vidproc.archive import Filters as ArchiveFilters
+from vidproc.archive import Skipped, list_videos
 from vidproc.config import Job, parse_failure_budget
 from vidproc.decode import coverage
-from vidproc.errors import ConfigError, RunAborted, VidprocError
+from vidproc.errors import ConfigError, RunAborted
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.outcome import Failure, Status, VideoOutcome
 from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, routes
@@ -63,7 +64,7 @@ class RunSummary:
 
     run_id: str
     outcome: str
-    """done, over_budget, interrupted or aborted."""
+    """ok, failed (above the failure budget, or aborted) or interrupted."""
     reason: str
     """Why the exit code is what it is, in one sentence."""
     exit_code: int
@@ -78,6 +79,9 @@ class RunSummary:
     rows: Mapping[str, int]
     frames_decoded: int
     frames_sampled: int
+    tasks_done: int
+    tasks_resumed: int
+    bytes_read: int
     video_s: float
     elapsed_s: float
     busy_s: Mapping[str, float]
@@ -111,18 +115,18 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     steps = routes(pipeline, job, archive_options=archive_options, lake_options=lake_options, run=info)
     driver = Driver(job, pipeline, lake, listing, info, reporter)
     executor = make_executor(job)
-    outcome, reason = "done", ""
+    outcome, reason = "ok", ""
     try:
         with _interruptible(executor, reporter):
             for end in executor.run(driver, steps, driver.limits(), (driver.hear,)):
                 driver.ended(end)
                 reporter.update(driver.progress())
     except (RunAborted, ConfigError) as error:
-        outcome, reason = "aborted", str(error)
+        outcome, reason = "failed", str(error)
     finally:
         listing.close()
         executor.close()
-    if outcome == "done" and not driver.exhausted:
+    if outcome == "ok" and not driver.exhausted:
         outcome, reason = "interrupted", "interrupted: run the same command again to go on"
     summary = driver.summary(outcome, reason, time.monotonic() - driver.started)
     lake.record_run(
@@ -132,22 +136,46 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
             "job": job.model_dump_json(),
             "pipeline": pipeline.name,
             "pipeline_id": pipeline.pipeline_id,
-            "started": started,
-            "ended": datetime.now(UTC),
+            "started_at": started,
+            "ended_at": datetime.now(UTC),
             "outcome": summary.outcome,
             "exit_code": summary.exit_code,
-            "listed": summary.listed,
-            "due": summary.due,
-            "indexed": summary.statuses.get("indexed", 0),
-            "partial": summary.statuses.get("partial", 0),
-            "declined": summary.statuses.get("declined", 0),
-            "failed": summary.statuses.get("failed", 0),
-            "video_s": summary.video_s,
-            "speed": summary.speed,
+            "reason": summary.reason,
+            "videos_listed": summary.listed,
+            "videos_unchanged": summary.current,
+            **{f"videos_{s}": summary.statuses.get(s, 0) for s in ("indexed", "partial", "declined", "failed")},
+            "tasks_done": summary.tasks_done,
+            "tasks_resumed": summary.tasks_resumed,
+            "frames_decoded": summary.frames_decoded,
+            "frames_sampled": summary.frames_sampled,
+            "bytes_read": summary.bytes_read,
+            "video_seconds": summary.video_s,
+            "video_seconds_per_second": summary.speed,
+            "host": socket.gethostname(),
             "versions": versions(),
         }
     )
     return summary
+
+
+RELEASED = "_released"
+"""Below the lake: one empty object a video that `retry` released, until it is published again."""
+
+
+def release(lake_uri: str, options: StorageOptions, classes: tuple[str, ...]) -> tuple[int, Job | None]:
+    """Makes videos due again that failed, or lost a piece to repeated failures; with `classes` every
+    video that ended with one of these error classes. -> (how many, the job of the lake's last run)."""
+    lake = Lake.open(lake_uri, options)
+    storage = open_storage(lake_uri, options=options)
+    released = 0
+    for row in lake.endings():
+        wanted = row.error_class in classes if classes else counts_as_failure(row.status, row.error_class)
+        if wanted:
+            storage.put(f"{RELEASED}/{row.pipeline}/{row.video_id}", b"")
+            released += 1
+    runs = [r for r in lake.runs() if r["job"]]
+    last = max(runs, key=lambda r: r["started_at"], default=None)
+    return released, Job.model_validate_json(last["job"]) if last else None
 
 
 def storage_options(job: Job, *, archive: bool = False) -> StorageOptions:
@@ -162,7 +190,7 @@ def versions() -> str:
     from importlib.metadata import version
 
     names = ("ray", "torch", "torchvision", "av", "pyarrow", "deltalake", "onnxruntime")
-    return " ".join(f"{n}={version(n)}" for n in names)
+    return json.dumps({"vidproc": __version__} | {n: version(n) for n in names})
 
 
 def make_executor(job: Job) -> Executor:
@@ -291,6 +319,10 @@ class Driver:
         self._staged: dict[str, set[str]] = {}
         for video_id, task_id in self._staging.finished():
             self._staged.setdefault(video_id, set()).add(task_id)
+        self._had_strikes = set(self._staging.failed())
+        self._storage = open_storage(job.lake, options=storage_options(job))
+        self._released_prefix = f"{RELEASED}/{pipeline.name}/"
+        self._released = {o.key.removeprefix(self._released_prefix) for o in self._storage.list(self._released_prefix)}
         self._cut = CutSettings(clip_seconds=job.cut.clip_seconds, clips_per_task=job.cut.clips_per_task)
         self._work: dict[str, _InWork] = {}
         self._probes: deque[Unit] = deque()
@@ -308,7 +340,6 @@ class Driver:
         self._video_s_known = self._video_s_done = 0.0
         self._over_budget = 0
         self._note = ""
-        self._seen: set[str] = set()
 
     def limits(self) -> Limits:
         execution, limits = self.job.execution, self.job.limits
@@ -324,9 +355,7 @@ class Driver:
 
     @property
     def exhausted(self) -> bool:
-        return self.listing.done and not (
-            self._work or self._probes or self._tasks or self._batch or self._publishing
-        )
+        return self.listing.done and not (self._work or self._probes or self._tasks or self._batch or self._publishing)
 
     def take(self, routes: frozenset[str]) -> Unit | None:
         if "publish" in routes and self._batch_is_due():
@@ -354,10 +383,11 @@ class Driver:
         if item is None:
             return False
         self._count["listed"] += 1
-        video = item.video if isinstance(item, Skipped) else item
-        if not is_due(video, self._committed.get(video.video_id), self.pipeline.pipeline_id) or (
-            video.video_id in self._work
-        ):
+        video = as_video(item)
+        due = video.video_id in self._released or is_due(
+            video, self._committed.get(video.video_id), self.pipeline.pipeline_id
+        )
+        if not due or video.video_id in self._work:
             self._count["current"] += 1
             return True
         self._count["due"] += 1
@@ -419,18 +449,21 @@ class Driver:
         work.info = info = end.result
         self._video_s_known += info.duration_s
         work.tasks = cut(info, self._cut, self.pipeline.grids, self.pipeline.pipeline_id)
-        staged = self._staged.pop(work.video.video_id, set()) & {t.task_id for t in work.tasks}
-        if staged:
-            _, reports = self._staging.load(work.video.video_id, sorted(staged), tables=())
-            work.reports = {r.task_id: r for r in reports}
-        before = Counter(
-            f.task_id for f in self._staging.failures(work.video.video_id) if f.task_id
-        ) if work.video.video_id in self._staging_failures else Counter()
+        video_id = work.video.video_id
+        staged = self._staged.pop(video_id, set()) & {t.task_id for t in work.tasks}
+        for task_id in staged:
+            work.reports[task_id] = self._staging.report(video_id, task_id)
+        self._count["tasks_resumed"] += len(staged)
+        strikes: Counter[str | None] = Counter()
+        if video_id in self._had_strikes:
+            earlier = self._staging.failures(video_id)
+            work.failures += earlier
+            strikes.update(f.task_id for f in earlier)
         work.waiting = {t.task_id for t in work.tasks} - staged
         for task in work.tasks:
             if task.task_id in work.waiting:
                 self._tasks.append(
-                    Unit(task.task_id, task, "task", bytes=task.bytes, attempts_before=before[task.task_id])
+                    Unit(task.task_id, task, "task", bytes=task.bytes, attempts_before=strikes[task.task_id])
                 )
         if not work.waiting:
             self._settle(work)
@@ -446,6 +479,8 @@ class Driver:
         work.attempts = max(work.attempts, end.attempts)
         if isinstance(end.result, TaskDone):
             work.reports[end.unit.id] = end.result.report
+            self._count["tasks_done"] += 1
+            self._count["bytes_read"] += end.result.report.decode.bytes_read
         if not work.waiting:
             self._settle(work)
 
@@ -470,7 +505,7 @@ class Driver:
             status: Status = "indexed"
         else:
             status = "partial" if decoded else "failed"
-        if errors and not given_up or error_class == "truncated":
+        if (errors and not given_up) or error_class == "truncated":
             self._note_failure(
                 work, None, "decode", str(error_class), str(error), None, work.attempts, "", datetime.now(UTC)
             )
@@ -539,8 +574,11 @@ class Driver:
             )
         report: PublishReport = end.result
         self._rows.update(report.rows)
-        for outcome in batch:
-            del self._work[outcome.video.video_id]
+        ended = {outcome.video.video_id for outcome in batch}
+        self._storage.delete(self._released_prefix + video_id for video_id in ended & self._released)
+        self._released -= ended
+        for video_id in ended:
+            del self._work[video_id]
         self._count["done"] += len(batch)
 
     def _note_failure(
@@ -583,12 +621,12 @@ class Driver:
 
     def summary(self, outcome: str, reason: str, elapsed_s: float) -> RunSummary:
         ended = sum(self._statuses.values())
-        code = {"done": 0, "interrupted": 130, "aborted": 1}[outcome]
-        if outcome == "done":
+        code = {"ok": 0, "interrupted": 130, "failed": 1}[outcome]
+        if outcome == "ok":
             share, number = parse_failure_budget(self.job.limits.max_failures)
             budget = number if number is not None else (share or 0.0) * ended
             if self._over_budget > budget:
-                outcome, code = "over_budget", 1
+                outcome, code = "failed", 1
                 reason = (
                     f"{self._over_budget} of {ended} videos failed, above the budget of {self.job.limits.max_failures}"
                 )
@@ -608,11 +646,19 @@ class Driver:
             rows=dict(self._rows),
             frames_decoded=self._frames_decoded,
             frames_sampled=self._frames_sampled,
+            tasks_done=self._count["tasks_done"],
+            tasks_resumed=self._count["tasks_resumed"],
+            bytes_read=self._count["bytes_read"],
             video_s=self._video_s_done,
             elapsed_s=elapsed_s,
             busy_s=dict(self._busy),
             pipeline_id=self.pipeline.pipeline_id,
         )
+
+
+def as_video(item: Video | Skipped) -> Video:
+    """What is listed but not worth opening counts as a video too: it gets its row."""
+    return Video(item.uri, 0, f"{item.error_class}:0") if isinstance(item, Skipped) else item
 
 
 def is_due(video: Video, committed: CommittedVideo | None, pipeline_id: str) -> bool:
