@@ -35,7 +35,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, get_args
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
@@ -106,8 +106,8 @@ class LakeDatabase:
         """Names of the views, `videos` first."""
         self._con = con
         self._spill = spill
-        # Reads syntax only, and so has a database of its own.
-        self._parser = duckdb.connect(":memory:")
+        # Reads syntax only, so its database is empty. Closed too: to read IMPORT DATABASE is to open its file.
+        self._parser = duckdb.connect(":memory:", config={"enable_external_access": False, "lock_configuration": True})
 
     def __enter__(self) -> LakeDatabase:
         return self
@@ -277,7 +277,8 @@ def _open_tables(con: duckdb.DuckDBPyConnection, storage: Storage) -> tuple[str,
     delta = storage.delta_options()
     if storage.uri.startswith("s3://"):
         _reach_s3(con, storage, delta)
-    root = _root(storage)
+    # As a URL: in a bare path the extension takes `%` for the beginning of an escape.
+    root = _root(storage) if storage.uri.startswith("s3://") else f"file://{quote(_root(storage))}"
 
     def attach(name: str) -> bool:
         if not DeltaTable.is_deltatable(storage.delta_uri(name), delta):
@@ -318,7 +319,9 @@ def _columns(con: duckdb.DuckDBPyConnection, name: str, rows: str) -> str:
 
 def _reach_s3(con: duckdb.DuckDBPyConnection, storage: Storage, delta: Mapping[str, str]) -> None:
     con.execute(f"LOAD {_literal(_extension('httpfs'))}")
-    con.execute("SET enable_global_s3_configuration = false")  # nothing from the environment but what is given here
+    # It takes keys from the environment into its settings, where SQL could read them: a secret hides them.
+    for name in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
+        con.execute(f"SET GLOBAL {name} = ''")
     con.execute("SET enable_server_cert_verification = true")
     con.execute("SET s3_url_compatibility_mode = true")  # `?` and `*` in a prefix are letters
     con.execute("SET enable_http_metadata_cache = true")
@@ -454,9 +457,9 @@ _OVERLAP = """
 
 # Ties cannot be: the key ends with all that tells one segment from another. Infinity: no wall clock.
 _KEY = (
-    "coalesce(epoch(began), 'inf'::DOUBLE), uri, start_s, end_s, "
-    "coalesce(label, ''), coalesce(action, ''), pipeline, coalesce(model, '')"
-)
+    "coalesce(epoch(began), 'inf'::DOUBLE)", "uri", "start_s", "end_s",
+    "coalesce(label, '')", "coalesce(action, '')", "pipeline", "model",
+)  # fmt: skip
 
 _SEARCH = """
 WITH found AS ({found}),
@@ -467,7 +470,7 @@ placed AS (
     WHERE f.end_s - f.start_s >= $min_seconds - 1e-9 AND f.score >= $min_score
         AND ($video IS NULL OR v.uri GLOB $video OR v.uri GLOB concat('*/', $video))
 ),
-keyed AS (SELECT *, row({key}) AS key FROM placed WHERE {conditions})
+keyed AS (SELECT *, {key} AS key FROM placed WHERE {conditions})
 SELECT uri, start_s, end_s, label, action, score, began AS recorded_at, track_ids, video_id, pipeline, key
 FROM keyed {after} ORDER BY key LIMIT $limit OFFSET $offset"""
 
@@ -512,14 +515,19 @@ def search(lake: LakeDatabase, query: SearchQuery) -> list[Hit]:
     after = ""
     if query.after is not None:
         key = _read_token(query.after)
-        after = f"WHERE key > row({', '.join(f'$key{i}' for i in range(len(key)))})"
+        after = f"WHERE key > {_struct([f'$key{i}' for i in range(len(key))])}"
         params |= {f"key{i}": value for i, value in enumerate(key)}
     both = query.label is not None and query.action is not None
     text = _SEARCH.format(
-        found=_OVERLAP if both else _SEGMENT, key=_KEY, conditions=" AND ".join(conditions), after=after
+        found=_OVERLAP if both else _SEGMENT, key=_struct(_KEY), conditions=" AND ".join(conditions), after=after
     )
     rows = lake._stream(text, params).read_all().to_pylist()
     return [_hit(row) for row in rows]
+
+
+def _struct(values: Sequence[str]) -> str:
+    """A struct compares from its first member to its last."""
+    return "{" + ", ".join(f"k{i}: {value}" for i, value in enumerate(values)) + "}"
 
 
 def _aware(moment: datetime, zone: tzinfo) -> datetime:
