@@ -172,15 +172,14 @@ def choose_stream(video: Video, container: InputContainer, limits: MediaLimits) 
     return stream  # type: ignore[no-any-return]
 
 
-def prepare(container: InputContainer, stream: VideoStream, limits: MediaLimits, *, keyframes_only: bool) -> None:
+def prepare(container: InputContainer, stream: VideoStream, limits: MediaLimits) -> None:
     """Only this stream is read, and its decoder runs within the limits."""
     from av.stream import Discard
 
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
-    if keyframes_only:
-        stream.discard = Discard.nonkey
+    # Never Discard.nonkey: the MP4 demuxer then gives packets the presentation times of others.
     context = stream.codec_context
     context.thread_count = limits.threads
     context.options = {"max_pixels": str(limits.max_pixels)}

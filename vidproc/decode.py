@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from heapq import heappop, heappush
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -49,6 +50,9 @@ FIRST_BYTES = 512 << 20
 
 HELD_BYTES = 64 << 20
 """Compressed packets kept back at most, in the hope that nobody needs them."""
+
+TOLERANCE_S = Fraction(1, 4)
+"""By which a promised end may be missed: muxers round, and count the last frame or not."""
 
 LEAD_S = 10
 """Decoded ahead of a task's range where keyframes turned out not to be what they are called."""
@@ -276,57 +280,58 @@ def _run(attempt: _Pass, task: Task, source: Source, limits: MediaLimits) -> Non
     """Feeds the packets of the task's range, and what lies around it as far as needed."""
     import av
 
-    with open_container(task.video, source, limits) as container:
-        stream: Any = container.streams[task.info.stream_index]
-        if stream.type != "video" or stream.codec_context is None:
-            stream = choose_stream(task.video, container, limits)
-        prepare(container, stream, limits, keyframes_only=attempt.keyframes_only)
-        attempt.begin(stream)
-        try:
-            packets = _from(container, stream, attempt.enter_pts, task.info)
-            for packet in packets:
-                if not packet.size:
-                    attempt.ended = True
-                    break
-                attempt.bytes_read += packet.size
-                attempt.feed(packet)
-                if attempt.done:
-                    break
-        except av.error.FFmpegError as e:
-            error = translate(task.video, e)
-            if isinstance(error, TransientError):
-                raise error from None
-            attempt.fail(f"reading stopped: {e.strerror}")
-            attempt.ended = True
-        attempt.finish()
-        attempt.compare()
+    for enter_pts in (attempt.enter_pts, None):
+        with open_container(task.video, source, limits) as container:
+            stream: Any = container.streams[task.info.stream_index]
+            if stream.type != "video" or stream.codec_context is None:
+                stream = choose_stream(task.video, container, limits)
+            prepare(container, stream, limits)
+            packets = _from(container, stream, enter_pts, task.info)
+            if packets is None:
+                continue  # what cannot be entered in its middle is read from its start
+            attempt.begin(stream)
+            try:
+                for packet in packets:
+                    if not packet.size:
+                        attempt.ended = True
+                        break
+                    attempt.bytes_read += packet.size
+                    attempt.feed(packet)
+                    if attempt.done:
+                        break
+            except av.error.FFmpegError as e:
+                error = translate(task.video, e)
+                if isinstance(error, TransientError):
+                    raise error from None
+                attempt.fail(f"reading stopped: {e.strerror}")
+                attempt.ended = True
+            attempt.finish()
+            attempt.compare()
+            return
 
 
-def _from(container: InputContainer, stream: VideoStream, start: int | None, info: VideoInfo) -> Iterator[Packet[Any]]:
-    """Packets in decoding order, beginning with a keyframe shown at or before `start`."""
+def _from(
+    container: InputContainer, stream: VideoStream, start: int | None, info: VideoInfo
+) -> Iterator[Packet[Any]] | None:
+    """Packets in decoding order, beginning with a keyframe shown at or before `start`; None where
+    seeking does not lead to one."""
     import av
 
     if start is None or start <= info.origin_pts:
-        yield from container.demux(stream)
-        return
+        return container.demux(stream)
     for back in STEPS_BACK_S:
         aim = start - int(back / info.time_base)
-        if aim <= info.origin_pts:
-            break
         try:
-            container.seek(aim, stream=stream)
+            container.seek(max(aim, info.origin_pts), stream=stream)
             packets = container.demux(stream)
             first = next((p for p in packets if p.is_keyframe or not p.size), None)
         except av.error.FFmpegError:
             continue
-        if first is None or not first.size or first.pts is None or first.pts > start:
-            continue
-        yield first
-        yield from packets
-        return
-    # A damaged file may not seek at all; its start was read once already.
-    container.seek(info.origin_pts, stream=stream)
-    yield from container.demux(stream)
+        if first is not None and first.size and first.pts is not None and first.pts <= start:
+            return chain([first], packets)
+        if aim <= info.origin_pts:
+            break
+    return None
 
 
 class _Pass:
@@ -335,7 +340,6 @@ class _Pass:
     def __init__(self, task: Task, grids: Sequence[Grid], limits: MediaLimits) -> None:
         self.task, self.info, self.limits = task, task.info, limits
         self.pictures = [_Pictures(_Samples.of(grid, task), task.info) for grid in grids]
-        self.keyframes_only = bool(grids) and all(g.keyframes_only for g in grids)
         bounds = task.range
         self.start, self.end = bounds.start_pts, bounds.end_pts
         self.enter_pts = self.start
@@ -376,7 +380,7 @@ class _Pass:
         promised = self.info.origin_pts + round(self.info.duration_s / self.info.time_base)
         end = promised if self.end is None else min(self.end, promised)
         seen = self.end_pts if self.end_pts is not None else self.info.origin_pts
-        if end - seen > max(2 * self.usual, (end - self.info.origin_pts) // 1000):
+        if (end - seen) * self.info.time_base > max(TOLERANCE_S, 2 * self.usual * self.info.time_base):
             seconds = self.info.pts_to_seconds
             self.fail(f"the file ends at {seconds(seen):.3f} s, and {seconds(end):.3f} s were promised")
 

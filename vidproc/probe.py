@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from vidproc.container import (
+    REORDER_DEPTH,
     Frontier,
     MediaLimits,
     RepairedClock,
@@ -39,6 +40,9 @@ HEAD_PACKETS = 2000
 
 BELIEVABLE_FPS = (Fraction(1, 60), Fraction(480))
 """Outside of this an average rate is a mistake of the muxer: 1000 is a time base, not a rate."""
+
+CLAIM_TOLERANCE_S = 0.25
+"""By which the ends of all streams may miss the duration that a header claims."""
 
 MAX_KEYFRAMES = 50_000
 """Kept of one video. More (every frame of ten hours is one) are thinned evenly: cuts need no more."""
@@ -81,7 +85,7 @@ def probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: s
                 choose_stream(video, headers, limits)
         if "enc_key_id" in stream.metadata:
             raise Declined(f"{video.uri}: is encrypted", "encrypted")
-        prepare(container, stream, limits, keyframes_only=False)
+        prepare(container, stream, limits)
         head = _read_head(video, container, stream, limits)
         index = _read_index(video, container, stream, head)
         facts = _facts(video, container, stream, head)
@@ -212,26 +216,37 @@ def _mov_index(video: Video, stream: VideoStream, head: _Head) -> _Index | None:
 def _matroska_index(container: InputContainer, stream: VideoStream, head: _Head) -> _Index | None:
     """Cues list keyframes by presentation time. The end is read off the last cluster."""
     import av
+    from av.stream import Discard
 
     origin, time_base = head.frame.pts, stream.time_base
     assert origin is not None and time_base is not None
     try:
         container.seek(origin, stream=stream)  # makes the demuxer fetch cues from the end of the file
         keyframes = sorted(e.timestamp for e in stream.index_entries if e.is_keyframe)
-        claimed = (container.duration or 0) / 1e6 / float(time_base)
+        claimed_s = (container.duration or 0) / 1e6
+        claimed = claimed_s / float(time_base)
         if len(keyframes) < 2 or keyframes[-1] > claimed + 1 or keyframes[0] < origin - claimed:
             return None
+        for other in container.streams:
+            other.discard = Discard.default
         container.seek(keyframes[-1], stream=stream)
-        end, size = keyframes[-1], 0
-        for packet in container.demux(stream):
-            if not size and (packet.pts != end or not packet.is_keyframe):
-                return None  # blocks flagged as keyframes that are none
-            if packet.pts is not None:
-                end = max(end, packet.pts + _duration(packet, stream))
+        end, end_of_all, size = keyframes[-1], 0.0, 0
+        first: bool = True
+        for packet in container.demux():
+            if packet.pts is None or not packet.time_base:
+                continue
+            end_of_all = max(end_of_all, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             size += packet.size
+            if packet.stream_index == stream.index:
+                if first and (packet.pts != end or not packet.is_keyframe):
+                    return None  # blocks flagged as keyframes that are none
+                first = False
+                end = max(end, packet.pts + _duration(packet, stream))
             if size > 32 << 20:  # cues that sparse: the header's word must do
-                end = max(end, int(claimed))
+                end, end_of_all = max(end, int(claimed)), claimed_s
                 break
+        if end_of_all < claimed_s - CLAIM_TOLERANCE_S:
+            return None  # cut off, and what was just read is not the end that the header means
     except av.error.FFmpegError:
         return None
     return _Index(keyframes, end, _number(stream.metadata.get("NUMBER_OF_FRAMES")))
@@ -261,6 +276,7 @@ def _scan(
     count, end_of_all, error = 0, 0.0, None
     start_repaired: int | None = None
     last: tuple[int, int] | None = None
+    following: list[int] = []
     packets = container.demux()
     while True:
         try:
@@ -290,9 +306,16 @@ def _scan(
         frontier.add(pts, packet.dts)
         if packet.is_keyframe and not packet.is_discard:
             keyframes.append(pts)
+            if len(keyframes) & (len(keyframes) - 1) == 0:
+                following = []
+        if len(following) < REORDER_DEPTH:
+            following.append(pts)
         if not packet.is_discard and (last is None or pts >= last[0]):
             last = (pts, packet.duration or 0)
     warnings = [] if error is None else [f"reading its packets ended with an error: {error}"]
+    if exact and len(keyframes) > 1 and not _seeks_to(container, stream, following):
+        keyframes = []
+        warnings.append("timestamps differ after seeking: not divided")
     claimed = facts.duration_s
     time_base = facts.time_base
     if not exact:
@@ -312,11 +335,30 @@ def _scan(
     if last is not None:
         usual = (last[0] - facts.origin_pts) // (count - 1) if count > 1 else clock.usual
         end = last[0] + believable_duration(last[1], time_base, max(usual, 1))
-    if claimed > end_of_all + max(1.0, 0.01 * claimed):
+    if claimed > end_of_all + CLAIM_TOLERANCE_S:
         # Other streams may outlast the picture, but the header promises more than any of them holds.
         end = max(end, int(claimed / time_base))
         warnings.append(f"its header promises {claimed:.1f} s, its packets end at {end_of_all:.1f} s")
     return _Index(sorted(keyframes), end, facts.frames_promised or count, scanned=True, warnings=tuple(warnings))
+
+
+def _seeks_to(container: InputContainer, stream: VideoStream, following: list[int]) -> bool:
+    """Whether the packets from a keyframe on have the same times after a seek as in one reading.
+    Where frames carry none of their own (MPEG program streams), the parser counts on from wherever
+    it began."""
+    import av
+
+    try:
+        container.seek(following[0], stream=stream)
+        seen: list[int | None] = []
+        for packet in container.demux(stream):
+            if seen or (packet.is_keyframe and packet.pts is not None and packet.pts >= following[0]):
+                seen.append(packet.pts)
+            if len(seen) == len(following) or not packet.size:
+                break
+    except av.error.FFmpegError:
+        return True  # it cannot seek at all, so it will be read from its start
+    return seen[: len(following)] == following
 
 
 def _duration_guess(stream: VideoStream) -> int:

@@ -1,0 +1,459 @@
+"""Decoding: the right frames, the same however a video is cut, and an honest report."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import Root
+from tests.media import Made, cut_off, damage, decode_whole, draw, make_video, read_number, video_of
+from vidproc.container import MediaLimits, Source
+from vidproc.decode import coverage, decode
+from vidproc.errors import SourceChanged
+from vidproc.media import Clip, DecodeReport, FrameBatch, FrameSize, Grid, Task, Video, VideoInfo
+from vidproc.plan import CutSettings, cut
+from vidproc.probe import probe
+
+LIMITS = MediaLimits()
+SOURCE = Source()
+TWO_FPS = Grid(fps=Fraction(2), size=FrameSize())
+FIVE_FPS = Grid(fps=Fraction(5), size=FrameSize())
+
+
+def info_of(video: Video, source: Source = SOURCE) -> VideoInfo:
+    return probe(video, source, LIMITS)
+
+
+def whole(info: VideoInfo) -> Task:
+    return Task(info, (Clip(None, None),), 0, 1, "p", 0)
+
+
+def pieces(info: VideoInfo, bounds: Sequence[int]) -> list[Task]:
+    edges = [None, *bounds, None]
+    return [Task(info, (Clip(a, b),), i, len(edges) - 1, "p", 0) for i, (a, b) in enumerate(pairwise(edges))]
+
+
+def run(task: Task, *grids: Grid, source: Source = SOURCE) -> tuple[tuple[FrameBatch, ...], DecodeReport]:
+    return decode(task, grids, source, LIMITS)
+
+
+def owned(batches: Sequence[FrameBatch]) -> tuple[list[int], list[int], np.ndarray]:
+    """What several tasks of one video own together, for one grid."""
+    return (
+        [int(k) for b in batches for k in b.sample[: b.owned]],
+        [int(p) for b in batches for p in b.pts[: b.owned]],
+        np.concatenate([b.pixels[: b.owned] for b in batches]),
+    )
+
+
+def windows(batches: Sequence[FrameBatch], grid: Grid) -> dict[int, bytes]:
+    """First sample -> pixels of each whole window, from the batch that owns its start."""
+    found: dict[int, bytes] = {}
+    for b in batches:
+        for i in range(b.owned):
+            k = int(b.sample[i])
+            if k % grid.stride == 0:
+                cut_ = b.pixels[i : i + grid.window]
+                assert len(cut_) == grid.window or b.is_last, "only the video's end may leave a window short"
+                assert k not in found
+                found[k] = cut_.tobytes()
+    return found
+
+
+def check_against_whole_decode(made: Made, info: VideoInfo, batch: FrameBatch, fps: Fraction) -> None:
+    """Samples, times and pixels are those of the plainest decode loop."""
+    frames = {f.pts: f for f in decode_whole(made.path)}
+    shown = sorted(frames)
+    for k, time_s, pts, pixels in zip(batch.sample, batch.time_s, batch.pts, batch.pixels, strict=True):
+        moment = info.origin_pts + Fraction(int(k)) / fps / info.time_base
+        expected = max(p for p in shown if p <= moment)
+        assert time_s == float(int(k) / fps)
+        assert pts == expected
+        assert np.array_equal(pixels, frames[expected].to_ndarray(format="rgb24"))
+        assert read_number(pixels) == shown.index(expected)
+
+
+CODECS: list[tuple[str, str, dict[str, Any]]] = [
+    ("libx264", "mp4", {}),
+    ("libx264", "mp4", {"bframes": 0}),
+    ("libx264", "mkv", {"bframes": 3, "options": {"x264-params": "b-pyramid=normal:b-adapt=0"}}),
+    ("libx264", "mov", {"bframes": 3, "options": {"x264-params": "open-gop=1:b-pyramid=normal:b-adapt=0"}}),
+    ("libx264", "ts", {"bframes": 3, "options": {"x264-params": "open-gop=1:b-adapt=0"}}),
+    ("libx264", "flv", {}),
+    ("libx265", "mp4", {}),
+    ("libx265", "mkv", {"bframes": 4, "options": {"x265-params": "log-level=none:open-gop=1:pools=1:b-adapt=0"}}),
+    ("mpeg4", "mp4", {}),
+    ("mpeg2video", "ts", {}),
+    ("mpeg2video", "mpg", {}),
+    ("libvpx", "webm", {}),
+    ("libvpx-vp9", "webm", {}),
+    ("libsvtav1", "mp4", {"size": (128, 96)}),
+    ("mjpeg", "avi", {"pix_fmt": "yuvj420p"}),
+    ("wmv2", "asf", {}),
+    ("ffv1", "mkv", {}),
+    ("prores_ks", "mov", {"pix_fmt": "yuv422p10le"}),
+]
+
+
+@pytest.mark.parametrize("codec,extension,options", CODECS, ids=lambda v: v if isinstance(v, str) else None)
+def test_every_codec_gives_the_frames_of_a_whole_decode_however_cut(
+    codec: str, extension: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    made = make_video(tmp_path / f"v.{extension}", codec=codec, seconds=3, **options)
+    info = info_of(made.video)
+    (batch,), report = run(whole(info), FIVE_FPS)
+    assert len(batch.sample) == 15 and batch.owned == 15 and batch.is_last
+    check_against_whole_decode(made, info, batch, Fraction(5))
+    assert report.error is None and report.reached_end and coverage(info, [report]) > 0.999
+    cuts = [run(t, FIVE_FPS) for t in cut(info, CutSettings(clip_seconds=0.5, clips_per_task=1), [FIVE_FPS], "p")]
+    assert len(cuts) > 3 or extension == "mpg"  # program streams hold too few times to be entered
+    samples, pts, pixels = owned([b for (b,), _ in cuts])
+    assert (samples, pts) == (batch.sample.tolist(), batch.pts.tolist())
+    assert np.array_equal(pixels, batch.pixels)
+    assert coverage(info, [r for _, r in cuts]) > 0.999
+
+
+@given(data=st.data())
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_cutting_changes_nothing(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Promise 1: over GOP sizes, variable rates, B-frames, first timestamps, containers, and any cut,
+    at keyframes or not."""
+    draw_ = data.draw
+    open_gop = draw_(st.booleans())
+    made = make_video(
+        tmp_path_factory.mktemp("v") / f"v.{draw_(st.sampled_from(['mp4', 'mkv', 'ts', 'mov']))}",
+        seconds=draw_(st.sampled_from([0.04, 1.0, 2.4])),
+        gop=draw_(st.sampled_from([1, 5, 12, 250])),
+        bframes=draw_(st.integers(0, 4)),
+        first_s=draw_(st.sampled_from([0, Fraction(1, 25), Fraction(37, 10)])),
+        gaps=draw_(st.sampled_from([None, (1, 2, 1, 3), (1, 1, 1, 40), (5,)])),
+        size=(64, 48),
+        options={"x264-params": f"open-gop={int(open_gop)}:b-adapt=0:b-pyramid=normal"},
+    )
+    grids = [
+        Grid(
+            fps=draw_(st.sampled_from([Fraction(2), Fraction(10), Fraction(30000, 1001), Fraction(60)])),
+            size=FrameSize(),
+        ),
+        Grid(
+            fps=Fraction(draw_(st.sampled_from([3, 8]))),
+            size=FrameSize(mode="stretch", height=24, width=32),
+            window=draw_(st.integers(1, 9)),
+            stride=draw_(st.integers(1, 6)),
+        ),
+        Grid(fps=Fraction(1), size=FrameSize(), keyframes_only=True),
+    ]
+    info = info_of(made.video)
+    assert info.exact_timestamps
+    reference, report = run(whole(info), *grids)
+    assert report.error is None
+    check_against_whole_decode(made, info, reference[0], grids[0].fps)
+    end = max(b.time_s[-1] for b in reference)
+    last = info.origin_pts + int(Fraction(end) / info.time_base)
+    anywhere = sorted(draw_(st.sets(st.integers(info.origin_pts + 1, max(last, info.origin_pts + 1)), max_size=4)))
+    planned = cut(info, CutSettings(clip_seconds=draw_(st.sampled_from([0.2, 0.7])), clips_per_task=1), grids, "p")
+    for tasks in (pieces(info, anywhere), planned):
+        done = [run(t, *grids) for t in tasks]
+        assert not [r.error for _, r in done if r.error]
+        for g, grid in enumerate(grids):
+            parts = [batches[g] for batches, _ in done]
+            samples, pts, pixels = owned(parts)
+            assert (samples, pts) == (reference[g].sample.tolist(), reference[g].pts.tolist())
+            assert np.array_equal(pixels, reference[g].pixels)
+            if not grid.keyframes_only:
+                assert windows(parts, grid) == windows([reference[g]], grid)
+        assert coverage(info, [r for _, r in done]) == pytest.approx(coverage(info, [report]), abs=1e-6)
+
+
+def test_unneeded_frames_are_not_decoded(tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.mp4", seconds=10, gop=25, bframes=2)
+    info = info_of(made.video)
+    _, dense = run(whole(info), TWO_FPS)
+    assert dense.frames_decoded < 0.6 * made.frames  # B-frames, and the tail of each group
+    _, sparse = run(whole(info), Grid(fps=Fraction(1, 4), size=FrameSize()))
+    assert sparse.frames_decoded <= 3  # samples at 0, 4 and 8 s are keyframes; other groups are dropped
+    assert sparse.reached_end and coverage(info, [sparse]) == 1
+
+
+def test_keyframes_only(tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.mp4", seconds=4, gop=20)
+    info = info_of(made.video)
+    (batch,), report = run(whole(info), Grid(fps=Fraction(2), size=FrameSize(), keyframes_only=True))
+    assert [read_number(p) for p in batch.pixels] == [0, 20, 40, 60, 80]
+    assert batch.time_s.tolist() == [0.0, 0.8, 1.6, 2.4, 3.2]
+    assert report.frames_decoded == 5 and report.reached_end and coverage(info, [report]) == 1
+
+
+def test_one_frame_a_second_shown_at_many_samples(tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.mp4", seconds=3, fps=1, gop=2)
+    (batch,), report = run(whole(info_of(made.video)), FIVE_FPS)
+    assert [read_number(p) for p in batch.pixels] == [0] * 5 + [1] * 5 + [2] * 5
+    assert report.frames_sampled == 3
+
+
+# Stranger streams
+
+
+def test_intra_refresh_where_no_picture_is_whole_at_its_keyframe(tmp_path: Path) -> None:
+    made = make_video(
+        tmp_path / "v.mkv", seconds=4, gop=25, bframes=0, options={"x264-params": "intra-refresh=1"}, size=(192, 96)
+    )
+    info = info_of(made.video)
+    (reference,), _ = run(whole(info), FIVE_FPS)
+    check_against_whole_decode(made, info, reference, Fraction(5))
+    (late,), report = run(pieces(info, [info.origin_pts + int(2 / info.time_base)])[1], FIVE_FPS)
+    assert late.pts.tolist() == reference.pts[10:].tolist()
+    assert [read_number(p) for p in late.pixels] == [50, 55, 60, 65, 70, 75, 80, 85, 90, 95]
+    assert report.error is None
+
+
+def test_interlaced(tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.ts", codec="mpeg2video", seconds=2, size=(96, 64), options={"flags": "+ildct+ilme"})
+    info = info_of(made.video)
+    (batch,), _ = run(whole(info), FIVE_FPS)
+    check_against_whole_decode(made, info, batch, Fraction(5))
+
+
+def test_timestamps_that_a_container_cannot_hold(tmp_path: Path) -> None:
+    """AVI stores no presentation times: with B-frames they are wrong, and the clock is repaired."""
+    made = make_video(tmp_path / "v.avi", codec="mpeg4", seconds=3, bframes=2)
+    info = info_of(made.video)
+    assert not info.exact_timestamps and info.warnings and len(info.keyframe_pts) == 1
+    assert len(cut(info, CutSettings(clip_seconds=0.5), [FIVE_FPS], "p")) == 1
+    (batch,), report = run(whole(info), FIVE_FPS)
+    assert [read_number(p) for p in batch.pixels] == [*range(0, 75, 5)]
+    assert coverage(info, [report]) > 0.98
+
+
+def test_timestamps_that_go_back(tmp_path: Path) -> None:
+    """Two recordings joined bluntly: the second clock begins again."""
+    a = make_video(tmp_path / "a.ts", seconds=2, bframes=0, options={"mpegts_flags": ""})
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(a.path.read_bytes() * 2)
+    info = info_of(video_of(joined))
+    assert not info.exact_timestamps
+    assert info.duration_s == pytest.approx(4, abs=0.1)
+    (batch,), _ = run(whole(info), FIVE_FPS)
+    numbers = [read_number(p) for p in batch.pixels]
+    assert numbers[:10] == [*range(0, 50, 5)] and numbers[-9:] == sorted(numbers[-9:]) and len(numbers) in (20, 21)
+
+
+def test_a_stream_that_changes_its_size(tmp_path: Path) -> None:
+    a = make_video(tmp_path / "a.ts", seconds=2, bframes=0, size=(96, 64))
+    b = make_video(tmp_path / "b.ts", seconds=2, bframes=0, size=(192, 128), first_s=2)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(a.path.read_bytes() + b.path.read_bytes())
+    (batch,), report = run(whole(info_of(video_of(joined))), FIVE_FPS)
+    assert batch.pixels.shape[1:] == (64, 96, 3)
+    assert [read_number(p) for p in batch.pixels] == [*range(0, 50, 5)] * 2
+    assert report.error is None
+
+
+@pytest.mark.parametrize(
+    "codec,extension,pix_fmt",
+    [
+        ("libx264", "mp4", "yuv420p10le"),
+        ("libx264", "mp4", "yuv422p"),
+        ("libx264", "mp4", "yuv444p"),
+        ("libx265", "mp4", "yuv420p10le"),
+        ("libvpx-vp9", "webm", "yuva420p"),
+        ("ffv1", "mkv", "bgr0"),
+        ("libx264", "mp4", "gray"),
+    ],
+)
+@pytest.mark.parametrize("size", [(96, 64), (97, 65)], ids=["even", "odd"])
+def test_pixel_formats(codec: str, extension: str, pix_fmt: str, size: tuple[int, int], tmp_path: Path) -> None:
+    if size[0] % 2 and pix_fmt in ("yuv420p10le", "yuv422p", "yuva420p"):
+        pytest.skip("the encoder takes even sizes only")
+    made = make_video(tmp_path / f"v.{extension}", codec=codec, pix_fmt=pix_fmt, seconds=1, size=size)
+    info = info_of(made.video)
+    (batch,), _ = run(whole(info), FIVE_FPS)
+    assert batch.pixels.shape == (5, size[1], size[0], 3)
+    check_against_whole_decode(made, info, batch, Fraction(5))
+
+
+BARS = np.array([[180, 40, 40], [40, 180, 40], [40, 40, 180], [200, 200, 60], [30, 30, 30], [220, 220, 220]], np.uint8)
+
+
+@pytest.mark.parametrize("matrix", [1, 5, 9], ids=["bt709", "bt601", "bt2020"])
+@pytest.mark.parametrize("range_", [1, 2], ids=["limited", "full"])
+def test_colours_come_back(matrix: int, range_: int, tmp_path: Path) -> None:
+    bars = np.repeat(np.repeat(BARS[None], 64, axis=0), 16, axis=1)
+    made = make_video(
+        tmp_path / "v.mp4", seconds=0.4, size=(96, 64), pix_fmt="yuv444p", colour=(matrix, range_), bframes=0,
+        frames=[bars] * 10, options={"crf": "1"},
+    )  # fmt: skip
+    (batch,), _ = run(whole(info_of(made.video)), FIVE_FPS)
+    got = batch.pixels[0][32, 8::16].astype(int)
+    assert np.abs(got - BARS).max() <= 4
+
+
+# Sizes and orientation
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_pictures_are_upright(rotation: int, mirrored: bool, tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.mp4", seconds=0.4, size=(96, 64), rotation=rotation, mirrored=mirrored)
+    info = info_of(made.video)
+    (batch,), _ = run(whole(info), FIVE_FPS)
+    assert (info.width, info.height) == ((64, 96) if rotation in (90, 270) else (96, 64))
+    frame = decode_whole(made.path)[0]
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    a, b, _, c, d = np.frombuffer(bytes(matrix), "<i4")[:5] if matrix is not None else (1, 0, 0, 0, 1)
+    raw = frame.to_ndarray(format="rgb24")
+    expected = np.zeros_like(batch.pixels[0])
+    for y in range(0, 64):  # where the matrix itself sends each pixel, centred
+        x = np.arange(96)
+        px, py = 2 * x - 95, 2 * y - 63
+        to_x, to_y = np.sign(a) * px + np.sign(c) * py, np.sign(b) * px + np.sign(d) * py
+        expected[(to_y + info.height - 1) // 2, (to_x + info.width - 1) // 2] = raw[y, x]
+    assert np.array_equal(batch.pixels[0], expected)
+
+
+def test_sample_aspect_is_applied(tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.mp4", seconds=0.4, size=(96, 64), aspect=Fraction(4, 3))
+    info = info_of(made.video)
+    (batch,), _ = run(whole(info), FIVE_FPS)
+    assert (info.width, info.height) == (128, 64) and batch.pixels.shape[1:3] == (64, 128)
+    assert read_number(batch.pixels[0]) == 0
+
+
+SIZES = [
+    (FrameSize(), (90, 160)),
+    (FrameSize(mode="stretch", height=48, width=48), (48, 48)),
+    (FrameSize(mode="letterbox", height=64, width=64), (64, 64)),
+    (FrameSize(mode="letterbox", height=200, width=400, fill=0), (200, 400)),
+    (FrameSize(mode="crop", short_side=64, height=56, width=56), (56, 56)),
+    (FrameSize(mode="crop", short_side=40, height=56, width=56), (56, 56)),
+    (FrameSize(mode="fit", height=45, width=1000), (45, 80)),
+    (FrameSize(mode="fit", height=800, width=320), (180, 320)),
+]
+
+
+@pytest.mark.parametrize("size,shape", SIZES, ids=lambda v: v.mode if isinstance(v, FrameSize) else None)
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_boxes_map_back_to_the_upright_frame(
+    size: FrameSize, shape: tuple[int, int], rotation: int, tmp_path: Path
+) -> None:
+    """A bright square is found where it was drawn, through every way of resizing."""
+    scene = np.full((90, 160, 3), 40, np.uint8)
+    scene[30:60, 60:100] = 230
+    if rotation:
+        scene = np.rot90(scene, 1)  # stored lying; the player turns it clockwise
+    made = make_video(
+        tmp_path / "v.mp4", seconds=0.2, size=scene.shape[1::-1], rotation=rotation, bframes=0,
+        frames=[np.ascontiguousarray(scene)] * 5, options={"crf": "5"},
+    )  # fmt: skip
+    (batch,), _ = run(whole(info_of(made.video)), Grid(fps=Fraction(5), size=size))
+    assert batch.pixels.shape == (1, *shape, 3) and batch.pixels.flags.c_contiguous
+    rows, columns = np.nonzero(batch.pixels[0, :, :, 0] > 135)
+    box = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], np.float32)
+    tolerance = 1 / min(batch.geometry.scale_x, batch.geometry.scale_y) + 1
+    assert np.abs(batch.geometry.to_upright(box)[0] - [60, 30, 100, 60]).max() <= tolerance
+
+
+def test_padding_is_filled(tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.mp4", seconds=0.4, size=(96, 64))
+    (batch,), _ = run(
+        whole(info_of(made.video)), Grid(fps=Fraction(5), size=FrameSize(mode="letterbox", height=96, width=96))
+    )
+    assert (batch.pixels[:, 64:] == 114).all() and batch.pixels[:, :64].std() > 10
+    assert batch.geometry.scale_x == 1 and batch.geometry.offset_y == 0
+
+
+# Honest reports
+
+
+def test_a_truncated_file_with_its_index_in_front_is_not_whole(tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.mp4", seconds=8, gop=25, container_options={"movflags": "faststart"})
+    video = cut_off(made, tmp_path / "cut.mp4", 0.6)
+    with av.open(video.uri) as container:  # the plain loop sees no error before the very end
+        assert sum(1 for f, _ in zip(container.decode(video=0), range(100), strict=False)) == 100
+    info = info_of(video)
+    assert info.frames_promised == 200 and info.duration_s == pytest.approx(8) and info.warnings
+    done = [run(t, FIVE_FPS) for t in cut(info, CutSettings(clip_seconds=2, clips_per_task=1), [FIVE_FPS], "p")]
+    share = coverage(info, [r for _, r in done])
+    assert 0.5 < share < 0.75
+    assert any(r.error for _, r in done)
+    samples, _, pixels = owned([b for (b,), _ in done])
+    assert samples == [*range(len(samples))] and [read_number(p) for p in pixels] == [5 * k for k in samples]
+    (alone,), report = run(whole(info), FIVE_FPS)
+    assert alone.sample.tolist() == samples
+    assert coverage(info, [report]) == pytest.approx(share, abs=0.01) and not report.reached_end
+
+
+def test_a_truncated_file_without_an_index_is_not_whole(tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.mkv", seconds=8, gop=25)
+    info = info_of(cut_off(made, tmp_path / "cut.mkv", 0.6))
+    assert info.scanned and info.duration_s == pytest.approx(8, abs=0.1)
+    (batch,), report = run(whole(info), FIVE_FPS)
+    assert 0.4 < coverage(info, [report]) < 0.75 and report.error
+    assert [read_number(p) for p in batch.pixels] == [5 * k for k in range(len(batch.sample))]
+
+
+def test_damage_in_the_middle_costs_only_its_stretch(tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.webm", codec="libvpx-vp9", seconds=8, gop=25)
+    info = info_of(damage(made, tmp_path / "bad.webm", 0.45, 0.5))
+    (batch,), report = run(whole(info), FIVE_FPS)
+    assert report.error is not None
+    right = [k for k, p in zip(batch.sample, batch.pixels, strict=True) if read_number(p) == 5 * k]
+    assert 0 in right and 39 in right and len(right) > 25
+    assert coverage(info, [report]) < 0.99
+
+
+def test_a_task_behind_the_end_of_a_truncated_file(tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.mp4", seconds=8, gop=25, container_options={"movflags": "faststart"})
+    info = info_of(cut_off(made, tmp_path / "cut.mp4", 0.5))
+    (batch,), report = run(pieces(info, [info.origin_pts + int(7 / info.time_base)])[1], FIVE_FPS)
+    assert len(batch.sample) == 0 and report.first_s is None and report.error and not report.reached_end
+    assert coverage(info, [report]) == 0
+
+
+def test_a_file_replaced_after_it_was_listed(tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.mp4", seconds=1)
+    info = info_of(made.video)
+    make_video(tmp_path / "v.mp4", seconds=2)
+    with pytest.raises(SourceChanged, match=r"v\.mp4"):
+        run(whole(info), TWO_FPS)
+    (tmp_path / "v.mp4").unlink()
+    with pytest.raises(SourceChanged, match="deleted"):
+        run(whole(info), TWO_FPS)
+
+
+# S3
+
+
+@pytest.mark.parametrize("access", ["url", "blocks"])
+@pytest.mark.parametrize("movflags", ["faststart", ""], ids=["index-first", "index-last"])
+def test_s3_gives_the_same_frames(access: Any, movflags: str, s3_root: Root, tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.mp4", seconds=4, container_options={"movflags": movflags} if movflags else {})
+    (local,), _ = run(whole(info_of(made.video)), FIVE_FPS)
+    data = made.path.read_bytes()
+    key = "a folder/-ünï #1%20?.mp4"
+    etag = s3_root.storage.put(key, data)
+    video = Video(f"{s3_root.uri}/{key}", len(data), f"{etag}:{len(data)}")
+    source = pickle.loads(pickle.dumps(Source(s3_root.options, access=access)))
+    info = info_of(video, source)
+    done = [run(t, FIVE_FPS, source=source) for t in pieces(info, [k for k in info.keyframe_pts[2::4]])]
+    samples, _, pixels = owned([b for (b,), _ in done])
+    assert samples == local.sample.tolist() and np.array_equal(pixels, local.pixels)
+    s3_root.storage.put(key, data + b"more")
+    with pytest.raises(SourceChanged):
+        run(whole(info), FIVE_FPS, source=source)
+
+
+def test_drawn_numbers_read_back() -> None:
+    for number in (0, 1, 7, 100, 4095):
+        assert read_number(np.repeat(draw(number, 96, 64)[:, :, None], 3, axis=2)) == number
+    assert av.__version__.startswith("18.")
