@@ -231,7 +231,7 @@ def test_labels_may_lie_in_a_file(tmp_path: Path) -> None:
         ({"preprocessing": {"colour": "bgr"}}, r"preprocessing: unknown key 'colour'; did you mean color"),
         ({"preprocessing": {"color": "yuv"}}, "color must be rgb or bgr"),
         ({"family": "torchvision-detect"}, "unknown model family 'torchvision-detect'; did you mean torchvision-detec"),
-        ({"kind": "tracker"}, "kind must be detector or actions"),
+        ({"kind": "tracker"}, "kind must be detector, actions or embedding"),
         ({"labels": []}, "needs labels"),
         ({"outputs_of_labels": [1]}, "2 labels, but outputs_of_labels has 1"),
         ({"format": 2}, "format 2 .* not known"),
