@@ -1,0 +1,253 @@
+"""The one order in which the rows of a lake change.
+
+Several tables cannot be committed at once, and any of us may die between two of them, or sleep and
+wake up later. So every change of video rows is first written down whole:
+
+    <lake>/_changes/<id>/<table>.parquet    its new rows
+    <lake>/_changes/<number>.json           the intent; created only if absent, so each number is one change
+
+and then applied to the tables, in one order, `videos` last. The number goes into each commit as
+Delta's application transaction, so that a table takes each change once, whoever applies it and
+however often. The number of the last finished change is what `videos` says; the next change takes
+the next number, and only when that is free. Therefore
+
+- changes of a lake are in one total order: each begins when the one before is in all tables;
+- what a change does depends on the lake before it and on its own files alone, so anyone can finish
+  it: a publisher that finds the number taken waits a while, then helps;
+- two publishers of one video: the later number replaces the earlier one, in every table;
+- a process that slept through all of it finds that its commits are refused or already there.
+
+Nothing here depends on clocks, leases or on knowing who is alive.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vidproc.errors import AlreadyExists, ConfigError, NotFound
+from vidproc.tables.delta import BATCH_ROWS, Tables, quoted, taken
+from vidproc.tables.schema import MODEL_TABLES, load_schema
+from vidproc.tables.staging import Staging
+
+FOLDER = "_changes"
+FIRST, LAST = "failures", "videos"
+ORDER = (FIRST, *MODEL_TABLES, LAST)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """An intent. Small: ids and names; the rows lie in files beside it."""
+
+    id: str
+    kind: Literal["publish", "forget"]
+    videos: tuple[str, ...]
+    """video_ids whose rows go before the new ones come."""
+    pipeline: str | None = None
+    """Rows of this pipeline only; None (forget): of all."""
+    pipeline_id: str | None = None
+    run_id: str | None = None
+    tables: tuple[str, ...] = ()
+    """Those with new rows."""
+    tasks: tuple[tuple[str, str], ...] = ()
+    """(video_id, task_id): staged parts that the new rows were made of."""
+    with_failures: tuple[str, ...] = ()
+    """video_ids that may have staged failures."""
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Change:
+        raw = {k: v for k, v in json.loads(data).items() if k in {f.name for f in fields(cls)}}
+        raw = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        return cls(**(raw | {"tasks": tuple((video, task) for video, task in raw.get("tasks", ()))}))
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def rows_key(change_id: str, table: str) -> str:
+    return f"{FOLDER}/{change_id}/{table}.parquet"
+
+
+def _key(number: int) -> str:
+    return f"{FOLDER}/{number:012d}.json"
+
+
+def submit(tables: Tables, change: Change, *, patience_s: float = 30.0) -> int:
+    """Takes the next number for the change, applies it, and gives the number. The files of its rows
+    must be there."""
+    while True:
+        number = turn(tables, patience_s=patience_s)
+        if take(tables, number, change):
+            finish(tables, number, change)
+            return number
+
+
+def turn(tables: Tables, *, patience_s: float = 30.0) -> int:
+    """The next free number. A change in progress is waited for; after `patience_s` without its end it
+    is finished from here."""
+    waiting_for, since = 0, 0.0
+    while True:
+        number = tables.done(LAST) + 1
+        change = read(tables, number)
+        if change is None:
+            return number
+        if number != waiting_for:
+            waiting_for, since = number, time.monotonic()
+        if time.monotonic() - since < patience_s:
+            time.sleep(min(0.25, patience_s / 4))
+        else:
+            finish(tables, number, change)
+
+
+def take(tables: Tables, number: int, change: Change) -> bool:
+    """Writes the change down under a number; False where another change has it."""
+    try:
+        tables.storage.put(_key(number), change.to_json(), if_absent=True)
+    except AlreadyExists:
+        return False
+    if tables.done(LAST) < number:
+        return True
+    # Others took this number, finished and cleaned up before our put: it is spent.
+    tables.storage.delete([_key(number)])
+    return False
+
+
+def read(tables: Tables, number: int) -> Change | None:
+    try:
+        return Change.from_json(tables.storage.get(_key(number)))
+    except NotFound:
+        return None
+
+
+def pending(tables: Tables) -> tuple[int, Change] | None:
+    """The change that is written down and not finished; there is never more than one."""
+    number = tables.done(LAST) + 1
+    change = read(tables, number)
+    return None if change is None else (number, change)
+
+
+def roll_forward(tables: Tables) -> list[Change]:
+    """Finishes what is pending and removes what finished changes left; gives the former. Safe at any
+    time, also beside its author."""
+    finished = []
+    while (found := pending(tables)) is not None:
+        finish(tables, *found)
+        finished.append(found[1])
+    done = tables.done(LAST)
+    for number, _ in listed(tables):
+        left = read(tables, number) if number <= done else None
+        if left is not None and _is_in(tables, left):
+            clean(tables, number, left)
+    return finished
+
+
+def listed(tables: Tables) -> Iterator[tuple[int, float]]:
+    """(number, time of writing) of the intents that are there, finished or not."""
+    for item in tables.storage.list(f"{FOLDER}/"):
+        name = item.key.removeprefix(f"{FOLDER}/").removesuffix(".json")
+        if name.isdecimal():
+            yield int(name), item.modified_at.timestamp()
+
+
+def finish(tables: Tables, number: int, change: Change) -> None:
+    """Applies and cleans up; every step of both may have been done before."""
+    apply(tables, number, change)
+    clean(tables, number, change)
+
+
+def apply(tables: Tables, number: int, change: Change) -> None:
+    before = _rows_before(tables, number, change)
+    if before is None:
+        return
+    match = f"video_id IN ({quoted(change.videos)})"
+    if change.pipeline is not None:
+        match += f" AND pipeline = {quoted([change.pipeline])}"
+    for name in ORDER:
+        comes = name in change.tables
+        if change.kind == "publish" and name == FIRST:
+            goes = False  # failures are history: a run adds its own and takes none away
+        elif change.kind == "forget" and name in (FIRST, LAST):
+            goes = True
+        else:
+            goes = before.get(name, 0) > 0
+        # The end of the change is its number in `videos`, which therefore always takes a commit.
+        if comes or goes or name == LAST:
+            rows = partial(_rows, tables, number, change, name) if comes else _nothing
+            tables.replace(name, rows, match if goes else None, number)
+
+
+def _rows_before(tables: Tables, number: int, change: Change) -> dict[str, int] | None:
+    """Rows by table which the videos of the change have before it, as `videos` says; None where the
+    change is finished. Up to the last commit of the change this is the same for whoever asks."""
+    table = tables.open(LAST)
+    if taken(table) >= number:
+        return None
+    predicate = f"video_id IN ({quoted(change.videos)})"
+    if change.pipeline is not None:
+        predicate += f" AND pipeline = {quoted([change.pipeline])}"
+    columns = [f"n_{name}" for name in MODEL_TABLES]
+    found = tables.scan(LAST, columns, predicate, table).read_all()
+    counts = {name: int(pc.sum(found[f"n_{name}"]).as_py() or 0) for name in MODEL_TABLES}
+    return counts | {LAST: found.num_rows}
+
+
+def _rows(tables: Tables, number: int, change: Change, name: str) -> Iterator[pa.RecordBatch]:
+    """Streams the new rows. Called before the first batch is wanted, so that a missing file is found early."""
+    key = rows_key(change.id, name)
+    try:
+        data = tables.storage.get(key)
+    except NotFound as e:
+        if tables.done(LAST) >= number:
+            return iter(())  # finished and cleaned up by others meanwhile; the commit will be refused
+        raise ConfigError(
+            f"change {number} of {tables.storage.uri} cannot be finished: its rows {key} are gone; restore that object"
+        ) from e
+    schema = load_schema(name).stored
+    file = pq.ParquetFile(pa.BufferReader(data))
+    return (
+        pa.RecordBatch.from_arrays([batch[f.name].cast(f.type) for f in schema], schema=schema)
+        for batch in file.iter_batches(BATCH_ROWS)
+    )
+
+
+def _nothing() -> Iterator[pa.RecordBatch]:
+    return iter(())
+
+
+def _is_in(tables: Tables, change: Change) -> bool:
+    """Whether a change whose number is spent was finished, rather than put too late and never begun."""
+    if change.kind == "forget":
+        return True
+    predicate = (
+        f"video_id IN ({quoted(change.videos)}) AND pipeline = {quoted([change.pipeline or ''])} "
+        f"AND run_id = {quoted([change.run_id or ''])}"
+    )
+    return bool(tables.read(LAST, ["video_id"], predicate).num_rows == len(change.videos))
+
+
+def clean(tables: Tables, number: int, change: Change) -> None:
+    """Removes what a finished change no longer needs, the intent last."""
+    if change.kind == "publish":
+        assert change.pipeline_id is not None
+        staging = Staging(tables.storage, change.pipeline_id)
+        staging.discard_tasks(change.tasks)
+        staging.discard_failures(change.with_failures)
+    else:
+        gone = set(change.videos)
+        staged = (item.key for item in tables.storage.list("_staging/"))
+        tables.storage.delete([key for key in staged if key.split("/")[2] in gone])
+    tables.storage.delete(rows_key(change.id, name) for name in change.tables)
+    tables.storage.delete([_key(number)])

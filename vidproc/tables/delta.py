@@ -1,0 +1,241 @@
+"""The Delta tables of a lake: made, scanned, and changed exactly once; nothing here knows of videos.
+
+Measured traps of deltalake 1.6 that this file is built around: a handle kept over commits grows
+slower with each, so every commit opens its own; a checkpoint every 10 commits keeps opening cheap; a
+transaction id is refused only from a stale handle, so it is checked first.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from vidproc.errors import ConfigError, TransientError, VidprocError
+from vidproc.storage import Storage, redact
+from vidproc.tables.schema import TableSchema, load_schema
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable, WriterProperties
+
+APPLICATION = "vidproc"
+"""Its transaction version in a table is the number of the last change that the table has taken."""
+COMMIT_ATTEMPTS = 20
+BATCH_ROWS = 1 << 16
+CONFIGURATION = {
+    "delta.checkpointInterval": "10",
+    # A month of log files, the default, makes the log of a busy lake slow to list.
+    "delta.logRetentionDuration": "interval 7 days",
+}
+STATISTICS = {
+    # File statistics are kept in the log: names and messages of the archive stay out of it, so that
+    # `forget` has less to erase, and the log small.
+    "videos": "video_id,pipeline,pipeline_id,run_id,status,error_class,recorded_at,recorded_date,duration_s,indexed_at",
+    "failures": "video_id,pipeline,run_id,stage,error_class,at",
+    "runs": "run_id,pipeline,started_at,ended_at,outcome",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables below one root. Picklable."""
+
+    storage: Storage
+
+    def create(self, name: str) -> None:
+        """Makes the table unless it is there; safe among many that do so."""
+        from deltalake import DeltaTable, Schema
+
+        schema = load_schema(name)
+        extra = {"delta.dataSkippingStatsColumns": STATISTICS[name]} if name in STATISTICS else {}
+        with translated(f"{self.storage.uri}/{name}"):
+            uri, options = self.storage.delta_uri(name), self.storage.delta_options()
+            if not DeltaTable.is_deltatable(uri, options):
+                try:
+                    DeltaTable.create(
+                        uri,
+                        Schema.from_arrow(schema.stored),
+                        mode="ignore",
+                        partition_by=list(schema.partition_by),
+                        description=schema.description,
+                        configuration=CONFIGURATION | extra,
+                        storage_options=options,
+                    )
+                except Exception:
+                    if not DeltaTable.is_deltatable(uri, options):  # not lost to another who made it
+                        raise
+
+    def open(self, name: str) -> DeltaTable:
+        """A fresh handle. Raises ConfigError where the table is not there."""
+        from deltalake import DeltaTable
+
+        with translated(f"{self.storage.uri}/{name}"):
+            return DeltaTable(self.storage.delta_uri(name), storage_options=self.storage.delta_options())
+
+    def scan(
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        predicate: str | None = None,
+        table: DeltaTable | None = None,
+    ) -> pa.RecordBatchReader:
+        """Rows as a stream, exactly those of the predicate (SQL); files are skipped by their statistics.
+
+        Strings may come as string_view. Fields that this lake is too old to have are null.
+        """
+        schema = load_schema(name)
+        columns = list(schema.names if columns is None else columns)
+        with translated(f"{self.storage.uri}/{name}"):
+            table = self.open(name) if table is None else table
+            there = {f.name for f in table.schema().fields}
+            known = [c for c in columns if c in there]
+            reader = pa.RecordBatchReader.from_stream(table.scan(columns=known, predicate=predicate))
+        if len(known) == len(columns):
+            return reader
+        kinds = {f.name: f.stored_type for f in schema.fields}
+        wanted = pa.schema([reader.schema.field(c) if c in known else pa.field(c, kinds[c]) for c in columns])
+
+        def widened() -> Iterator[pa.RecordBatch]:
+            for batch in reader:
+                arrays = [batch[c] if c in known else pa.nulls(batch.num_rows, kinds[c]) for c in columns]
+                yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
+
+        return pa.RecordBatchReader.from_batches(wanted, widened())
+
+    def read(self, name: str, columns: Sequence[str] | None = None, predicate: str | None = None) -> pa.Table:
+        """As `scan`, in memory, in the types of the schema."""
+        schema = load_schema(name)
+        columns = list(schema.names if columns is None else columns)
+        with translated(f"{self.storage.uri}/{name}"):
+            table = self.scan(name, columns, predicate).read_all()
+        return table.select(columns).cast(pa.schema([schema.stored.field(c) for c in columns]))
+
+    def done(self, name: str) -> int:
+        """Number of the last change that the table has taken, 0 before the first."""
+        return taken(self.open(name))
+
+    def replace(
+        self, name: str, rows: Callable[[], Iterator[pa.RecordBatch]], predicate: str | None, number: int | None
+    ) -> bool:
+        """One commit: rows that match `predicate` go, `rows` (which must match it) come. None: append.
+
+        `rows` may be called again for another try. With `number` the commit is that change: False,
+        and nothing done, where the table has taken it already.
+        """
+        from deltalake import CommitProperties, Transaction, write_deltalake
+
+        schema = load_schema(name)
+        properties = CommitProperties(
+            app_transactions=[Transaction(APPLICATION, number)] if number is not None else None, max_commit_retries=30
+        )
+
+        def write(table: DeltaTable) -> bool:
+            if number is not None and taken(table) >= number:
+                return False
+            target, batches = _fit(schema, table, rows)
+            data = pa.RecordBatchReader.from_batches(target, batches)
+            how = writer_properties()
+            if predicate is None:
+                write_deltalake(table, data, mode="append", writer_properties=how, commit_properties=properties)
+            else:
+                write_deltalake(
+                    table,
+                    data,
+                    mode="overwrite",
+                    predicate=predicate,
+                    writer_properties=how,
+                    commit_properties=properties,
+                )
+            return True
+
+        return self.committed(name, write)
+
+    def committed(self, name: str, act: Callable[[DeltaTable], bool]) -> bool:
+        """Runs `act` on a fresh handle, again with another one where a commit of others came between or
+        the store failed. `act` must be safe to repeat: a lost answer may hide a commit that landed."""
+        from deltalake.exceptions import CommitFailedError
+
+        for attempt in range(1, COMMIT_ATTEMPTS + 1):
+            try:
+                with translated(f"{self.storage.uri}/{name}", also=CommitFailedError):
+                    return act(self.open(name))
+            except (CommitFailedError, TransientError) as e:
+                if attempt == COMMIT_ATTEMPTS or (isinstance(e, TransientError) and attempt >= 5):
+                    raise TransientError(
+                        f"{self.storage.uri}/{name}: no commit in {attempt} tries: {first_line(e)}"
+                    ) from e
+            time.sleep(random.uniform(0.02, 0.1) * min(2**attempt, 32))
+        raise AssertionError("unreachable")
+
+
+def taken(table: DeltaTable) -> int:
+    return table.transaction_version(APPLICATION) or 0
+
+
+def writer_properties() -> WriterProperties:
+    from deltalake import WriterProperties
+
+    # Small row groups: a lookup of one video decodes one of them, and skips the others by statistics.
+    return WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=1 << 17)
+
+
+def quoted(values: Sequence[str]) -> str:
+    """SQL literals for an IN list."""
+    return ", ".join("'" + v.replace("'", "''") + "'" for v in values)
+
+
+def _fit(
+    schema: TableSchema, table: DeltaTable, rows: Callable[[], Iterator[pa.RecordBatch]]
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Rows for the table as it is: columns that it lacks are added to it, those that a newer vidproc
+    added are null."""
+    from deltalake import Schema
+
+    there = {f.name for f in table.schema().fields}
+    lacking = [f for f in schema.stored if f.name not in there]
+    if lacking:
+        table.alter.add_columns(list(Schema.from_arrow(pa.schema(lacking)).fields))
+        table.update_incremental()
+    newer = [pa.field(f) for f in pa.schema(table.schema().to_arrow()) if f.name not in schema.names]
+    if not newer:
+        return schema.stored, rows()
+    target = pa.schema([*schema.stored, *newer])
+
+    def widened() -> Iterator[pa.RecordBatch]:
+        for batch in rows():
+            nulls = [pa.nulls(batch.num_rows, f.type) for f in newer]
+            yield pa.RecordBatch.from_arrays([*batch.columns, *nulls], schema=target)
+
+    return target, widened()
+
+
+@contextmanager
+def translated(uri: str, also: type[Exception] | None = None) -> Iterator[None]:
+    """The border to deltalake: its errors become ours, except `also`, which passes."""
+    from deltalake.exceptions import DeltaError, TableNotFoundError
+
+    try:
+        yield
+    except VidprocError:
+        raise
+    except TableNotFoundError as e:
+        raise ConfigError(f"there is no table at {uri}; is this a vidproc lake, and whole?") from e
+    except (DeltaError, OSError) as e:
+        if also is not None and isinstance(e, also):
+            raise
+        text = str(e)
+        if any(mark in text for mark in ("PermissionDenied", "Unauthenticated", "403 Forbidden", "AccessDenied")):
+            raise ConfigError(f"{uri}: access refused; check the credentials and what they may do there") from e
+        if isinstance(e, OSError) or "error sending request" in text or "Generic S3 error" in text:
+            raise TransientError(f"{uri}: {first_line(e)}") from e
+        raise
+
+
+def first_line(e: BaseException) -> str:
+    lines = str(e).splitlines()
+    return redact(lines[0]) if lines else type(e).__name__

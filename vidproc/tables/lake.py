@@ -1,0 +1,475 @@
+"""A lake: opened or made, looked into, tidied, and told to forget. Publishing is in publish.py."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vidproc import __version__
+from vidproc.errors import AlreadyExists, ConfigError, NotFound
+from vidproc.media import content_hash
+from vidproc.storage import LocalStorage, Storage, StorageOptions, open_storage
+from vidproc.tables import changes
+from vidproc.tables.delta import Tables, quoted, writer_properties
+from vidproc.tables.schema import MODEL_TABLES, TABLES, load_schema
+from vidproc.tables.staging import FOLDER as STAGING
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+MARKER = "vidproc.json"
+FORMAT = 1
+"""Grows when older versions of vidproc could no longer write the lake correctly."""
+FILE_BYTES = 128 << 20
+DAY = timedelta(hours=24)
+_FORGET_AT_ONCE = 500
+"""Videos a change: keeps predicates short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lake:
+    """Small and picklable; holds nothing open."""
+
+    storage: Storage
+
+    @classmethod
+    def open(cls, uri: str, options: StorageOptions | None = None) -> Lake:
+        """Raises ConfigError where there is no lake, or one of a newer format."""
+        storage = open_storage(uri, options=options)
+        storage.delta_uri("videos")
+        try:
+            marker = json.loads(storage.get(MARKER))
+            format_ = int(marker["format"])
+        except NotFound as e:
+            raise ConfigError(
+                f"{storage.uri} is not a lake: it has no {MARKER}. Check the place; `vidproc index` makes a lake "
+                "where there is nothing yet"
+            ) from e
+        except (ValueError, KeyError, TypeError) as e:
+            raise ConfigError(f"{storage.uri_of(MARKER)} is damaged or not vidproc's; is this a lake?") from e
+        if format_ > FORMAT:
+            raise ConfigError(
+                f"the lake {storage.uri} has format {format_}, made by {marker.get('created_by', 'a newer vidproc')}; "
+                f"this is vidproc {__version__}, which knows {FORMAT}: upgrade it"
+            )
+        return cls(storage)
+
+    @classmethod
+    def create(cls, uri: str, options: StorageOptions | None = None) -> Lake:
+        """Opens the lake, or makes one where there is nothing. Raises ConfigError where something else
+        lies. May be cut off anywhere, and called by many at once."""
+        storage = open_storage(uri, options=options)
+        storage.delta_uri("videos")
+        if not storage.exists(MARKER):
+            stranger = _first_key(storage)
+            if stranger is not None and stranger != MARKER:
+                raise ConfigError(
+                    f"{storage.uri} is neither empty nor a lake (there is {stranger!r}, and no {MARKER}); "
+                    "give an empty or new place"
+                )
+            marker = {
+                "format": FORMAT,
+                "created_by": f"vidproc {__version__}",
+                "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "lake_id": uuid.uuid4().hex,
+            }
+            with suppress(AlreadyExists):
+                storage.put(MARKER, json.dumps(marker, indent=1).encode() + b"\n", if_absent=True)
+        lake = cls.open(uri, options)
+        for name in TABLES:
+            lake.tables.create(name)
+        return lake
+
+    @property
+    def uri(self) -> str:
+        return self.storage.uri
+
+    @property
+    def tables(self) -> Tables:
+        return Tables(self.storage)
+
+    # --- looking in ------------------------------------------------------------------------------
+
+    def committed(self, pipeline: str) -> Committed:
+        """What the lake has of one pipeline: one read of a few columns of `videos`."""
+        columns = ["video_id", "content_id", "pipeline_id", "status", "error_class"]
+        return Committed.of(self.tables.scan("videos", columns, f"pipeline = {quoted([pipeline])}"))
+
+    def status(self) -> LakeStatus:
+        """Counts over the whole lake."""
+        columns = ["video_id", "pipeline", "status", "error_class", "duration_s", "size_bytes", "indexed_at"]
+        rows = self.tables.read("videos", columns)
+        videos = rows.group_by("video_id").aggregate([("duration_s", "max"), ("size_bytes", "max")])
+        runs = self.runs(limit=1).to_pylist()
+        pending = changes.pending(self.tables)
+        return LakeStatus(
+            uri=self.uri,
+            videos=len(videos),
+            by_pipeline=_counts(rows, "pipeline"),
+            by_status=_counts(rows, "status"),
+            by_error_class=_counts(rows, "error_class"),
+            video_hours=(pc.sum(videos["duration_s_max"]).as_py() or 0.0) / 3600,
+            archive_bytes=pc.sum(videos["size_bytes_max"]).as_py() or 0,
+            last_indexed_at=pc.max(rows["indexed_at"]).as_py(),
+            tables={name: self._size(name) for name in TABLES},
+            last_run=runs[0] if runs else None,
+            pending_change=None if pending is None else pending[0],
+        )
+
+    def _size(self, name: str) -> TableSize:
+        files = _files(self.tables.open(name))
+        return TableSize(sum(f.rows for f in files), len(files), sum(f.bytes for f in files))
+
+    def videos(
+        self, *, pipeline: str | None = None, status: str | None = None, error_class: str | None = None
+    ) -> pa.Table:
+        """Rows of `videos`, by uri."""
+        return self._rows("videos", [("uri", "ascending")], pipeline=pipeline, status=status, error_class=error_class)
+
+    def failures(
+        self,
+        *,
+        pipeline: str | None = None,
+        error_class: str | None = None,
+        stage: str | None = None,
+        run_id: str | None = None,
+        uri: str | None = None,
+        limit: int | None = None,
+    ) -> pa.Table:
+        """Failed attempts, the newest first."""
+        video_id = None if uri is None else content_hash(uri)
+        order = [("at", "descending"), ("attempt", "descending")]
+        found = self._rows(
+            "failures", order, pipeline=pipeline, error_class=error_class, stage=stage, run_id=run_id, video_id=video_id
+        )
+        return found if limit is None else found.slice(0, limit)
+
+    def runs(self, *, limit: int | None = None) -> pa.Table:
+        """Runs, the newest first."""
+        found = self._rows("runs", [("started_at", "descending")])
+        return found if limit is None else found.slice(0, limit)
+
+    def _rows(self, name: str, order: list[tuple[str, str]], **equals: str | None) -> pa.Table:
+        wanted = [f"{column} = {quoted([value])}" for column, value in equals.items() if value is not None]
+        return self.tables.read(name, predicate=" AND ".join(wanted) or None).sort_by(order)
+
+    def record_run(self, row: Mapping[str, Any]) -> None:
+        """Writes the run's row, over an earlier one with its `run_id`: at its start and at its end.
+        Raises ValueError for a field that `runs` does not have."""
+        schema = load_schema("runs")
+        unknown = set(row) - set(schema.names)
+        if unknown:
+            raise ValueError(f"runs has no columns {sorted(unknown)}")
+        table = pa.Table.from_pylist([dict(row)], schema=schema.stored)
+        self.tables.replace(
+            "runs", lambda: iter(table.to_batches()), f"run_id = {quoted([row['run_id']])}", number=None
+        )
+
+    # --- upkeep ----------------------------------------------------------------------------------
+
+    def compact(self, *, file_bytes: int = FILE_BYTES) -> dict[str, CompactReport]:
+        """Rewrites small files into ones of about `file_bytes`, ordered by `video_id`. Safe beside running
+        jobs; costs in proportion to what was added, times a small logarithm."""
+        return {name: _compact(self.tables, name, file_bytes) for name in TABLES}
+
+    def vacuum(self, older_than: timedelta = DAY, *, exclusive: bool = False) -> VacuumReport:
+        """Removes what no table refers to (any more): files replaced more than `older_than` ago, and what
+        killed writers left.
+
+        Beside running jobs it is safe with any age: what might still be on its way into a table, or is
+        staged, is kept for 24 h whatever the age; only readers that began before `older_than` lose
+        their files. With `exclusive` the caller vouches that nobody else writes or reads: then `older_than`
+        holds for everything, and with 0 the table logs are cut too, so that not a byte of what was forgotten
+        is left.
+        """
+        leftover_age = older_than if exclusive else max(older_than, DAY)
+        files = {name: _vacuum(self.tables, name, older_than, leftover_age, exclusive) for name in TABLES}
+        limit = time.time() - leftover_age.total_seconds()
+        leftovers = self._old_leftovers(limit)
+        self.storage.delete(leftovers)
+        temporary = 0
+        if isinstance(self.storage, LocalStorage):
+            temporary = self.storage.remove_temporary(leftover_age.total_seconds())
+        return VacuumReport(files=files, leftovers=len(leftovers) + temporary)
+
+    def _old_leftovers(self, limit: float) -> list[str]:
+        """Staged parts of videos, and rows of changes, of which all is older than `limit` (a time), except
+        those of a change in progress."""
+        found = changes.pending(self.tables)
+        keep_videos = set(found[1].videos) if found else set()
+        keep_change = found[1].id if found else None
+        done = self.tables.done("videos")
+        groups: dict[tuple[str, ...], tuple[float, list[str]]] = {}
+        for folder, depth in ((STAGING, 3), (changes.FOLDER, 2)):
+            for item in self.storage.list(f"{folder}/"):
+                parts = item.key.split("/")
+                name = parts[-1].removesuffix(".json")
+                is_intent = folder == changes.FOLDER and len(parts) == 2 and name.isdecimal()
+                if is_intent and int(name) > done:
+                    continue
+                if folder == STAGING and len(parts) > 2 and parts[2] in keep_videos:
+                    continue
+                if folder == changes.FOLDER and parts[1] == keep_change:
+                    continue
+                newest, keys = groups.get(tuple(parts[:depth]), (0.0, []))
+                keys.append(item.key)
+                groups[tuple(parts[:depth])] = max(newest, item.modified_at.timestamp()), keys
+        return [key for newest, keys in groups.values() if newest <= limit for key in keys]
+
+    def forget(self, uris: Sequence[str], *, patience_s: float = 30.0) -> ForgetReport:
+        """Removes all rows of these videos, of every pipeline, from every table, and what is staged of
+        them. Their bytes go with the next vacuum. A kill in between is made good by `recover`.
+
+        A job that is indexing one of them at this moment may bring it back: forget it when the job has
+        ended, and take it out of the archive first.
+        """
+        ids = {content_hash(uri): uri for uri in uris}
+        known: set[str] = set()
+        rows = dict.fromkeys((*MODEL_TABLES, "videos"), 0)
+        order = sorted(ids)
+        for i in range(0, len(order), _FORGET_AT_ONCE):
+            chunk = order[i : i + _FORGET_AT_ONCE]
+            columns = ["video_id", *(f"n_{name}" for name in MODEL_TABLES)]
+            found = self.tables.read("videos", columns, f"video_id IN ({quoted(chunk)})")
+            known.update(found["video_id"].to_pylist())
+            rows["videos"] += found.num_rows
+            for name in MODEL_TABLES:
+                rows[name] += pc.sum(found[f"n_{name}"]).as_py() or 0
+            change = changes.Change(id=changes.new_id(), kind="forget", videos=tuple(chunk))
+            changes.submit(self.tables, change, patience_s=patience_s)
+        return ForgetReport(
+            forgotten=tuple(ids[v] for v in order if v in known),
+            unknown=tuple(ids[v] for v in order if v not in known),
+            rows=rows,
+        )
+
+
+# --- what the calls above give back ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TableSize:
+    rows: int
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LakeStatus:
+    uri: str
+    videos: int
+    """Different ones; a video counts once a pipeline below."""
+    by_pipeline: Mapping[str, int]
+    by_status: Mapping[str, int]
+    by_error_class: Mapping[str, int]
+    """Without those where nothing went wrong."""
+    video_hours: float
+    archive_bytes: int
+    last_indexed_at: datetime | None
+    tables: Mapping[str, TableSize]
+    last_run: Mapping[str, Any] | None
+    pending_change: int | None
+    """Number of a change in progress, or left by a killed publisher: the next run finishes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompactReport:
+    files_before: int
+    files_after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VacuumReport:
+    files: Mapping[str, int]
+    """Data files removed, by table."""
+    leftovers: int
+    """Staged parts, rows of unfinished changes and half-written objects removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetReport:
+    forgotten: tuple[str, ...]
+    unknown: tuple[str, ...]
+    """URIs that `videos` did not list. Failures and staged parts of theirs are gone all the same."""
+    rows: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedVideo:
+    content_id: str
+    pipeline_id: str
+    status: str
+    error_class: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Committed:
+    """video_id -> CommittedVideo for one pipeline, in sorted columns: about 90 bytes a video."""
+
+    _ids: np.ndarray = field(repr=False)
+    """bytes (n,) of 24, ascending."""
+    _content: pa.Array = field(repr=False)
+    _small: tuple[tuple[np.ndarray, list[str | None]], ...] = field(repr=False)
+    """pipeline_id, status, error_class: int32 codes (n,) and what they mean."""
+
+    @classmethod
+    def of(cls, reader: pa.RecordBatchReader) -> Committed:
+        """From a stream of these five columns."""
+        names = ("pipeline_id", "status", "error_class")
+        meanings: dict[str, dict[str | None, int]] = {name: {} for name in names}
+        ids: list[np.ndarray] = [np.zeros(0, "S24")]
+        codes: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int32)] for name in names}
+        content: list[pa.Array] = []
+        for batch in reader:
+            ids.append(np.array(batch["video_id"].cast(pa.binary()).to_numpy(zero_copy_only=False), dtype="S24"))
+            content.append(batch["content_id"].cast(pa.string()))
+            for name in names:
+                encoded = batch[name].cast(pa.string()).dictionary_encode()
+                known = meanings[name]
+                table = [known.setdefault(v, len(known)) for v in encoded.dictionary.to_pylist()]
+                table.append(known.setdefault(None, len(known)))
+                index = pc.fill_null(encoded.indices, len(table) - 1).to_numpy(zero_copy_only=False)
+                codes[name].append(np.array(table, np.int32)[index])
+        all_ids = np.concatenate(ids)
+        order = np.argsort(all_ids, kind="stable")
+        joined = pa.concat_arrays(content) if content else pa.array([], pa.string())
+        small = tuple((np.concatenate(codes[name])[order], list(meanings[name])) for name in names)
+        return cls(all_ids[order], joined.take(pa.array(order)), small)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[str]:
+        for i in self._ids:
+            yield i.decode()
+
+    def __contains__(self, video_id: object) -> bool:
+        return isinstance(video_id, str) and self._find(video_id) is not None
+
+    def get(self, video_id: str) -> CommittedVideo | None:
+        i = self._find(video_id)
+        if i is None:
+            return None
+        pipeline_id, status, error_class = (meaning[codes[i]] for codes, meaning in self._small)
+        assert pipeline_id is not None and status is not None
+        return CommittedVideo(self._content[i].as_py(), pipeline_id, status, error_class)
+
+    def _find(self, video_id: str) -> int | None:
+        key = np.bytes_(video_id.encode())
+        i = int(np.searchsorted(self._ids, key))
+        return i if i < len(self._ids) and self._ids[i] == key else None
+
+
+def _counts(table: pa.Table, column: str) -> dict[str, int]:
+    values = pc.value_counts(table[column].drop_null())
+    return {v["values"]: v["counts"] for v in sorted(values.to_pylist(), key=lambda v: (-v["counts"], v["values"]))}
+
+
+def _first_key(storage: Storage) -> str | None:
+    if isinstance(storage, LocalStorage) and not os.path.lexists(storage.root):
+        return None  # the folder is still to be made
+    return next((item.key for item in storage.list()), None)
+
+
+# --- files of a table ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    partition: str
+    rows: int
+    bytes: int
+
+
+def _files(table: DeltaTable) -> list[_File]:
+    actions = pa.table(table.get_add_actions(flatten=True))
+    keys = [n for n in actions.column_names if n.startswith("partition.")]
+    dates = actions[keys[0]].to_pylist() if keys else [None] * actions.num_rows
+    return [
+        # The empty string is how partition filters write null.
+        _File("" if date is None else str(date), rows or 0, size)
+        for date, rows, size in zip(
+            dates, actions["num_records"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True
+        )
+    ]
+
+
+def _compact(tables: Tables, name: str, file_bytes: int) -> CompactReport:
+    schema = load_schema(name)
+    before = _files(tables.open(name))
+    partitions: dict[str, list[_File]] = {}
+    for file in before:
+        partitions.setdefault(file.partition, []).append(file)
+    for partition, files in sorted(partitions.items()):
+        small = [f for f in files if f.bytes < file_bytes // 2]
+        if len(small) < 2:
+            continue
+        filters = [(schema.partition_by[0], "=", partition)] if schema.partition_by else None
+        # The order is worth a rewrite of all when a good part is new; else only the small files are merged.
+        in_order = sum(f.bytes for f in small) * 4 >= sum(f.bytes for f in files) and "video_id" in schema.names
+
+        def rewrite(table: DeltaTable, filters: Any = filters, in_order: bool = in_order) -> bool:
+            arguments: dict[str, Any] = {
+                "partition_filters": filters,
+                "target_size": file_bytes,
+                "writer_properties": writer_properties(),
+            }
+            if in_order:
+                table.optimize.z_order(["video_id"], **arguments)
+            else:
+                table.optimize.compact(**arguments)
+            return True
+
+        tables.committed(name, rewrite)
+    return CompactReport(len(before), len(_files(tables.open(name))))
+
+
+def _vacuum(tables: Tables, name: str, replaced: timedelta, orphaned: timedelta, exclusive: bool) -> int:
+    def remove(full: bool, age: timedelta) -> int:
+        gone: list[str] = []
+
+        def act(table: DeltaTable) -> bool:
+            gone.extend(
+                table.vacuum(
+                    retention_hours=math.ceil(age / timedelta(hours=1)),
+                    enforce_retention_duration=False,
+                    dry_run=False,
+                    full=full,
+                )
+            )
+            return True
+
+        tables.committed(name, act)
+        return len(gone)
+
+    removed = remove(False, replaced) + remove(True, orphaned)
+    if exclusive and not replaced:
+        _cut_log(tables, name)
+    return removed
+
+
+def _cut_log(tables: Tables, name: str) -> None:
+    """Leaves one checkpoint and what came after. Older entries hold the least and the greatest video_id of
+    files that are gone. Only where nobody else writes: a writer with an older snapshot could otherwise
+    commit under a number that has been used."""
+    table = tables.open(name)
+    table.create_checkpoint()
+    version = table.version()
+    old = []
+    for item in tables.storage.list(f"{name}/_delta_log/"):
+        number = item.key.rpartition("/")[2].partition(".")[0]
+        if number.isdecimal() and int(number) < version:
+            old.append(item.key)
+    tables.storage.delete(old)

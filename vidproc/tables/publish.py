@@ -1,0 +1,317 @@
+"""Whole videos from their staged parts into the tables: link, write down, commit.
+
+Exactly once: a batch becomes one numbered change (see changes.py), which a killed publisher leaves
+either unwritten, and then the staged parts are still there, or written down, and then anyone
+finishes it. Publishing the same outcomes of the same run again is no change.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidproc import __version__
+from vidproc.errors import NotFound, VidprocError
+from vidproc.outcome import Failure, VideoOutcome
+from vidproc.storage import redact
+from vidproc.tables import changes
+from vidproc.tables.delta import quoted
+from vidproc.tables.lake import Lake
+from vidproc.tables.schema import MODEL_TABLES, load_schema
+from vidproc.tables.staging import Staging
+
+Link = Callable[[VideoOutcome, dict[str, pa.Table]], dict[str, pa.Table]]
+"""Sees a whole video's rows in order of time and gives the rows that are committed: adds track_id, makes
+tracks and segments. Deterministic."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """In whose name rows are published."""
+
+    run_id: str
+    pipeline: str
+    """Name of the pipeline."""
+    pipeline_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishReport:
+    number: int | None
+    """Of the change in the lake's order; None where there was nothing to change."""
+    published: tuple[str, ...] = ()
+    """video_ids that are in the lake as the batch has them, by this call or by an earlier one that was cut off."""
+    missing: tuple[str, ...] = ()
+    """video_ids that were left as they are: a part of theirs is not staged (any more). To be done again."""
+    link_failed: tuple[str, ...] = ()
+    """Of the published ones, those that became `failed` since linking raised."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """By table."""
+    seconds: float = 0.0
+
+
+def publish(
+    lake: Lake, batch: Sequence[VideoOutcome], link: Link, run: RunInfo, *, patience_s: float = 30.0
+) -> PublishReport:
+    """Commits the videos of the batch; their older rows of the same pipeline go in the same commits.
+
+    One commit a table that has or had rows of these videos, `videos` last. Memory: one video's rows,
+    and the batch's as compressed Parquet.
+
+    Other publishers of the lake take turns with this one; one that has made no progress for
+    `patience_s` is presumed dead and its change finished first. Of two publishers of one video the
+    later turn wins, in all tables.
+
+    Raises TransientError where the store does not answer: then call again with the same batch.
+    """
+    began = time.monotonic()
+    if len({o.video.video_id for o in batch}) != len(batch):
+        raise ValueError("a video may be in a batch only once")
+    while batch:
+        number = changes.turn(lake.tables, patience_s=patience_s)
+        there = _published(lake, batch, run)
+        prepared = _prepare(lake, [o for o in batch if o.video.video_id not in there], link, run)
+        if not prepared.change.videos:
+            return _report(None, there, prepared, began)
+        for name, data in prepared.files.items():
+            lake.storage.put(changes.rows_key(prepared.change.id, name), data)
+        while not changes.take(lake.tables, number, prepared.change):
+            number = changes.turn(lake.tables, patience_s=patience_s)
+            if _published(lake, batch, run) != there:
+                break  # an earlier, cut-off call of ours was finished meanwhile by another publisher
+        else:
+            changes.finish(lake.tables, number, prepared.change)
+            return _report(number, there, prepared, began)
+        lake.storage.delete(changes.rows_key(prepared.change.id, name) for name in prepared.files)
+    return PublishReport(number=None)
+
+
+def recover(lake: Lake) -> list[changes.Change]:
+    """Finishes what a killed publisher or `forget` left half done, and gives it. Call it before work
+    starts; it is safe at any time, and costs two requests where nothing is left."""
+    return changes.roll_forward(lake.tables)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    change: changes.Change
+    files: Mapping[str, bytes]
+    rows: Mapping[str, int]
+    missing: tuple[str, ...]
+    link_failed: tuple[str, ...]
+
+
+def _report(number: int | None, there: frozenset[str], prepared: _Prepared, began: float) -> PublishReport:
+    return PublishReport(
+        number=number,
+        published=(*sorted(there), *prepared.change.videos),
+        missing=prepared.missing,
+        link_failed=prepared.link_failed,
+        rows=prepared.rows,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _published(lake: Lake, batch: Sequence[VideoOutcome], run: RunInfo) -> frozenset[str]:
+    """Those which this run has published already, as they are."""
+    predicate = (
+        f"video_id IN ({quoted([o.video.video_id for o in batch])}) "
+        f"AND pipeline = {quoted([run.pipeline])} AND run_id = {quoted([run.run_id])}"
+    )
+    columns = ["video_id", "content_id", "pipeline_id", "status", "attempts"]
+    found = lake.tables.read("videos", columns, predicate).to_pylist()
+    same = {(r["video_id"], r["content_id"], r["pipeline_id"], r["attempts"]) for r in found}
+    return frozenset(
+        o.video.video_id for o in batch if (o.video.video_id, o.video.content_id, run.pipeline_id, o.attempts) in same
+    )
+
+
+def _prepare(lake: Lake, batch: Sequence[VideoOutcome], link: Link, run: RunInfo) -> _Prepared:
+    staging = Staging(lake.storage, run.pipeline_id)
+    files = {name: _RowFile(name) for name in (*MODEL_TABLES, "failures", "videos")}
+    published: list[str] = []
+    missing: list[str] = []
+    link_failed: list[str] = []
+    tasks: list[tuple[str, str]] = []
+    with_failures: list[str] = []
+    # By video_id, so that the file statistics and row groups of each table are narrow.
+    for outcome in sorted(batch, key=lambda o: o.video.video_id):
+        video_id = outcome.video.video_id
+        try:
+            parts = staging.load(video_id, outcome.task_ids)[0] if outcome.task_ids else {}
+        except NotFound:
+            missing.append(video_id)
+            continue
+        failures = set(outcome.failures)
+        if failures or outcome.attempts > 1 or outcome.status != "indexed":
+            failures |= set(staging.failures(video_id))
+            with_failures.append(video_id)
+        outcome, rows, broken = _linked(outcome, parts, link, run)
+        if broken is not None:
+            failures.add(broken)
+            link_failed.append(video_id)
+        for name, table in rows.items():
+            files[name].write(table)
+        files["failures"].write(_failure_rows(sorted(failures, key=lambda f: (f.at, f.attempt)), run))
+        files["videos"].write(_video_row(outcome, {name: t.num_rows for name, t in rows.items()}, run))
+        published.append(video_id)
+        tasks += [(video_id, task_id) for task_id in outcome.task_ids]
+    filled = {name: file for name, file in files.items() if file.rows}
+    change = changes.Change(
+        id=changes.new_id(),
+        kind="publish",
+        videos=tuple(published),
+        pipeline=run.pipeline,
+        pipeline_id=run.pipeline_id,
+        run_id=run.run_id,
+        tables=tuple(filled),
+        tasks=tuple(tasks),
+        with_failures=tuple(with_failures),
+    )
+    return _Prepared(
+        change=change,
+        files={name: file.close() for name, file in filled.items()},
+        rows={name: file.rows for name, file in filled.items()},
+        missing=tuple(missing),
+        link_failed=tuple(link_failed),
+    )
+
+
+def _linked(
+    outcome: VideoOutcome, parts: dict[str, pa.Table], link: Link, run: RunInfo
+) -> tuple[VideoOutcome, dict[str, pa.Table], Failure | None]:
+    """The rows as the tables take them. A video on which linking raises becomes `failed`, without rows;
+    the others of its batch go on."""
+    video = outcome.video
+    recorded_at = outcome.info.recorded_at if outcome.info else None
+    try:
+        rows = {}
+        for name, table in link(outcome, parts).items():
+            if name not in MODEL_TABLES:
+                raise ValueError(f"linking gave rows for {name!r}; the tables of rows are {', '.join(MODEL_TABLES)}")
+            rows[name] = load_schema(name).conform(
+                table,
+                video_id=video.video_id,
+                pipeline=run.pipeline,
+                recorded_date=recorded_at.astimezone(UTC).date() if recorded_at else None,
+            )
+        return outcome, rows, None
+    except Exception as e:
+        error_class = e.error_class if isinstance(e, VidprocError) else "internal"
+        error = f"linking failed: {redact(str(e)) or type(e).__name__}"
+        failure = Failure(
+            uri=video.uri,
+            video_id=video.video_id,
+            task_id=None,
+            stage="link",
+            error_class=error_class,
+            error=error,
+            traceback=redact(traceback.format_exc()),
+            attempt=1,
+            host=socket.gethostname(),
+            run_id=run.run_id,
+            at=datetime.now(UTC),
+        )
+        return replace(outcome, status="failed", error_class=error_class, error=error), {}, failure
+
+
+def _video_row(outcome: VideoOutcome, rows: Mapping[str, int], run: RunInfo) -> pa.Table:
+    video, info = outcome.video, outcome.info
+    row: dict[str, Any] = {
+        "video_id": video.video_id,
+        "pipeline": run.pipeline,
+        "uri": readable(video.uri),
+        "content_id": video.content_id,
+        "size_bytes": video.size_bytes,
+        "modified_at": video.modified_at,
+        "status": outcome.status,
+        "coverage": outcome.coverage,
+        "error_class": outcome.error_class,
+        "error": None if outcome.error is None else readable(redact(outcome.error)),
+        "warnings": [readable(w) for w in outcome.warnings],
+        "attempts": outcome.attempts,
+        "frames_decoded": outcome.frames_decoded,
+        "frames_sampled": outcome.frames_sampled,
+        "pipeline_id": run.pipeline_id,
+        "run_id": run.run_id,
+        "indexed_at": datetime.now(UTC),
+        "vidproc_version": __version__,
+        **{f"n_{name}": rows.get(name, 0) for name in MODEL_TABLES},
+    }
+    if info is not None:
+        row |= {
+            "container": info.container,
+            "codec": info.codec,
+            "pixel_format": info.pixel_format,
+            "width": info.width,
+            "height": info.height,
+            "rotation": info.rotation,
+            "fps": info.fps,
+            "time_base": f"{info.time_base.numerator}/{info.time_base.denominator}",
+            "start_pts": info.origin_pts,
+            "duration_s": outcome.duration_s,
+            "promised_s": info.duration_s,
+            "recorded_at": info.recorded_at,
+            "recorded_date": info.recorded_at.astimezone(UTC).date() if info.recorded_at else None,
+        }
+    return _one_typed("videos", [row])
+
+
+def _failure_rows(failures: Sequence[Failure], run: RunInfo) -> pa.Table:
+    rows = [
+        {
+            "video_id": f.video_id,
+            "pipeline": run.pipeline,
+            "uri": readable(f.uri),
+            "task_id": f.task_id,
+            "stage": f.stage,
+            "error_class": f.error_class,
+            "error": readable(redact(f.error)),
+            "traceback": None if f.traceback is None else readable(redact(f.traceback)),
+            "attempt": f.attempt,
+            "host": f.host,
+            "run_id": f.run_id,
+            "at": f.at,
+        }
+        for f in failures
+    ]
+    return _one_typed("failures", rows)
+
+
+def _one_typed(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist([dict(r) for r in rows], schema=load_schema(name).stored)
+
+
+def readable(text: str) -> str:
+    """For the tables, which hold UTF-8: bytes of a file name that are none appear as `\\xe9`."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+class _RowFile:
+    """Rows of one table as Parquet in memory, a video at a time."""
+
+    def __init__(self, name: str) -> None:
+        self.rows = 0
+        self._schema = load_schema(name).stored
+        self._sink = pa.BufferOutputStream()
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, table: pa.Table) -> None:
+        if table.num_rows:
+            self._writer = self._writer or pq.ParquetWriter(self._sink, self._schema, compression="zstd")
+            self._writer.write_table(table)
+            self.rows += table.num_rows
+
+    def close(self) -> bytes:
+        assert self._writer is not None
+        self._writer.close()
+        data: bytes = self._sink.getvalue().to_pybytes()
+        return data
