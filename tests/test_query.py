@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from hypothesis import strategies as st
 from tests.conftest import Root
 from vidproc.errors import ConfigError, TransientError
 from vidproc.media import content_hash
-from vidproc.query import MARKER, Hit, LakeDatabase, SearchQuery, connect, search, write_result
+from vidproc.query import Hit, LakeDatabase, SearchQuery, connect, search, write_result
+from vidproc.tables.lake import MARKER, Lake
 from vidproc.tables.schema import TABLES, load_schema
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -79,52 +81,47 @@ def segment(
     return keys(v) | what | {"track_ids": tracks}
 
 
-def write(root: Root, name: str, rows: list[dict[str, Any]]) -> None:
+UNLISTED = video("s3://cams/north/unlisted.mp4", NOON)
+
+
+def write(root: Root, name: str, rows: list[dict[str, Any]], change: int, instead_of: str | None = None) -> None:
+    """One commit, as publishing makes it: part of a change with that number."""
     schema = load_schema(name)
-    table = schema.conform(
-        pa.Table.from_pylist(rows, schema=pa.schema([f for f in schema.stored if f.name in rows[0]]))
-    )
-    write_deltalake(
-        root.storage.delta_uri(name),
-        table,
-        mode="append",
-        partition_by=list(schema.partition_by) or None,
-        storage_options=root.storage.delta_options(),
-    )
+    given = pa.schema([f for f in schema.stored if f.name in rows[0]])
+    batches = schema.conform(pa.Table.from_pylist(rows, schema=given)).to_batches()
+    assert Lake.open(root.uri, root.options).tables.replace(name, lambda: iter(batches), instead_of, change)
 
 
 def build(root: Root) -> Rows:
-    """Three videos: two days of one camera and one without a wall clock; and rows of a video that
-    `videos` does not list, as between two commits of a batch."""
+    """Three videos: two days of one camera, and one without a wall clock, each a change of its own. A
+    fourth change stands between two of its commits: it brings a new video and replaces the first."""
+    Lake.create(root.uri, root.options)
     cam = [video(f"s3://cams/north/2026-03-0{d + 1}.mp4", NOON + timedelta(days=d)) for d in range(2)]
     videos = [*cam, video("/data/it's #1 %.mp4", None)]
-    unlisted = video("s3://cams/north/unlisted.mp4", NOON)
-    detections = [detection(v, k, "person" if k % 2 else "car") for v in (*videos, unlisted) for k in range(100)]
-    # Listed, but by another pipeline: not these rows.
-    detections += [detection(videos[0] | {"pipeline": "other"}, k, "dog") for k in range(5)]
-    segments = []
-    for v in (*videos, unlisted):
-        segments += [
+    detections, segments = [], []
+    for number, v in enumerate(videos, 1):
+        new = [detection(v, k, "person" if k % 2 else "car") for k in range(100)]
+        found = [
             segment(v, "presence", "person", 0.0, 10.0, 0.9),
             segment(v, "presence", "person", 20.0, 22.0, 0.6),
             segment(v, "presence", "car", 5.0, 50.0, 0.8),
             segment(v, "action", "running", 8.0, 21.0, 0.7),
             segment(v, "action", "waving", 30.0, 31.0, 0.4),
         ]
-    root.storage.put(MARKER, b'{"format": 1}')
-    for name, rows in {"detections": detections, "segments": segments, "videos": videos}.items():
-        for start in range(0, len(rows), 150):  # several files a partition
-            write(root, name, rows[start : start + 150])
-    listed = {v["video_id"] for v in videos}
-    return Rows(
-        videos,
-        [d for d in detections if d["video_id"] in listed and d["pipeline"] == "default"],
-        [s for s in segments if s["video_id"] in listed],
-    )
+        write(root, "detections", new, number)
+        write(root, "segments", found, number)
+        write(root, "videos", [v], number)
+        detections += new
+        segments += found
+    first = f"video_id = '{videos[0]['video_id']}'"
+    write(root, "detections", [detection(videos[0], 0, "second generation")], 4, instead_of=first)
+    Lake.open(root.uri, root.options).compact()
+    write(root, "segments", [segment(UNLISTED, "presence", "person", 0.0, 9.0)], 4)
+    return Rows(videos, detections, segments)
 
 
 @dataclass(frozen=True)
-class Lake:
+class Small:
     root: Root
     rows: Rows
     db: LakeDatabase
@@ -134,7 +131,7 @@ class Lake:
 
 
 @pytest.fixture(scope="module", params=["local", "s3"])
-def lake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+def lake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
     """One lake a module: nothing in this file can change it, which is what it shows."""
     if request.param == "local":
         root = Root(str(tmp_path_factory.mktemp("lake") / "it's #1 ü"), local_options())
@@ -143,7 +140,7 @@ def lake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         root = Root(f"s3://{s3_bucket()}/query-{os.getpid()}/it's one ü", s3_options(request))
     rows = build(root)
     with connect(root.uri, root.options) as db:
-        yield Lake(root, rows, db)
+        yield Small(root, rows, db)
 
 
 def local_options() -> Any:
@@ -167,19 +164,14 @@ def s3_options(request: pytest.FixtureRequest) -> Any:
 # --- SQL ---------------------------------------------------------------------------------------
 
 
-def test_sql_sees_each_table_and_the_declared_columns(lake: Lake) -> None:
+def test_sql_sees_each_table_and_the_declared_columns(lake: Small) -> None:
     assert {r["name"] for r in lake.all("SHOW TABLES")} == set(TABLES) == set(lake.db.tables)
     for name in TABLES:
         reader = lake.db.sql(f"FROM {name} LIMIT 0")
         assert reader.schema.names == list(load_schema(name).names)
 
 
-def test_tables_that_are_not_there_yet_are_empty_and_typed(lake: Lake) -> None:
-    assert lake.all("SELECT count(*) AS n, max(score) AS s FROM actions") == [{"n": 0, "s": None}]
-    assert pa.types.is_list(lake.db.sql("SELECT path FROM tracks").schema.field("path").type)
-
-
-def test_rows_are_those_that_were_written(lake: Lake) -> None:
+def test_rows_are_those_that_were_written(lake: Small) -> None:
     names = list(load_schema("detections").names)
     got = lake.all("FROM detections ORDER BY video_id, time_s")
     want = sorted(lake.rows.detections, key=lambda d: (d["video_id"], d["time_s"]))
@@ -187,18 +179,17 @@ def test_rows_are_those_that_were_written(lake: Lake) -> None:
     assert got == pa.Table.from_pylist(want, schema=stored).select(names).to_pylist()
 
 
-def test_rows_of_a_video_that_videos_does_not_list_are_not_shown(lake: Lake) -> None:
-    unlisted = content_hash("s3://cams/north/unlisted.mp4")
-    stored = DeltaTable(lake.root.storage.delta_uri("detections"), storage_options=lake.root.storage.delta_options())
-    there = stored.scan(columns=["video_id"], predicate=f"video_id = '{unlisted}'")
-    assert pa.RecordBatchReader.from_stream(there).read_all().num_rows == 100
-    assert lake.all("SELECT 1 FROM detections WHERE video_id = ?", [unlisted]) == []
-    assert lake.all("SELECT DISTINCT pipeline FROM detections") == [{"pipeline": "default"}]
-    assert lake.all("SELECT count(*) AS n FROM detections") == [{"n": 300}]
+def test_a_change_in_progress_is_not_seen(lake: Small) -> None:
+    """Neither its new videos nor its second generation of old ones, in whatever tables it has reached."""
+    stored = Lake.open(lake.root.uri, lake.root.options).tables
+    assert stored.done("detections") == stored.done("segments") == 4 and stored.done("videos") == 3
+    assert stored.read("detections").num_rows == 201 and stored.read("segments").num_rows == 16
+    assert lake.all("SELECT DISTINCT label FROM detections ORDER BY 1") == [{"label": "car"}, {"label": "person"}]
+    assert lake.all("SELECT count(*) AS n FROM detections ANTI JOIN videos USING (video_id, pipeline)") == [{"n": 0}]
     assert lake.all("SELECT count(*) AS n FROM segments") == [{"n": 15}]
 
 
-def test_parameters_are_values_and_never_sql(lake: Lake) -> None:
+def test_parameters_are_values_and_never_sql(lake: Small) -> None:
     odd = "/data/it's #1 %.mp4"
     assert lake.all("SELECT uri FROM videos WHERE uri = ?", [odd]) == [{"uri": odd}]
     assert lake.all("SELECT count(*) AS n FROM videos WHERE uri = $u", {"u": "x' OR true --"}) == [{"n": 0}]
@@ -227,7 +218,7 @@ def test_parameters_are_values_and_never_sql(lake: Lake) -> None:
         "SELECT label FROM detections GROUP BY label HAVING count(*) > 1 QUALIFY rank() OVER (ORDER BY label) = 1",
     ],
 )
-def test_what_reads_the_lake_is_answered(lake: Lake, query: str) -> None:
+def test_what_reads_the_lake_is_answered(lake: Small, query: str) -> None:
     assert lake.db.sql(query).read_all().num_rows > 0
 
 
@@ -323,7 +314,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("query", OUTSIDE)
-def test_what_does_more_than_read_the_lake_is_refused(lake: Lake, other: Path, query: str) -> None:
+def test_what_does_more_than_read_the_lake_is_refused(lake: Small, other: Path, query: str) -> None:
     before = sorted(other.rglob("*")), sorted(o.key for o in lake.root.storage.list())
     query = query.format(other=other, lake=lake.root.uri.replace("'", "''"), marker=MARKER)
     with pytest.raises(ConfigError, match=r"^SQL: ") as refused:
@@ -349,7 +340,7 @@ def test_what_does_more_than_read_the_lake_is_refused(lake: Lake, other: Path, q
         "FROM sys",
     ],
 )
-def test_the_database_is_closed_even_to_sql_that_was_not_read_first(lake: Lake, other: Path, query: str) -> None:
+def test_the_database_is_closed_even_to_sql_that_was_not_read_first(lake: Small, other: Path, query: str) -> None:
     before = sorted(other.rglob("*"))
     with pytest.raises((ConfigError, TransientError)):
         lake.db._stream(query.format(other=other), None).read_all()
@@ -378,7 +369,7 @@ def test_a_lake_may_have_an_odd_name(local_root: Root, name: str) -> None:
         assert db.sql("SELECT count(*) AS n FROM detections WHERE label = 'car'").read_all().to_pylist() == [{"n": 150}]
 
 
-def test_a_mistake_is_shown_where_it_is(lake: Lake) -> None:
+def test_a_mistake_is_shown_where_it_is(lake: Small) -> None:
     with pytest.raises(ConfigError) as wrong:
         lake.db.sql("SELECT lable\nFROM detections")
     text = str(wrong.value)
@@ -396,7 +387,7 @@ def test_a_mistake_is_shown_where_it_is(lake: Lake) -> None:
         lake.db.sql("PIVOT detections ON label")
 
 
-def test_an_error_in_the_middle_of_an_answer_is_ours_too(lake: Lake) -> None:
+def test_an_error_in_the_middle_of_an_answer_is_ours_too(lake: Small) -> None:
     with pytest.raises(ConfigError, match="SQL: Conversion Error"):
         lake.db.sql("SELECT label::INTEGER FROM detections").read_all()
 
@@ -410,36 +401,45 @@ def test_what_is_no_lake_is_refused(lake_root: Root, place: str) -> None:
 
 
 def test_a_lake_in_which_nothing_was_indexed_yet_answers(lake_root: Root) -> None:
-    lake_root.storage.put(MARKER, b"{}")
+    Lake.create(lake_root.uri, lake_root.options)
+    write(lake_root, "detections", [detection(UNLISTED, 0, "person")], 1)  # the very first change, in progress
     with connect(lake_root.uri, lake_root.options) as db:
-        assert db.sql("FROM videos").read_all().num_rows == 0
-        assert db.sql("SELECT v.uri, d.* FROM detections d JOIN videos v USING (video_id)").read_all().num_rows == 0
+        for name in TABLES:
+            assert db.sql(f"FROM {name}").read_all().num_rows == 0
         assert search(db, SearchQuery(label="person")) == []
 
 
-def test_model_rows_without_videos_are_not_shown(lake_root: Root) -> None:
-    lake_root.storage.put(MARKER, b"{}")
-    write(lake_root, "detections", [detection(video("a", NOON), 0, "person")])
+def test_a_table_that_is_not_there_is_empty_and_typed(lake_root: Root) -> None:
+    """A lake made before the table was thought of."""
+    Lake.create(lake_root.uri, lake_root.options)
+    lake_root.storage.delete([o.key for o in lake_root.storage.list("tracks/")])
     with connect(lake_root.uri, lake_root.options) as db:
-        assert db.sql("FROM detections").read_all().num_rows == 0
+        assert db.sql("SELECT count(*) AS n, max(score_max) AS s FROM tracks").read_all().to_pylist() == [
+            {"n": 0, "s": None}
+        ]
+        assert pa.types.is_list(db.sql("SELECT path FROM tracks").schema.field("path").type)
 
 
 def test_a_connection_sees_the_lake_as_it_was_when_it_was_made(lake_root: Root) -> None:
     build(lake_root)
     with connect(lake_root.uri, lake_root.options) as before:
         late = video("s3://cams/late.mp4", NOON)
-        write(lake_root, "detections", [detection(late, k, "person") for k in range(7)])
-        write(lake_root, "videos", [late])
+        write(lake_root, "segments", [segment(late, "presence", "person", 0.0, 9.0)], 5)
+        write(lake_root, "detections", [detection(late, k, "person") for k in range(7)], 5)
+        write(lake_root, "videos", [late], 5)
         count = "SELECT count(*) AS n FROM detections"
         assert before.sql(count).read_all().to_pylist() == [{"n": 300}]
         assert before.sql("SELECT count(*) AS n FROM videos").read_all().to_pylist() == [{"n": 3}]
         with connect(lake_root.uri, lake_root.options) as after:
-            assert after.sql(count).read_all().to_pylist() == [{"n": 307}]
+            # The fourth change is finished too: changes are in one order.
+            assert after.sql(count).read_all().to_pylist() == [{"n": 208}]
+            assert after.sql("SELECT count(*) AS n FROM segments").read_all().to_pylist() == [{"n": 17}]
 
 
 def test_columns_of_older_and_newer_writers(local_root: Root) -> None:
     """A table made before a column was declared, with one that this version does not know."""
     build(local_root)
+    shutil.rmtree(Path(local_root.uri) / "tracks")
     schema = load_schema("tracks").stored
     old = pa.schema([f for f in schema if f.name != "score_max"]).append(pa.field("colour", pa.string()))
     row = keys(video("s3://cams/north/2026-03-01.mp4", NOON)) | {
@@ -462,7 +462,7 @@ def test_a_lake_behind_a_symbolic_link(local_root: Root, tmp_path: Path) -> None
         assert db.sql("SELECT count(*) AS n FROM detections").read_all().to_pylist() == [{"n": 300}]
 
 
-def test_files_outside_what_a_query_asks_for_are_skipped(lake: Lake) -> None:
+def test_files_outside_what_a_query_asks_for_are_skipped(lake: Small) -> None:
     """By partition, and by the statistics in the table's log: an unread file cannot be missing."""
     stored = DeltaTable(lake.root.storage.delta_uri("detections"), storage_options=lake.root.storage.delta_options())
     [plan] = lake.all("EXPLAIN ANALYZE SELECT * FROM detections WHERE recorded_date = '2026-03-02'")
@@ -478,7 +478,7 @@ def test_files_outside_what_a_query_asks_for_are_skipped(lake: Lake) -> None:
 @pytest.mark.parametrize(
     "query", ["FROM detections ORDER BY video_id, time_s", "FROM detections ORDER BY score, video_id"]
 )
-def test_pages_are_the_whole_without_loss_or_repetition(lake: Lake, query: str) -> None:
+def test_pages_are_the_whole_without_loss_or_repetition(lake: Small, query: str) -> None:
     whole = lake.all(query)
     pages = [lake.all(f"{query} -- page", limit=70, offset=at) for at in range(0, 300, 70)]
     assert [len(p) for p in pages] == [70, 70, 70, 70, 20]
@@ -490,7 +490,7 @@ def test_pages_are_the_whole_without_loss_or_repetition(lake: Lake, query: str) 
         lake.db.sql(query, limit=-1)
 
 
-def test_answers_are_streamed(lake: Lake) -> None:
+def test_answers_are_streamed(lake: Small) -> None:
     """Ten million rows are begun, and two answers of one connection do not disturb each other."""
     endless = lake.db.sql("SELECT a.range + b.range AS n FROM range(10000) a, range(10000) b")
     first = next(endless)
@@ -552,7 +552,7 @@ def seen(hits: list[Hit]) -> list[tuple[str, float, float, str | None, str | Non
     return [(h.uri, h.start_s, h.end_s, h.label, h.action) for h in hits]
 
 
-def test_a_hit_names_video_time_and_score(lake: Lake) -> None:
+def test_a_hit_names_video_time_and_score(lake: Small) -> None:
     [hit] = search(lake.db, SearchQuery(label="person", min_seconds=5, date=date(2026, 3, 2)))
     assert hit.uri == "s3://cams/north/2026-03-02.mp4" and hit.video_id == content_hash(hit.uri)
     assert (hit.start_s, hit.end_s, hit.label, hit.action) == (0.0, 10.0, "person", None)
@@ -560,7 +560,7 @@ def test_a_hit_names_video_time_and_score(lake: Lake) -> None:
     assert hit.recorded_at == NOON + timedelta(days=1)
 
 
-def test_label_and_action_together_are_their_overlap(lake: Lake) -> None:
+def test_label_and_action_together_are_their_overlap(lake: Small) -> None:
     hits = search(lake.db, SearchQuery(label="person", action="running", video="2026-03-01.mp4"))
     assert [(h.start_s, h.end_s) for h in hits] == [(8.0, 10.0), (20.0, 21.0)]
     assert [h.score for h in hits] == pytest.approx([0.7, 0.6])
@@ -582,7 +582,7 @@ SEARCHES = st.builds(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=SEARCHES)
-def test_search_finds_what_plain_loops_find(lake: Lake, query: SearchQuery) -> None:
+def test_search_finds_what_plain_loops_find(lake: Small, query: SearchQuery) -> None:
     hits = search(lake.db, query)
     assert sorted(map(str, seen(hits))) == sorted(map(str, naive(lake.rows, query)))
     clocks = [h.recorded_at for h in hits if h.recorded_at is not None]
@@ -593,7 +593,7 @@ def test_search_finds_what_plain_loops_find(lake: Lake, query: SearchQuery) -> N
     "query", [SearchQuery(), SearchQuery(label="person"), SearchQuery(label="car", action="waving")]
 )
 @pytest.mark.parametrize("size", [1, 4])
-def test_pages_of_hits_follow_each_other(lake: Lake, query: SearchQuery, size: int) -> None:
+def test_pages_of_hits_follow_each_other(lake: Small, query: SearchQuery, size: int) -> None:
     from dataclasses import replace
 
     whole = search(lake.db, query)
@@ -611,14 +611,14 @@ def test_a_page_token_holds_while_the_lake_grows(local_root: Root) -> None:
         whole = search(db, SearchQuery(label="person"))
         first = search(db, SearchQuery(label="person", limit=2))
     earlier = video("s3://cams/earlier.mp4", NOON - timedelta(days=9))
-    write(local_root, "segments", [segment(earlier, "presence", "person", 0, 9)])
-    write(local_root, "videos", [earlier])
+    write(local_root, "segments", [segment(earlier, "presence", "person", 0, 9)], 5)
+    write(local_root, "videos", [earlier], 5)
     with connect(local_root.uri, local_root.options) as db:
         assert len(search(db, SearchQuery(label="person"))) == len(whole) + 1
         assert seen(first + search(db, SearchQuery(label="person", after=first[-1].token))) == seen(whole)
 
 
-def test_time_of_day_over_midnight_and_in_another_zone(lake: Lake) -> None:
+def test_time_of_day_over_midnight_and_in_another_zone(lake: Small) -> None:
     # Noon UTC is 21:00 in Tokyo.
     tokyo = SearchQuery(label="car", time_of_day=(time(20), time(6)), timezone="Asia/Tokyo")
     assert len(search(lake.db, tokyo)) == 2
@@ -631,7 +631,7 @@ def test_time_of_day_over_midnight_and_in_another_zone(lake: Lake) -> None:
     [("*", 3), ("*.mp4", 3), ("2026-03-0?.mp4", 2), ("north/*", 2), ("s3://cams/north/2026-03-01.mp4", 1),
      ("orth/*", 0), ("it's #1 %.mp4", 1), ("*' OR true", 0)],
 )  # fmt: skip
-def test_videos_by_glob(lake: Lake, glob: str, found: int) -> None:
+def test_videos_by_glob(lake: Small, glob: str, found: int) -> None:
     assert len(search(lake.db, SearchQuery(label="car", video=glob))) == found
 
 
@@ -645,7 +645,7 @@ def test_videos_by_glob(lake: Lake, glob: str, found: int) -> None:
         ({"after": "WzFd"}, "is no page token"),
     ],
 )
-def test_a_search_that_makes_no_sense_fails(lake: Lake, wrong: dict[str, Any], message: str) -> None:
+def test_a_search_that_makes_no_sense_fails(lake: Small, wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         search(lake.db, SearchQuery(**wrong))
 
@@ -658,13 +658,13 @@ MIXED = """SELECT * FROM (VALUES
     ) t(n, x, text, items, "at", day, big) ORDER BY n"""
 
 
-def written(lake: Lake, query: str, format: Any, **options: Any) -> tuple[bytes, int]:
+def written(lake: Small, query: str, format: Any, **options: Any) -> tuple[bytes, int]:
     out = io.BytesIO()
     rows = write_result(lake.db.sql(query), format, out, **options)
     return out.getvalue(), rows
 
 
-def test_json_is_one_array_with_an_object_a_line(lake: Lake) -> None:
+def test_json_is_one_array_with_an_object_a_line(lake: Small) -> None:
     data, rows = written(lake, MIXED, "json")
     assert rows == 2 and json.loads(data)[0] == {
         "n": 1, "x": pytest.approx(0.1), "text": 'a "quoted", one', "items": [1, 2],
@@ -675,7 +675,7 @@ def test_json_is_one_array_with_an_object_a_line(lake: Lake) -> None:
     assert json.loads(written(lake, "FROM videos WHERE false", "json")[0]) == []
 
 
-def test_csv_is_read_back_as_it_was(lake: Lake) -> None:
+def test_csv_is_read_back_as_it_was(lake: Small) -> None:
     data, rows = written(lake, MIXED, "csv")
     got = list(csv.DictReader(io.StringIO(data.decode(), newline="")))
     assert rows == len(got) == 2
@@ -684,13 +684,13 @@ def test_csv_is_read_back_as_it_was(lake: Lake) -> None:
     assert got[1]["text"] == "two\nlines \x1b[31m" and got[1]["at"] == ""
 
 
-def test_parquet_is_read_back_as_it_was(lake: Lake) -> None:
+def test_parquet_is_read_back_as_it_was(lake: Small) -> None:
     data, rows = written(lake, "FROM detections ORDER BY video_id, time_s", "parquet")
     table = pq.read_table(io.BytesIO(data))
     assert rows == 300 and table.to_pylist() == lake.all("FROM detections ORDER BY video_id, time_s")
 
 
-def test_a_table_counts_its_rows_and_says_where_it_ends(lake: Lake) -> None:
+def test_a_table_counts_its_rows_and_says_where_it_ends(lake: Small) -> None:
     data, rows = written(lake, "SELECT uri, duration_s FROM videos ORDER BY uri", "table")
     lines = data.decode().splitlines()
     assert rows == 3 and lines[-1] == "3 rows" and "it's #1 %.mp4" in lines[2] and lines[2].endswith("60")
@@ -700,19 +700,19 @@ def test_a_table_counts_its_rows_and_says_where_it_ends(lake: Lake) -> None:
     assert written(lake, "FROM actions", "table")[0].decode().splitlines()[-1] == "0 rows"
 
 
-def test_names_from_the_archive_do_not_reach_the_terminal_as_commands(lake: Lake) -> None:
+def test_names_from_the_archive_do_not_reach_the_terminal_as_commands(lake: Small) -> None:
     data, _ = written(lake, "SELECT E'\\x1b]0;owned\\x07[bold]x[/bold].mp4' AS uri", "table")
     assert b"\x1b" not in data and b"\x07" not in data
     assert r"\x1b]0;owned\x07[bold]x[/bold].mp4" in data.decode()
 
 
-def test_an_unknown_format_fails(lake: Lake) -> None:
+def test_an_unknown_format_fails(lake: Small) -> None:
     with pytest.raises(ConfigError, match="no output format 'xml'; choose one of table, csv, json, parquet"):
         written(lake, "FROM videos", "xml")
 
 
 @pytest.mark.parametrize("format", ["csv", "json", "parquet"])
-def test_a_large_answer_is_written_in_little_memory(lake: Lake, format: Any, tmp_path: Path) -> None:
+def test_a_large_answer_is_written_in_little_memory(lake: Small, format: Any, tmp_path: Path) -> None:
     query = "SELECT range AS n, hash(range) AS h, 'abcdefgh' || range AS s FROM range(1_000_000)"
     before = pa.total_allocated_bytes()
     peak = 0

@@ -4,10 +4,10 @@ DuckDB reads the Delta tables through its `delta` extension, so whatever the SQL
 reach the table's log (files are skipped by partition and statistics) and the Parquet row groups, in
 a folder and on S3 alike. The extensions come as packages and are loaded from there: no network.
 
-A connection sees the lake as it was when it was made. `videos` is pinned first and data tables
-after it, and a view of model rows shows only the videos that `videos` lists: it joins `videos`.
-An inner join, since DuckDB then applies a condition on `video_id` to both sides (through a
-semi-join it does not; that read every file of `videos` for one video).
+A connection sees the lake as it was when it was made, between two changes: `videos` says how many
+changes are finished, and each other table is read in its newest version that holds no later one. So
+no answer mixes two generations of a video or shows rows of one that `videos` does not list, and
+views need no join for that (one with `videos` made a count over all detections 3 times slower).
 
 Two locks keep SQL inside the lake. Its syntax tree is read first: one statement that reads, from
 our views and a few harmless table functions. And the database is closed: no file outside the lake,
@@ -43,11 +43,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidproc.errors import ConfigError, TransientError
-from vidproc.storage import Storage, StorageOptions, open_storage, redact
-from vidproc.tables.schema import MODEL_TABLES, load_schemas
-
-MARKER = "vidproc.json"
-"""The object that makes a place a lake."""
+from vidproc.storage import Storage, StorageOptions, redact
+from vidproc.tables.delta import Tables, taken, translated
+from vidproc.tables.lake import Lake
+from vidproc.tables.schema import load_schemas
 
 ROWS_A_BATCH = 50_000
 """Of a result that is streamed: some 10 MB of detections."""
@@ -76,19 +75,15 @@ def connect(
     `threads` and `memory_limit` (such as "4GB") are DuckDB's; what does not fit is spilled to a
     temporary folder. Raises ConfigError where there is no lake, or where storage refuses us.
     """
-    storage = open_storage(lake_uri, options=options or StorageOptions())
-    if not storage.exists(MARKER):
-        raise ConfigError(
-            f"{storage.uri!r} is not a lake: it has no {MARKER}; give the place that `vidproc index` wrote to"
-        )
+    lake = Lake.open(lake_uri, options)
     spill = tempfile.TemporaryDirectory(prefix="vidproc-query-", ignore_cleanup_errors=True)
     with ExitStack() as undo, _translated():
         undo.callback(spill.cleanup)
         con = undo.enter_context(duckdb.connect(":memory:", config=_settings(spill.name, threads, memory_limit)))
-        names = _open_tables(con, storage)
-        _lock(con, storage)
+        names = _open_tables(con, lake.tables)
+        _lock(con, lake.storage)
         undo.pop_all()
-    return LakeDatabase(storage.uri, names, con, spill)
+    return LakeDatabase(lake.uri, names, con, spill)
 
 
 class LakeDatabase:
@@ -267,57 +262,69 @@ def _root(storage: Storage) -> str:
     return storage.uri if storage.uri.startswith("s3://") else os.path.realpath(storage.uri)
 
 
-def _open_tables(con: duckdb.DuckDBPyConnection, storage: Storage) -> tuple[str, ...]:
-    """Pins each table's newest version and makes the views. Gives their names, `videos` first."""
-    from deltalake import DeltaTable
-
+def _open_tables(con: duckdb.DuckDBPyConnection, tables: Tables) -> tuple[str, ...]:
+    """Pins a version of each table and makes the views. Gives their names, `videos` first."""
+    storage = tables.storage
     con.execute(f"LOAD {_literal(_extension('delta'))}")
     con.execute("SET TimeZone = 'UTC'")
     con.execute("SET parquet_metadata_cache = true")  # files of a Delta table never change: one look is enough
-    delta = storage.delta_options()
     if storage.uri.startswith("s3://"):
-        _reach_s3(con, storage, delta)
+        _reach_s3(con, storage)
     # As a URL: in a bare path the extension takes `%` for the beginning of an escape.
     root = _root(storage) if storage.uri.startswith("s3://") else f"file://{quote(_root(storage))}"
 
-    def attach(name: str) -> bool:
-        if not DeltaTable.is_deltatable(storage.delta_uri(name), delta):
-            return False
-        with con.cursor() as cursor:
-            cursor.execute(f'ATTACH {_literal(f"{root}/{name}")} AS "lake_{name}" (TYPE delta, PIN_SNAPSHOT)')
-            cursor.execute(f'DESCRIBE "lake_{name}"')  # pins it now, not when it is first asked for
-        return True
+    def pin(name: str, changes: int | None) -> int | None:
+        version, done = _version(tables, name, changes)
+        if version is not None:
+            with con.cursor() as cursor:
+                how = f"TYPE delta, VERSION {version}, PIN_SNAPSHOT"
+                cursor.execute(f'ATTACH {_literal(f"{root}/{name}")} AS "lake_{name}" ({how})')
+                cursor.execute(f'DESCRIBE "lake_{name}"')  # reads the log now, not when it is first asked for
+        return done
 
     schemas = load_schemas()
     others = [name for name in schemas if name != "videos"]
-    there = {"videos": attach("videos")}
+    pinned = {"videos": (changes := pin("videos", None))}
     with ThreadPoolExecutor(len(others)) as pool:  # each costs a few requests, one after another
-        there |= zip(others, pool.map(attach, others), strict=True)
+        # Runs are no part of changes: their newest rows are shown.
+        pinned |= zip(others, pool.map(lambda n: pin(n, None if n == "runs" else changes or 0), others), strict=True)
 
     con.execute("CREATE SCHEMA empty")
-    for name, exists in there.items():
+    for name, done in pinned.items():
         con.register("as_declared", schemas[name].stored.empty_table())
         con.execute(f'CREATE TABLE empty."{name}" AS FROM as_declared')
         con.unregister("as_declared")
-        rows = f'"lake_{name}"' if exists else f'empty."{name}"'
-        listed = ""
-        if name in MODEL_TABLES and exists and there["videos"]:
-            listed = 'JOIN "lake_videos" v ON m.video_id = v.video_id AND m.pipeline = v.pipeline'
-        elif name in MODEL_TABLES:
-            rows = f'empty."{name}"'  # without `videos` nothing is listed
-        con.execute(f'CREATE VIEW "{name}" AS SELECT {_columns(con, name, rows)} FROM {rows} m {listed}')
-    return tuple(there)
+        rows = f'empty."{name}"' if done is None else f'"lake_{name}"'
+        con.execute(f'CREATE VIEW "{name}" AS SELECT {_columns(con, name, rows)} FROM {rows}')
+    return tuple(pinned)
+
+
+def _version(tables: Tables, name: str, changes: int | None) -> tuple[int | None, int | None]:
+    """The newest version of the table that holds no change after number `changes` (None: the newest of
+    all), and the number of the last change in it; Nones for a table that is not there (yet)."""
+    from deltalake import DeltaTable
+
+    storage = tables.storage
+    if not DeltaTable.is_deltatable(storage.delta_uri(name), storage.delta_options()):
+        return None, None
+    table = tables.open(name)
+    with translated(f"{storage.uri}/{name}"):
+        while changes is not None and taken(table) > changes:
+            # A change is one commit, and at most one is in progress: seldom more than a step or two.
+            table.load_as_version(table.version() - 1)
+        return table.version(), taken(table)
 
 
 def _columns(con: duckdb.DuckDBPyConnection, name: str, rows: str) -> str:
     """The columns as declared, NULL where an older table has none, and then what a newer one has."""
     declared = {r[0]: r[1] for r in con.execute(f'DESCRIBE empty."{name}"').fetchall()}
     stored = [r[0] for r in con.execute(f"DESCRIBE {rows}").fetchall()]
-    parts = [f'm."{c}"' if c in stored else f'CAST(NULL AS {kind}) AS "{c}"' for c, kind in declared.items()]
-    return ", ".join(parts + [f'm."{c}"' for c in stored if c not in declared])
+    parts = [f'"{c}"' if c in stored else f'CAST(NULL AS {kind}) AS "{c}"' for c, kind in declared.items()]
+    return ", ".join(parts + [f'"{c}"' for c in stored if c not in declared])
 
 
-def _reach_s3(con: duckdb.DuckDBPyConnection, storage: Storage, delta: Mapping[str, str]) -> None:
+def _reach_s3(con: duckdb.DuckDBPyConnection, storage: Storage) -> None:
+    delta = storage.delta_options()
     con.execute(f"LOAD {_literal(_extension('httpfs'))}")
     # It takes keys from the environment into its settings, where SQL could read them: a secret hides them.
     for name in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
