@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -317,23 +317,23 @@ def query(
         Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Rows at most.")] = None,
-    offset: Annotated[int | None, typer.Option("--offset", help="Rows to leave out first.")] = None,
+    offset: Annotated[int, typer.Option("--offset", help="Rows to leave out first.")] = 0,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
     region: Region = None,
 ) -> None:
     """Read-only SQL (DuckDB) over the lake's tables."""
-    from vidproc.query import connect, write_result
+    from vidproc.query import Format, connect, write_result
 
     if out_format == "parquet" and output is None and sys.stdout.isatty():
         raise ConfigError("Parquet is not for a terminal: name a file with --output")
     with connect(absolute(lake) or lake, _options(endpoint_url, profile, region)) as database:
         answer = database.sql(sql, limit=limit, offset=offset)
         if output is None:
-            write_result(answer, out_format, sys.stdout.buffer)
+            write_result(answer, cast(Format, out_format), sys.stdout.buffer)
         else:
             with output.open("wb") as file:
-                rows = write_result(answer, out_format, file)
+                rows = write_result(answer, cast(Format, out_format), file)
             print(f"{rows:,} rows in {output}", file=sys.stderr)
 
 

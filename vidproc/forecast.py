@@ -24,7 +24,8 @@ from vidproc.progress import hms
 from vidproc.run import Listing, as_video, is_due, make_executor, storage_options
 from vidproc.runtime.executor import Limits, PoolSize, Unit, UnitEnd
 from vidproc.step import AnyStep
-from vidproc.tables.lake import Committed, Lake
+from vidproc.storage import open_storage
+from vidproc.tables.lake import MARKER, Committed, Lake
 from vidproc.tables.publish import RunInfo
 
 TRIAL_TASKS = 24
@@ -244,13 +245,13 @@ def forecast(job: Job, *, save: str | None = None, calibrate_s: float = 30.0) ->
         raise ConfigError("this job has no model to run: name a detector or an action model")
     archive_options, lake_options = storage_options(job, archive=True), storage_options(job)
     committed = None
-    if job.lake and Lake.is_lake(job.lake, lake_options):
+    if job.lake and open_storage(job.lake, options=lake_options).exists(MARKER):
         committed = Lake.open(job.lake, lake_options).committed(pipeline.name)
     listing = Listing(job, archive_options)
     listing.start()
     settings = CutSettings(clip_seconds=job.cut.clip_seconds, clips_per_task=job.cut.clips_per_task)
     survey = _Survey(listing, committed, pipeline, settings, job.limit)
-    run = RunInfo(run_id="plan", vidproc_version="", pipeline_id=pipeline.pipeline_id, pipeline=pipeline.name)
+    run = RunInfo(run_id="plan", pipeline_id=pipeline.pipeline_id, pipeline=pipeline.name)
     steps = routes(
         pipeline, job.model_copy(update={"lake": job.lake or os.getcwd()}),
         archive_options=archive_options, lake_options=lake_options, run=run,

@@ -80,10 +80,9 @@ def link(
         )
         columns = _Columns.of(detections)
         track_ids = _track(columns, settings, detector_fps) if settings.track else np.full(len(detections), -1)
-        position = detections.schema.get_field_index("track_id")
-        linked["detections"] = detections.set_column(
-            position, detections.schema.field(position), pa.array(track_ids, pa.int64(), mask=track_ids < 0)
-        )
+        known = pa.array(track_ids, pa.int64(), mask=track_ids < 0)
+        rest = [name for name in detections.column_names if name != "track_id"]
+        linked["detections"] = detections.select(rest).append_column("track_id", known)
         model = detections["model"][0].as_py()
         tracks = _track_rows(columns, track_ids)
         linked["tracks"] = _table("tracks", tracks, keys, model)
@@ -150,7 +149,7 @@ def _track(columns: _Columns, settings: LinkSettings, fps: float | None) -> np.n
             )
             if not len(found):
                 continue
-            found_rows, ids = found.data["row"], found.tracker_id
+            found_rows, ids = np.asarray(found.data["row"]), np.asarray(found.tracker_id)
             raw[found_rows] = np.where(ids >= 0, ids + offset, -1)
             # The library names a track at its second detection. The first, which it spawned from,
             # belongs to it too: new tracks are appended in the order of the detections they spawned from.

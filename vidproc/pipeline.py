@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -216,10 +216,10 @@ class Infer:
         video_id = decoded.task.video.video_id
         for use, model, batch in zip(self.pipeline.uses, self._models, decoded.batches, strict=True):
             if use.card.kind == "detector":
-                found = detect_upright(model, batch)
+                found = detect_upright(cast(Detector, model), batch)
                 tables["detections"] = detections_table(video_id, self.pipeline.name, use.card, batch, found)
             else:
-                starts_s, ends_s, scores = classify_windows(model, batch, use.card.grid)
+                starts_s, ends_s, scores = classify_windows(cast(ActionModel, model), batch, use.card.grid)
                 tables["actions"] = actions_table(
                     video_id, self.pipeline.name, use.card, starts_s, ends_s, scores, use.top_k
                 )

@@ -16,8 +16,8 @@ import sys
 import threading
 import time
 import uuid
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ from vidproc.plan import CutSettings, cut
 from vidproc.progress import Progress, Reporter
 from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaiting, SetupFailed
 from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
-from vidproc.runtime.retry import ERROR_CLASSES, RetryRules
+from vidproc.runtime.retry import ERROR_CLASSES
 from vidproc.storage import StorageOptions, open_storage
 from vidproc.tables.lake import CommittedVideo, Lake
 from vidproc.tables.publish import PublishReport, RunInfo, recover
@@ -108,9 +108,20 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     lake = Lake.create(job.lake, lake_options)
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    info = RunInfo(run_id=run_id, vidproc_version=__version__, pipeline_id=pipeline.pipeline_id, pipeline=pipeline.name)
-    if forward := recover(lake, pipeline.link_video):
-        reporter.say(f"completed {forward} publication(s) that an earlier run had begun")
+    info = RunInfo(run_id=run_id, pipeline=pipeline.name, pipeline_id=pipeline.pipeline_id)
+    if forward := recover(lake):
+        reporter.say(f"completed {len(forward)} publication(s) that an earlier run had begun")
+    about = {
+        "run_id": run_id,
+        "command": command or shlex.join(sys.argv),
+        "job": job.model_dump_json(),
+        "pipeline": pipeline.name,
+        "pipeline_id": pipeline.pipeline_id,
+        "started_at": started,
+        "host": socket.gethostname(),
+        "versions": versions(),
+    }
+    lake.record_run(about | {"outcome": "running"})
     listing.start()
     steps = routes(pipeline, job, archive_options=archive_options, lake_options=lake_options, run=info)
     driver = Driver(job, pipeline, lake, listing, info, reporter)
@@ -130,13 +141,8 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
         outcome, reason = "interrupted", "interrupted: run the same command again to go on"
     summary = driver.summary(outcome, reason, time.monotonic() - driver.started)
     lake.record_run(
-        {
-            "run_id": run_id,
-            "command": command or shlex.join(sys.argv),
-            "job": job.model_dump_json(),
-            "pipeline": pipeline.name,
-            "pipeline_id": pipeline.pipeline_id,
-            "started_at": started,
+        about
+        | {
             "ended_at": datetime.now(UTC),
             "outcome": summary.outcome,
             "exit_code": summary.exit_code,
@@ -151,8 +157,6 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
             "bytes_read": summary.bytes_read,
             "video_seconds": summary.video_s,
             "video_seconds_per_second": summary.speed,
-            "host": socket.gethostname(),
-            "versions": versions(),
         }
     )
     return summary
@@ -168,14 +172,13 @@ def release(lake_uri: str, options: StorageOptions, classes: tuple[str, ...]) ->
     lake = Lake.open(lake_uri, options)
     storage = open_storage(lake_uri, options=options)
     released = 0
-    for row in lake.endings():
-        wanted = row.error_class in classes if classes else counts_as_failure(row.status, row.error_class)
-        if wanted:
-            storage.put(f"{RELEASED}/{row.pipeline}/{row.video_id}", b"")
+    for row in lake.videos().select(["video_id", "pipeline", "status", "error_class"]).to_pylist():
+        error_class = row["error_class"]
+        if error_class in classes if classes else counts_as_failure(row["status"], error_class):
+            storage.put(f"{RELEASED}/{row['pipeline']}/{row['video_id']}", b"")
             released += 1
-    runs = [r for r in lake.runs() if r["job"]]
-    last = max(runs, key=lambda r: r["started_at"], default=None)
-    return released, Job.model_validate_json(last["job"]) if last else None
+    last = lake.runs(limit=1).to_pylist()
+    return released, Job.model_validate_json(last[0]["job"]) if last and last[0]["job"] else None
 
 
 def storage_options(job: Job, *, archive: bool = False) -> StorageOptions:
@@ -240,7 +243,7 @@ class Listing:
             modified_since=f.modified_since,
             modified_before=f.modified_before,
         )
-        self._open = lambda: list_videos(job.archive, options, filters)
+        self._open: Callable[[], Iterator[Video | Skipped]] = lambda: list_videos(job.archive, options, filters)
         self._follow = job.follow
         self._queue: queue.Queue[Video | Skipped | BaseException | None] = queue.Queue(LISTED_AHEAD)
         self._closed = threading.Event()
@@ -335,7 +338,7 @@ class Driver:
         self._errors: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
         self._rows: Counter[str] = Counter()
-        self._busy: Counter[str] = Counter()
+        self._busy: defaultdict[str, float] = defaultdict(float)
         self._frames_decoded = self._frames_sampled = 0
         self._video_s_known = self._video_s_done = 0.0
         self._over_budget = 0
@@ -347,7 +350,7 @@ class Driver:
             max_units=max(16, 4 * (execution.workers or os.cpu_count() or 1)),
             route_units={"probe": 64, "publish": 2},
             max_bytes=limits.bytes_in_flight,
-            retry=RetryRules(strikes=limits.attempts),
+            strikes=limits.attempts,
             pools={"infer": PoolSize(1, execution.actors)},
         )
 
@@ -491,6 +494,8 @@ class Driver:
         share = coverage(work.info, [r.decode for r in reports])
         given_up = [f for f in work.failures if f.task_id is not None and f.task_id not in work.reports]
         errors = [r.decode.error for r in reports if r.decode.error]
+        error_class: str | None = None
+        error: str | None = None
         if given_up:
             error_class, error = given_up[-1].error_class, given_up[-1].error
         elif errors:
@@ -498,8 +503,6 @@ class Driver:
         elif share < WHOLE:
             error_class = "truncated"
             error = f"{share:.1%} of the {work.info.duration_s:.2f} s that the container promises could be decoded"
-        else:
-            error_class = error = None
         decoded = sum(r.decode.frames_decoded for r in reports)
         if error_class is None:
             status: Status = "indexed"
@@ -534,16 +537,23 @@ class Driver:
             self._batch_since = time.monotonic()
         self._batch.append(outcome)
         self._batch_rows += sum(sum(r.rows.values()) for r in reports)
-        self._statuses[status] += 1
-        if error_class is not None:
-            self._errors[error_class] += 1
-            self._examples.setdefault(error_class, f"{work.video.uri}: {error}")
-        self._over_budget += counts_as_failure(status, error_class)
+        self._tally(work.video, status, error_class, error)
         self._frames_decoded += outcome.frames_decoded
         self._frames_sampled += outcome.frames_sampled
         self._video_s_done += outcome.duration_s
         if status != "indexed":
             self.reporter.say(f"{status}: {work.video.uri}: {error}", status=status, error_class=error_class)
+
+    def _tally(self, video: Video, status: Status, error_class: str | None, error: str | None, by: int = 1) -> None:
+        self._statuses[status] += by
+        if error_class is not None:
+            self._errors[error_class] += by
+            self._examples.setdefault(error_class, f"{video.uri}: {error}")
+        self._over_budget += by * counts_as_failure(status, error_class)
+
+    def _recount(self, outcome: VideoOutcome, status: Status, error_class: str, error: str) -> None:
+        self._tally(outcome.video, outcome.status, outcome.error_class, outcome.error, by=-1)
+        self._tally(outcome.video, status, error_class, error)
 
     def _batch_is_due(self) -> bool:
         if not self._batch:
@@ -574,6 +584,13 @@ class Driver:
             )
         report: PublishReport = end.result
         self._rows.update(report.rows)
+        failed = set(report.link_failed)
+        for outcome in batch:
+            if outcome.video.video_id in failed:
+                self._recount(outcome, "failed", "internal", "linking failed: see the failures table")
+            elif outcome.video.video_id in report.missing:
+                # Another run of the same pipeline published, or discarded, its parts in between.
+                self.reporter.say(f"{outcome.video.uri}: its staged parts are gone; the next run will see to it")
         ended = {outcome.video.video_id for outcome in batch}
         self._storage.delete(self._released_prefix + video_id for video_id in ended & self._released)
         self._released -= ended
@@ -640,8 +657,8 @@ class Driver:
             listed=self._count["listed"],
             current=self._count["current"],
             due=self._count["due"],
-            statuses=dict(self._statuses),
-            errors=dict(self._errors),
+            statuses=dict(+self._statuses),
+            errors=dict(+self._errors),
             examples=dict(self._examples),
             rows=dict(self._rows),
             frames_decoded=self._frames_decoded,

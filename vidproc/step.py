@@ -26,15 +26,20 @@ class Resources:
 class Step(Protocol[In_contra, Out_co]):
     """Cheap to build and to pickle; heavy only in `setup`, on the worker."""
 
-    name: str
-    needs: Resources
-    stateful: bool
-    """True: lives in a pool of actors which keep what `setup` loaded. False: any worker may run it."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def needs(self) -> Resources: ...
+
+    @property
+    def stateful(self) -> bool:
+        """True: lives in a pool of actors which keep what `setup` loaded. False: any worker may run it."""
 
     def setup(self) -> None:
         """Once a worker: weights onto the device."""
 
-    def __call__(self, item: In_contra) -> Out_co: ...
+    def __call__(self, item: In_contra, /) -> Out_co: ...
 
 
 AnyStep = Step[Any, Any]

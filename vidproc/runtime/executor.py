@@ -50,8 +50,9 @@ class Unit:
 class Feed(Protocol):
     """Where units come from. Asked by the loop, on its own thread, whenever there is room."""
 
-    exhausted: bool
-    """True: there is nothing and there will be nothing more, whatever ends still come."""
+    @property
+    def exhausted(self) -> bool:
+        """True: there is nothing and there will be nothing more, whatever ends still come."""
 
     def take(self, routes: frozenset[str]) -> Unit | None:
         """The next unit of one of these routes (those which have room), or None: nothing just now.
