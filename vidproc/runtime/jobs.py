@@ -37,6 +37,8 @@ STOP_WAIT_S = 20
 """Between SIGINT and SIGKILL: a run promises to end within 15 s of the first."""
 REQUEST_TIMEOUT_S = (10.0, 120.0)
 """To connect, and to answer: uploading a working directory is the slowest request."""
+STARTING_S = 60.0
+"""A head that has just begun answers before it can take jobs."""
 QUIET_S = 15.0
 """After so long without a line, ask whether the job still runs: a dead connection looks like a quiet job."""
 LOST_AFTER = 20
@@ -258,15 +260,19 @@ def _folder(path: Path, working_dir: str | os.PathLike[str] | None) -> Iterator[
         yield Path(temporary), path.name
 
 
-def _start(client: Any, identity: str, **request: Any) -> bool:
+def _start(client: Any, job_id: str, **request: Any) -> bool:
     """True where this request started the job, False where another was faster."""
-    try:
-        client.submit_job(submission_id=identity, **request)
-    except RuntimeError as error:
-        if "already exists" not in str(error):
-            raise
-        return False
-    return True
+    deadline = time.monotonic() + STARTING_S
+    while True:
+        try:
+            client.submit_job(submission_id=job_id, **request)
+            return True
+        except RuntimeError as error:
+            if "already exists" in str(error):
+                return False
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(2.0)
 
 
 # --- the log
