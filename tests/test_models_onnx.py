@@ -147,6 +147,22 @@ def test_the_card_costs_no_session_where_the_size_is_given(yolox: Path) -> None:
     assert done.stdout == "3 False False\n"
 
 
+def test_the_card_changes_with_whatever_changes_the_answer(yolox: Path) -> None:
+    card = describe_model(str(yolox))
+    assert card is not None and card == describe_model(str(yolox))
+    for values in (
+        {"nms_iou": 0.6},
+        {"preprocessing": {"color": "rgb"}},
+        {"score_threshold": 0.5},
+        {"labels": ["a", "c"]},
+    ):
+        describe(yolox, **{"decoding": "yolox", "labels": ["a", "b"], **values})
+        changed = describe_model(str(yolox))
+        assert changed is not None and changed.ref == card.ref and changed.definition != card.definition
+    describe(yolox, decoding="yolox", labels=["a", "b"], licence="another", name="other")
+    assert describe_model(str(yolox)).definition == card.definition  # type: ignore[union-attr]
+
+
 def test_onnx_alone_needs_no_torch(yolox: Path) -> None:
     code = (
         "import sys, numpy as np; from vidproc.models import load_model; "

@@ -23,6 +23,9 @@ class ModelCard:
     """Where the weights came from; empty for a model without any."""
     weights_sha256: str
     """Of the weights as loaded, or of what defines a model without any."""
+    definition: str = ""
+    """Hash of all else that decides what it answers (preprocessing, decoding, thresholds); may be
+    empty where the weights and the code say it all."""
 
     @property
     def ref(self) -> str:

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import yaml
 
 from vidproc.errors import ConfigError
-from vidproc.media import FrameSize, Grid
+from vidproc.media import FrameSize, Grid, content_hash
 from vidproc.models.base import ModelCard
 from vidproc.models.weights import shown
 
@@ -573,6 +573,8 @@ def torchvision_recipe(name: str) -> Recipe:
 
 
 def card_of(recipe: Recipe, sha256: str) -> ModelCard:
+    """The card of a recipe, the job's settings over it, whose weights have that sha256."""
+    answers = {k: v for k, v in recipe.to_mapping().items() if k not in ("name", "weights", "sha256", "licence")}
     return ModelCard(
         name=recipe.name,
         kind=recipe.kind,
@@ -581,4 +583,5 @@ def card_of(recipe: Recipe, sha256: str) -> ModelCard:
         licence=recipe.licence,
         weights_uri=shown(recipe.weights),
         weights_sha256=sha256,
+        definition=content_hash(json.dumps(answers, sort_keys=True)),
     )
