@@ -22,11 +22,25 @@ MORE_ACTIONS: Final = ("jumping_jack", "squat", "kick", "bow", "punch", "pick_up
 REVERSED: Final = (("sit_down", "stand_up"), ("pick_up", "put_down"))
 
 Pose = NDArray[np.float64]
-_JOINTS = (
-    "body_pitch torso_pitch head_pitch lift shift "
-    "hip_l knee_l leg_out_l hip_r knee_r leg_out_r "
-    "arm_l elbow_l arm_out_l arm_r elbow_r arm_out_r"
-).split()
+_JOINTS = [
+    "body_pitch",
+    "torso_pitch",
+    "head_pitch",
+    "lift",
+    "shift",
+    "hip_l",
+    "knee_l",
+    "leg_out_l",
+    "hip_r",
+    "knee_r",
+    "leg_out_r",
+    "arm_l",
+    "elbow_l",
+    "arm_out_l",
+    "arm_r",
+    "elbow_r",
+    "arm_out_r",
+]
 _AT = {name: i for i, name in enumerate(_JOINTS)}
 
 THIGH, SHIN, FOOT = 0.235, 0.225, 0.10
@@ -417,7 +431,9 @@ def figure(look: Look, p: Pose, x: float, y: float, height: float, yaw: float, h
         d = (depth[begin] + depth[end]) / 2
         here: list[Shape] = [(outline, shade(colour, 0.72 if d < -0.02 else 1.0))]
         if begin.startswith("elbow"):
-            here.append((disc(*at[end], 0.028 * k), shade(look.skin, 0.78 if d < -0.02 else 1.0)))
+            here.append(
+                (disc(float(at[end][0]), float(at[end][1]), 0.028 * k), shade(look.skin, 0.78 if d < -0.02 else 1.0))
+            )
         # Legs hang below the torso: paint them before it unless they reach well in front.
         lower = begin.startswith(("hip", "knee", "ankle"))
         parts.append((d - (0.04 if lower else 0), here))
@@ -444,7 +460,7 @@ def _torso(look: Look, at: dict[str, NDArray[np.float64]], k: float, forward: ND
     def ring(name: str, r: float) -> NDArray[np.float32]:
         return disc(float(at[name][0]), float(at[name][1]), r * k)
 
-    chest = hull(np.concatenate([ring("shoulder_l", 0.044), ring("shoulder_r", 0.044)] + _hips(ring)))
+    chest = hull(np.concatenate([ring("shoulder_l", 0.044), ring("shoulder_r", 0.044), *_hips(ring)]))
     out: list[Shape] = [(chest, look.shirt)]
     belt = hull(np.concatenate(_hips(ring, 0.056)))
     out.insert(0, (belt, look.trousers))
@@ -468,6 +484,10 @@ def _hips(ring: Callable[[str, float], NDArray[np.float32]], r: float = 0.052) -
     return [ring("hip_l", r), ring("hip_r", r)]
 
 
+def _round(centre: NDArray[np.float64], r: float) -> NDArray[np.float32]:
+    return disc(float(centre[0]), float(centre[1]), r)
+
+
 def _head(look: Look, at: dict[str, NDArray[np.float64]], height: float, forward: NDArray[np.float64]) -> list[Shape]:
     r = HEAD * height
     c = at["head"]
@@ -479,7 +499,7 @@ def _head(look: Look, at: dict[str, NDArray[np.float64]], height: float, forward
     out: list[Shape] = []
     if look.long_hair:
         fall = c - side * 0.45 * r - up * 0.75 * r
-        out.append((hull(np.concatenate([disc(*fall, 0.62 * r), disc(*(c - side * 0.2 * r), 0.98 * r)])), hair))
+        out.append((hull(np.concatenate([_round(fall, 0.62 * r), _round(c - side * 0.2 * r, 0.98 * r)])), hair))
     if forward[1] < -0.45:
         out += [(face, look.skin), (disc(float(c[0]), float(c[1]), r), hair)]
     else:

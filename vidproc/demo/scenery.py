@@ -140,7 +140,8 @@ def _bush(x: float, ground: float, size: float, leaf: Colour) -> list[Shape]:
     return [
         (disc(x + dx * size, ground - dy * size, r * size), shade(leaf, tone))
         for dx, dy, r, tone in (
-            (-0.45, 0.22, 0.3, 0.8), (0.45, 0.22, 0.3, 0.8), (0, 0.32, 0.38, 0.9), (-0.2, 0.3, 0.26, 1.05), (0.22, 0.26, 0.24, 1.1)
+            (-0.45, 0.22, 0.3, 0.8), (0.45, 0.22, 0.3, 0.8), (0, 0.32, 0.38, 0.9),
+            (-0.2, 0.3, 0.26, 1.05), (0.22, 0.26, 0.24, 1.1),
         )
     ]  # fmt: skip
 
@@ -278,9 +279,9 @@ def _park(c: _Canvas, rng: np.random.Generator) -> _Drawn:
     low, tint, bright = _sky(c, rng, 0.5 * h)
     grass = shade(_pick(rng, ((126, 164, 92), (146, 170, 96), (108, 150, 96), (164, 168, 104))), bright)
     for depth, tone in ((0.30, 0.55), (0.36, 0.35), (0.41, 0.18)):
-        phase, x = rng.uniform(0, 6, 2), np.linspace(c.left, c.right, 40)
-        y = (depth + 0.035 * np.sin(x / w * 7 + phase[0]) + 0.02 * np.sin(x / w * 17 + phase[1])) * h
-        hill = np.concatenate([np.stack([x, y], -1), [[c.right, 0.55 * h], [c.left, 0.55 * h]]]).astype(np.float32)
+        phase, xs = rng.uniform(0, 6, 2), np.linspace(c.left, c.right, 40)
+        y = (depth + 0.035 * np.sin(xs / w * 7 + phase[0]) + 0.02 * np.sin(xs / w * 17 + phase[1])) * h
+        hill = np.concatenate([np.stack([xs, y], -1), [[c.right, 0.55 * h], [c.left, 0.55 * h]]]).astype(np.float32)
         c.paint((hill, mix(shade(grass, 0.78), low, tone)))
     x = c.left
     while x < c.right:
@@ -295,16 +296,16 @@ def _park(c: _Canvas, rng: np.random.Generator) -> _Drawn:
         c.paint((disc(rng.uniform(0.3, 0.7) * w, 0.525 * h, 0.18 * w, 0.028 * h), mix(low, (110, 160, 190), 0.5)))
     path = shade(_pick(rng, ((206, 188, 152), (190, 182, 170), (198, 168, 132))), bright)
     at, half = rng.uniform(0.62, 0.80), rng.uniform(0.05, 0.09)
-    x = np.linspace(c.left, c.right, 40)
-    bend = 0.018 * np.sin(x / w * 5 + rng.uniform(0, 6))
+    xs = np.linspace(c.left, c.right, 40)
+    bend = 0.018 * np.sin(xs / w * 5 + rng.uniform(0, 6))
     upper, lower = (at - half + bend) * h, (at + half + bend) * h
     c.paint(
         (
-            np.concatenate([np.stack([x, upper - 2], -1), np.stack([x, lower + 3], -1)[::-1]]).astype(np.float32),
+            np.concatenate([np.stack([xs, upper - 2], -1), np.stack([xs, lower + 3], -1)[::-1]]).astype(np.float32),
             shade(path, 0.84),
         )
     )
-    c.paint((np.concatenate([np.stack([x, upper], -1), np.stack([x, lower], -1)[::-1]]).astype(np.float32), path))
+    c.paint((np.concatenate([np.stack([xs, upper], -1), np.stack([xs, lower], -1)[::-1]]).astype(np.float32), path))
     for _ in range(40):
         fx, fy = rng.uniform(c.left, c.right), rng.uniform(0.5, 1.05) * h
         if abs(fy / h - at) > half + 0.035:
@@ -424,7 +425,7 @@ def _room(c: _Canvas, rng: np.random.Generator) -> _Drawn:
                 c.paint(
                     (
                         box(left, 0.22 * h - tall, left + thick, 0.22 * h),
-                        _pick(rng, _WALLS + ((170, 70, 66), (70, 96, 130), (216, 178, 90))),
+                        _pick(rng, (*_WALLS, (170, 70, 66), (70, 96, 130), (216, 178, 90))),
                     )
                 )
                 left += thick + rng.uniform(0.3, 2.5)

@@ -57,13 +57,15 @@ def capsules(
     near, far = along + np.pi + _ARC, along + _ARC
     a = start[:, None] + r_start[:, None, None] * np.stack([np.cos(near), np.sin(near)], -1)
     b = end[:, None] + r_end[:, None, None] * np.stack([np.cos(far), np.sin(far)], -1)
-    return np.concatenate([a, b], 1).astype(np.float32)
+    outlines: Points = np.concatenate([a, b], 1).astype(np.float32)
+    return outlines
 
 
 def capsule(start: tuple[float, float], end: tuple[float, float], radius: float, radius_end: float = -1) -> Points:
     """One limb; `radius_end` is `radius` unless given."""
     second = radius if radius_end < 0 else radius_end
-    return capsules(np.array([start]), np.array([end]), np.array([radius]), np.array([second]))[0]
+    outline: Points = capsules(np.array([start]), np.array([end]), np.array([radius]), np.array([second]))[0]
+    return outline
 
 
 def disc(x: float, y: float, rx: float, ry: float = -1, turn: float = 0.0) -> Points:
@@ -84,7 +86,7 @@ def polygon(*points: tuple[float, float]) -> Points:
 
 def hull(points: NDArray[np.floating]) -> Points:
     """The convex outline round (n, 2) points."""
-    return cv2.convexHull(points.astype(np.float32)).reshape(-1, 2)
+    return np.asarray(cv2.convexHull(points.astype(np.float32)), np.float32).reshape(-1, 2)
 
 
 def shade(colour: Colour, factor: float) -> Colour:

@@ -40,19 +40,22 @@ def car(paint: Colour, style: int, x: float, y: float, length: float, way: int, 
     turn = -travelled / (r * length)
     if style == 2:
         shell = polygon(
-            (-0.50, 0.10), (-0.50, 0.42), (-0.46, 0.49), (0.20, 0.49), (0.34, 0.34), (0.47, 0.28), (0.50, 0.20), (0.50, 0.09)
+            (-0.50, 0.10), (-0.50, 0.42), (-0.46, 0.49), (0.20, 0.49), (0.34, 0.34),
+            (0.47, 0.28), (0.50, 0.20), (0.50, 0.09)
         )  # fmt: skip
         glass = [polygon((0.07, 0.29), (0.07, 0.44), (0.185, 0.44), (0.29, 0.31), (0.29, 0.29))]
         glass.append(polygon((-0.42, 0.30), (-0.42, 0.44), (-0.04, 0.44), (-0.04, 0.30)))
     elif style == 1:
         shell = polygon(
-            (-0.48, 0.10), (-0.49, 0.24), (-0.43, 0.38), (-0.34, 0.42), (0.08, 0.42), (0.24, 0.28), (0.45, 0.23), (0.50, 0.17), (0.50, 0.09)
+            (-0.48, 0.10), (-0.49, 0.24), (-0.43, 0.38), (-0.34, 0.42), (0.08, 0.42), (0.24, 0.28),
+            (0.45, 0.23), (0.50, 0.17), (0.50, 0.09)
         )  # fmt: skip
         glass = [polygon((-0.08, 0.27), (-0.08, 0.385), (0.07, 0.385), (0.18, 0.27))]
         glass.append(polygon((-0.41, 0.27), (-0.36, 0.375), (-0.12, 0.385), (-0.12, 0.27)))
     else:
         shell = polygon(
-            (-0.50, 0.10), (-0.50, 0.23), (-0.34, 0.27), (-0.22, 0.40), (0.07, 0.40), (0.21, 0.27), (0.44, 0.23), (0.50, 0.17), (0.50, 0.09)
+            (-0.50, 0.10), (-0.50, 0.23), (-0.34, 0.27), (-0.22, 0.40), (0.07, 0.40), (0.21, 0.27),
+            (0.44, 0.23), (0.50, 0.17), (0.50, 0.09)
         )  # fmt: skip
         glass = [polygon((-0.06, 0.27), (-0.06, 0.37), (0.06, 0.37), (0.16, 0.27))]
         glass.append(polygon((-0.28, 0.27), (-0.20, 0.37), (-0.10, 0.37), (-0.10, 0.27)))
@@ -121,8 +124,8 @@ def bicycle(paint: Colour, x: float, y: float, length: float, way: int, travelle
             parts.append((capsule((axle, _WHEEL_R), rim, 0.006), (188, 190, 194)))
     back, front = (_AXLES[0], _WHEEL_R), (_AXLES[1], _WHEEL_R)
     head = (0.20, 0.46)
-    for a, b in ((back, _CRANK), (_CRANK, head), (_CRANK, _SADDLE), (back, (-0.11, 0.44)), ((-0.11, 0.42), head)):
-        parts.append((capsule(a, b, 0.017), paint))
+    for begin, end in ((back, _CRANK), (_CRANK, head), (_CRANK, _SADDLE), (back, (-0.11, 0.44)), ((-0.11, 0.42), head)):
+        parts.append((capsule(begin, end, 0.017), paint))
     parts += [(capsule(front, (0.19, 0.52), 0.016), shade(paint, 0.8)), (capsule((0.18, 0.53), _BAR, 0.016), _TYRE)]
     parts.append((capsule((-0.19, 0.505), (-0.07, 0.50), 0.022, 0.014), _TYRE))
     parts.append((disc(*_CRANK, 0.042), (74, 76, 82)))
@@ -158,7 +161,7 @@ def rider(look: Look, x: float, y: float, length: float, way: int, crank: float)
             (capsule((ankle[0], ankle[1]), (pedal[0] + 0.05, pedal[1] + 0.01), 0.026, 0.02), shade(look.shoes, dark)),
         ]
         if dark == 1.0:
-            trunk = [disc(*hip, 0.066), disc(*shoulder, 0.060)]
+            trunk = [disc(float(p[0]), float(p[1]), r) for p, r in ((hip, 0.066), (shoulder, 0.060))]
             parts.append((hull(np.concatenate(trunk)), look.shirt))
             neck = shoulder + np.array([0.03, 0.075])
             head = neck + np.array([0.025, 0.06])

@@ -31,7 +31,7 @@ class Box:
     y_max: float
     """Pixels of the frame, edges of the outermost visible pixels."""
     visible: float
-    """Share of the object's outline that is neither hidden nor outside the frame, 0 to 1."""
+    """Share of the object's outline that is neither hidden nor outside the frame, 0 to 1, to three digits."""
 
     @property
     def difficult(self) -> bool:
@@ -86,7 +86,7 @@ class Truth:
                     "segments": [[s.label, s.start_s, s.end_s, s.track_id] for s in v.segments],
                     "frames": [
                         [
-                            [LABELS.index(b.label), b.track_id, b.x_min, b.y_min, b.x_max, b.y_max, round(b.visible, 3)]
+                            [LABELS.index(b.label), b.track_id, b.x_min, b.y_min, b.x_max, b.y_max, b.visible]
                             for b in boxes
                         ]
                         for boxes in v.frames

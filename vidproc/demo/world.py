@@ -338,13 +338,14 @@ class Scene:
                     float(top + rows[0]),
                     float(left + columns[-1] + 1),
                     float(top + rows[-1] + 1),
-                    min(float(mine.sum() / max(int(whole.sum()), 1)), 1.0),
+                    round(min(float(mine.sum() / max(int(whole.sum()), 1)), 1.0), 3),
                 )
             )
         return tuple(sorted(out, key=lambda b: b.track_id))
 
-    def truth(self, name: str) -> VideoTruth:
-        frames = tuple(self.boxes(i) for i in range(self.frame_count))
+    def truth(self, name: str, *, boxes: bool = True) -> VideoTruth:
+        """What is in every frame; `boxes=False` leaves them out, where only the actions are asked for."""
+        frames = tuple(self.boxes(i) if boxes else () for i in range(self.frame_count))
         return VideoTruth(name, self.settings.fps, frames, self.segments)
 
 
@@ -380,10 +381,8 @@ def _passers(rng: np.random.Generator, place: Place, seconds: float) -> Iterator
     number = 1
     people = int(rng.integers(2, 7))
     for _ in range(people):
-        if place == "street":
-            band = (0.530, 0.568) if rng.random() < 0.35 else (0.845, 0.985)
-        else:
-            band = (0.56, 0.985)
+        pavement = (0.530, 0.568) if rng.random() < 0.35 else (0.845, 0.985)
+        band = pavement if place == "street" else (0.56, 0.985)
         ground = float(rng.uniform(*band) * HEIGHT)
         person = _pedestrian(rng, number, ground, seconds)
         yield person
@@ -485,7 +484,8 @@ def _pedestrian(rng: np.random.Generator, number: int, ground: float, seconds: f
 _SECONDS: dict[str, tuple[float, float]] = {
     "stand": (1.5, 2.8), "jump": (1.8, 3.0), "wave": (1.7, 2.8), "sit_down": (1.1, 1.7), "sit": (1.5, 2.6),
     "stand_up": (1.1, 1.7), "fall": (1.0, 1.4), "lie": (1.5, 2.6), "get_up": (1.3, 1.9), "jumping_jack": (2.0, 3.0),
-    "squat": (2.2, 3.4), "kick": (1.8, 2.8), "bow": (1.9, 2.4), "punch": (1.8, 2.8), "pick_up": (1.3, 1.9), "put_down": (1.3, 1.9),
+    "squat": (2.2, 3.4), "kick": (1.8, 2.8), "bow": (1.9, 2.4), "punch": (1.8, 2.8),
+    "pick_up": (1.3, 1.9), "put_down": (1.3, 1.9),
 }  # fmt: skip
 
 
@@ -551,7 +551,7 @@ def _sequence(
                 options.append("fall")
             if "pick_up" not in wanted and "put_down" in wanted and not holds:
                 options.append("pick_up")
-        label = str(rng.choice(options))
+        label = str(rng.choice(options or [last]))
         if label == "sit_down" and seat_x is not None:
             yaw = float(rng.choice((rng.uniform(0.0, 0.8), rng.uniform(np.pi - 0.8, np.pi), rng.uniform(0.9, 2.2))))
             feet = seat_x + THIGH * height * float(np.cos(yaw))
