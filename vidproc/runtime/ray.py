@@ -114,7 +114,20 @@ class _Place:
         return cls(socket.gethostname(), ray.get_runtime_context().get_node_id(), path)
 
 
-def _run_task(name: str, step_hash: str, pickled: bytes, notice: bytes, number: int, is_last: bool, *items: Any) -> Any:
+def _task_of(name: str) -> Callable[..., Any]:
+    """A function of its own for each step: Ray queues the calls of one function in one line, and
+    publishing must not stand behind all decoding."""
+
+    def run(step_hash: str, pickled: bytes, notice: bytes, number: int, is_last: bool, *items: Any) -> Any:
+        return _run_task(name, step_hash, pickled, notice, number, is_last, items)
+
+    run.__name__ = run.__qualname__ = name
+    return run
+
+
+def _run_task(
+    name: str, step_hash: str, pickled: bytes, notice: bytes, number: int, is_last: bool, items: Sequence[Any]
+) -> Any:
     # If this process dies, the driver learns here which one it was, and that it had begun (0.4 ms).
     internal_kv._internal_kv_put(notice, pickle.dumps((number, _Place.here())), overwrite=True, namespace=KV)
     try:
@@ -277,7 +290,7 @@ class _Tasks(_Crew):
 
     def __init__(self, step: AnyStep, batch: int, options: Mapping[str, Any]) -> None:
         super().__init__(step, batch)
-        self._task, self._options = ray.remote(_run_task), {"name": step.name, "max_retries": 0, **options}
+        self._task, self._options = ray.remote(_task_of(step.name)), {"name": step.name, "max_retries": 0, **options}
         self._by_returns: dict[int, Any] = {}
         self.calls: dict[Any, tuple[_Call, bytes, int]] = {}
         self._prefix = f"{secrets.token_hex(8)}:".encode()
@@ -293,7 +306,7 @@ class _Tasks(_Crew):
                 task = self._by_returns[returns] = self._task.options(num_returns=returns, **self._options)
             self._attempt += 1
             notice = self._free.pop() if self._free else self._prefix + str(self._attempt).encode()
-            head = (self.step.name, self.step_hash, self.pickled, notice, self._attempt)
+            head = (self.step_hash, self.pickled, notice, self._attempt)
             ref, call = self.send(task.remote, *head, flights=flights)
             self.calls[ref] = call, notice, self._attempt
 
@@ -671,23 +684,18 @@ class RayExecutor:
         if ray.is_initialized():
             return
         with _quietly():
-            if self._address != "local" and self._join():
+            if address := _find(self._address):
+                self._join(address)
                 return
             with _own_cluster_environment():
                 self._start(routes, limits)
 
-    def _join(self) -> bool:
+    def _join(self, address: str) -> None:
         try:
-            ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, rx.RayError, RuntimeError, ValueError) as error:
-            if self._address == "auto" and "RAY_ADDRESS" not in os.environ:
-                return False
-            raise ConfigError(
-                f"no Ray cluster answers at {self._address!r} ({_first_line(error)}): check --address and "
-                "RAY_AUTH_TOKEN, or say --address local"
-            ) from error
+            raise _no_cluster(address, error) from error
         self._joined = True
-        return True
 
     def _start(self, routes: Mapping[str, Sequence[AnyStep]], limits: Limits) -> None:
         steps = _steps_of(routes).values()
@@ -709,6 +717,36 @@ class RayExecutor:
             object_store_memory=_store_bytes(limits.max_bytes),
             _temp_dir=self._ours,
         )
+
+
+def _find(address: str) -> str | None:
+    """The host and port to join; None: start a Ray of our own. Asks the port first, for Ray itself
+    waits minutes for a cluster that is not there."""
+    if address == "local":
+        return None
+    known = os.environ.get("RAY_ADDRESS") if address == "auto" else address
+    if known in (None, "", "auto"):  # a cluster on this machine leaves its address here; it may be long gone
+        known = ray._private.utils.read_ray_address()
+        return known if known and _answers(known) is None else None
+    if error := _answers(known):
+        raise _no_cluster(known, error)
+    return known
+
+
+def _answers(address: str) -> Exception | None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        return error
+    return None
+
+
+def _no_cluster(address: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"no Ray cluster answers at {address!r} ({_first_line(error)}): give the host and port of its head, as in "
+        "head:6379, set RAY_AUTH_TOKEN where it asks for one, or use the address 'local'"
+    )
 
 
 def _store_bytes(max_bytes: int) -> int:

@@ -1,0 +1,308 @@
+"""What only Ray has: workers that die, pools that grow, and a cluster that comes and goes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.faults import FaultTable, Faulty, ListFeed, units
+from vidproc.errors import ConfigError, RunAborted
+from vidproc.media import FrameBatch, Geometry
+from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, SetupFailed
+from vidproc.runtime.executor import Limits, PoolSize, Unit, UnitEnd
+from vidproc.runtime.pools import Room, share
+from vidproc.runtime.ray import MAX_BAD_SETUPS, RayExecutor, _find
+from vidproc.step import Resources
+
+ONE_ACTOR = {"infer": PoolSize(1, 1)}
+TWO_STRIKES = Limits(strikes=2, first_wait_s=0.01, max_quarantined_share=1.0, pools=ONE_ACTOR)
+SMALL = Resources(cpus=1, memory_bytes=256 << 20, time_limit_s=2.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_here() -> Iterator[RayExecutor]:
+    executor = RayExecutor("local", num_workers=3)
+    executor.start({})
+    yield executor
+    executor.close()
+
+
+def run(
+    table: FaultTable, n: int, limits: Limits, **options: Any
+) -> tuple[dict[str, UnitEnd], list[AttemptFailed], list[Event]]:
+    heard: list[Event] = []
+    steps = [Faulty("decode", table, needs=SMALL), Faulty("infer", table, stateful=True, needs=SMALL, **options)]
+    ends = list(RayExecutor("local").run(ListFeed(units(n)), {"task": steps}, limits, [heard.append]))
+    assert len(ends) == n
+    return {e.unit.id: e for e in ends}, [e for e in heard if isinstance(e, AttemptFailed)], heard
+
+
+def test_exactly_the_poison_is_quarantined_and_nothing_else_is_run_twice(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    poison = {
+        "decode:t1": ("segfault", "crash"),
+        "decode:t2": ("exit", "crash"),
+        "decode:t3": ("hang", "timeout"),
+        "decode:t4": ("hang_c", "timeout"),
+        "decode:t5": ("bloat", "memory"),
+        "decode:t6": ("kill", "crash"),
+        "infer:t9": ("segfault", "crash"),
+        "infer:t10": ("hang_c", "timeout"),
+        "infer:t11": ("bloat", "memory"),
+        "infer:t12": ("exit", "crash"),
+    }
+    passing = {"decode:t7": ["kill"], "infer:t13": ["segfault"]}
+    table = FaultTable({**{cue: [fault] * 9 for cue, (fault, _) in poison.items()}, **passing}, tmp_path)
+    ends, failed, _ = run(table, 24, TWO_STRIKES)
+
+    lost = {f"{e.failure.stage}:{unit}": e.failure.error_class for unit, e in ends.items() if e.failure}
+    assert lost == {cue: error_class for cue, (_, error_class) in poison.items()}
+    assert {f"{e.fault.stage}:{e.unit.id}" for e in failed} == {*poison, *passing}
+    expected = {f"{step}:t{i}": 1 for i in range(24) for step in ("decode", "infer")}
+    expected |= dict.fromkeys((*poison, *passing), 2)
+    assert table.attempts() == {
+        c: n for c, n in expected.items() if c.replace("infer", "decode") not in poison or "infer" not in c
+    }
+    assert capfd.readouterr().out == "", "standard output belongs to the answer of a command"
+
+
+def test_a_death_says_how_and_where(tmp_path: Path) -> None:
+    table = FaultTable(
+        {"decode:t0": ["segfault"], "decode:t1": ["hang_c"], "decode:t2": ["kill"], "infer:t3": ["hang"]}, tmp_path
+    )
+    ends, failed, _ = run(table, 5, TWO_STRIKES)
+    assert not any(e.failure for e in ends.values())
+    said = {e.unit.id: e for e in failed}
+    assert all(e.blamed and e.fault.host for e in failed)
+    assert said["t0"].fault.error == "the worker process died in 'decode': Segmentation fault"
+    assert said["t1"].fault.error == "'decode' did not end within its 2 s, and its worker was ended"
+    assert said["t2"].fault.error.startswith("the worker process died in 'decode' without a word")
+    assert said["t3"].fault.error == "'infer' did not end within its 2 s, and its worker was ended"
+    for unit in ("t0", "t1", "t3"):
+        assert "faults.py" in (said[unit].fault.traceback or ""), "the stack of the dead worker"
+
+
+def test_a_crash_in_a_batch_is_blamed_on_the_one_unit(tmp_path: Path) -> None:
+    table = FaultTable({"decode:t3": ["segfault"] * 9, "infer:t11": ["segfault"] * 9}, tmp_path)
+    limits = Limits(strikes=2, max_quarantined_share=1.0, pools=ONE_ACTOR, batch={"decode": 8, "infer": 4})
+    ends, failed, _ = run(table, 24, limits)
+    assert {unit for unit, e in ends.items() if e.failure} == {"t3", "t11"}
+    assert {e.unit.id for e in failed} == {"t3", "t11"} and len(failed) == 4
+
+
+def test_a_worker_that_dies_in_setup_stops_the_run_in_the_end(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    steps = [Faulty("infer", FaultTable({}, tmp_path), stateful=True, setup_fault="segfault")]
+    with pytest.raises(RunAborted, match=r"'infer'.*died while setting up"):
+        list(RayExecutor("local").run(ListFeed(units(3)), {"task": steps}, TWO_STRIKES, [heard.append]))
+    assert [e.in_a_row for e in heard if isinstance(e, SetupFailed)] == [*range(1, MAX_BAD_SETUPS + 1)]
+
+
+def test_a_pool_grows_with_the_work_up_to_its_maximum(tmp_path: Path) -> None:
+    limits = Limits(pools={"infer": PoolSize(1, 2)})
+    _, _, heard = run(FaultTable({}, tmp_path), 12, limits, seconds=0.2)
+    assert max(e.ready for e in heard if isinstance(e, PoolChanged)) == 2
+    assert max(e.ready + e.starting for e in heard if isinstance(e, PoolChanged)) == 2
+
+
+class MakeFrames:
+    name = "decode"
+    needs = Resources()
+    stateful = False
+
+    def setup(self) -> None:
+        pass
+
+    def __call__(self, n: int) -> tuple[FrameBatch, ...]:
+        k = np.arange(n)
+        pixels = np.full((n, 360, 640, 3), 7, np.uint8)
+        return (FrameBatch(pixels, k, k / 2.0, k, Geometry(640, 360), n, True),)
+
+
+class LookAtFrames:
+    name = "infer"
+    needs = Resources()
+    stateful = True
+
+    def setup(self) -> None:
+        pass
+
+    def __call__(self, batches: tuple[FrameBatch, ...]) -> dict[str, Any]:
+        pixels = batches[0].pixels
+        owner = pixels
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        with open("/proc/self/maps") as f:
+            spans = [(line.split()[0].split("-"), line) for line in f]
+        address = pixels.ctypes.data
+        inside = next(line for (low, high), line in spans if int(low, 16) <= address < int(high, 16))
+        return {"writeable": pixels.flags.writeable, "map": inside, "sum": int(pixels.sum())}
+
+
+def test_frames_are_read_in_shared_memory_without_a_copy() -> None:
+    feed = ListFeed([Unit("u", 40, "task")])
+    (end,) = RayExecutor("local").run(feed, {"task": [MakeFrames(), LookAtFrames()]}, Limits(pools=ONE_ACTOR))
+    assert end.result["sum"] == 7 * 40 * 360 * 640 * 3
+    assert end.result["writeable"] is False
+    assert "plasma" in end.result["map"] or "/dev/shm" in end.result["map"], end.result["map"]
+
+
+def test_two_steps_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = FaultTable({}, tmp_path)
+    with pytest.raises(ConfigError, match="two different steps are named 'decode'"):
+        next(RayExecutor("local").run(ListFeed(units(1)), {"task": [Faulty("decode", table), Faulty("decode", table)]}))
+
+
+needs = st.builds(
+    Resources,
+    cpus=st.sampled_from([0.0, 0.5, 1.0, 4.0]),
+    gpus=st.sampled_from([0.0, 0.5, 1.0]),
+    memory_bytes=st.integers(1, 8).map(lambda g: g << 30),
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.tuples(needs, st.none() | st.integers(1, 9)), min_size=1),
+    st.builds(
+        Room,
+        st.integers(0, 64).map(float),
+        st.integers(0, 8).map(float),
+        st.integers(1, 200).map(lambda g: g * 2.0**30),
+    ),
+    st.sampled_from([0.0, 1.0, 8.0]),
+)
+def test_pools_share_the_room_and_leave_some_to_the_tasks(
+    pools: dict[str, tuple[Resources, int | None]], room: Room, task_cpus: float
+) -> None:
+    each = {name: n for name, (n, _) in pools.items()}
+    maxima = {name: m for name, (_, m) in pools.items()}
+    sizes = share(each, maxima, room, task_cpus)
+    assert all(1 <= sizes[n] <= (maxima[n] or 10**6) for n in pools)
+    beyond = {n for n in pools if sizes[n] > 1}
+    if beyond:
+        assert sum(each[n].cpus * k for n, k in sizes.items()) <= room.cpus - task_cpus + 1e-6
+        assert sum(each[n].gpus * k for n, k in sizes.items()) <= room.gpus + 1e-6
+        assert sum(each[n].memory_bytes * k for n, k in sizes.items()) <= room.memory_bytes
+    # nothing is left over that some pool could still use
+    for n in pools:
+        if maxima[n] is not None and sizes[n] < maxima[n]:
+            more = {**sizes, n: sizes[n] + 1}
+            assert (
+                sum(each[m].cpus * k for m, k in more.items()) > room.cpus - task_cpus
+                or sum(each[m].gpus * k for m, k in more.items()) > room.gpus
+                or sum(each[m].memory_bytes * k for m, k in more.items()) > room.memory_bytes
+            )
+
+
+def test_cpu_actors_leave_half_the_cpus_to_tasks_unless_told_otherwise() -> None:
+    room = Room(cpus=16, gpus=2, memory_bytes=2**40)
+    cpu, gpu = Resources(cpus=1), Resources(cpus=2, gpus=0.5)
+    assert share({"infer": cpu}, {"infer": None}, room, 1) == {"infer": 8}
+    assert share({"infer": cpu}, {"infer": 99}, room, 1) == {"infer": 15}
+    assert share({"infer": gpu}, {"infer": None}, room, 1) == {"infer": 4}
+    assert share({"a": cpu, "b": gpu}, {"a": None, "b": None}, Room(2, 0, 2**40), 1) == {"a": 1, "b": 1}
+
+
+# ---- Processes of their own: Ray from start to end -----------------------------------------------
+
+
+DRIVER = """
+import sys, os, time, signal
+from pathlib import Path
+from tests.faults import FaultTable, Faulty, ListFeed, units
+from vidproc.runtime.executor import Limits
+from vidproc.runtime.ray import RayExecutor
+
+mine = lambda *_: None
+signal.signal(signal.SIGTERM, mine)
+executor = RayExecutor("local", num_workers=2)
+table = FaultTable({}, Path(sys.argv[1]))
+steps = [Faulty("decode", table), Faulty("infer", table, stateful=True, seconds=float(sys.argv[2]))]
+for end in executor.run(ListFeed(units(20)), {"task": steps}, Limits()):
+    print(end.unit.id, flush=True)
+assert signal.getsignal(signal.SIGTERM) is mine
+executor.close()
+"""
+
+
+def start_driver(tmp_path: Path, seconds: float) -> subprocess.Popen[str]:
+    home = tmp_path / "home"
+    (tmp_path / "table").mkdir()
+    home.mkdir()
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(DRIVER), str(tmp_path / "table"), str(seconds)],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "HOME": str(home), "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def processes_naming(text: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and folder.name != str(os.getpid()):
+            try:
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if text in command:
+                found.append(command[:200])
+    return found
+
+
+def session_folders() -> set[Path]:
+    return set(Path("/tmp").glob("vidproc-ray-*"))
+
+
+def test_a_ray_of_our_own_starts_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    before = session_folders()
+    driver = start_driver(tmp_path, 0)
+    out, err = driver.communicate(timeout=120)
+    assert driver.returncode == 0, err
+    assert sorted(out.split()) == sorted(f"t{i}" for i in range(20)), "nothing else is said on standard output"
+    assert session_folders() <= before
+    assert not list((tmp_path / "home").rglob("*")), "nothing is written into the home folder"
+
+
+def test_a_killed_driver_takes_its_ray_with_it(tmp_path: Path) -> None:
+    before = session_folders()
+    driver = start_driver(tmp_path, 0.3)
+    assert driver.stdout is not None and driver.stderr is not None
+    assert driver.stdout.readline()
+    (folder,) = session_folders() - before
+    assert processes_naming(folder.name)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    driver.stdout.close()
+    driver.stderr.close()
+    deadline = time.monotonic() + 30
+    while (left := processes_naming(folder.name)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert left == []
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])
+def test_a_cluster_that_does_not_answer_is_a_configuration_error(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=f"no Ray cluster answers at '{address}'"):
+        _find(address)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError, match=f"no Ray cluster answers at '{address}'"):
+        _find("auto")
+    assert _find("local") is None
