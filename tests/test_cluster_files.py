@@ -28,8 +28,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.media import make_video
 from tests.s3 import find_weed
 from vidproc.config import Job, load_job
+from vidproc.run import index
 
 ROOT = Path(__file__).parents[1]
 CLUSTER, JOBS = ROOT / "cluster", ROOT / "jobs"
@@ -704,6 +706,33 @@ def test_a_job_file_needs_an_archive_and_a_lake_and_nothing_else(path: Path) -> 
     assert (job.detector.model, job.actions.model) == ("demo", "demo")
     assert job.execution.address is None  # here, until `--address` says otherwise
     assert load_job(path).archive == "./archive"
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    (folder / "2019").mkdir()
+    make_video(folder / "2019/a.mp4", seconds=2)
+    make_video(folder / "b.mp4", seconds=3)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "videos"), [("nightly", 2), ("backfill", 1), ("reindex", 2), ("one_video", 1)])
+def test_a_job_file_runs_as_it_stands(
+    name: str, videos: int, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With exact models in place of the trained, and in this process: tests/test_jobs.py has one on Ray."""
+    for kind, model in {"DETECTOR": "tests.fakes:Numbers", "ACTIONS": "tests.fakes:Order"}.items():
+        monkeypatch.setenv(f"VIDPROC_{kind}", model)
+        monkeypatch.setenv(f"VIDPROC_NEW_{kind}", model)
+    monkeypatch.setenv("VIDPROC_BACKFILL", "2019/*")
+    monkeypatch.setenv("VIDPROC_VIDEO", "b.mp4")
+    lake = str(tmp_path / "lake")
+    job = load_job(JOBS / f"{name}.yaml", {"archive": str(archive), "lake": lake, "execution": {"executor": "inline"}})
+    summary = index(job)
+    assert (summary.exit_code, dict(summary.statuses)) == (0, {"indexed": videos}), summary.reason
+    again = index(job)
+    assert (again.exit_code, again.tasks_done) == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["backfill", "one_video"])

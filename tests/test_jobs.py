@@ -17,9 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.media import make_video
 from vidproc.errors import ConfigError
+from vidproc.query import connect
 from vidproc.runtime.jobs import ClusterJob, Submitted, exit_code, job_logs, list_jobs, stop_job, submit
 
+ROOT = Path(__file__).parents[1]
 TOKEN = "token-of-this-test-and-no-other-0123456789"
 
 COUNTS = "import sys; print('args', sys.argv[1:]); [print('line', n) for n in range(200)]"
@@ -71,6 +74,7 @@ def head() -> Iterator[Head]:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": TOKEN,
+            "PYTHONPATH": str(ROOT),  # tests.fakes, whose models stand for a user's
             "OMP_NUM_THREADS": "1",
         },
         stdout=log,
@@ -154,6 +158,32 @@ def test_a_job_runs_with_its_file_and_its_whole_log_is_seen(job: Path, head: Hea
     assert [line for line in log if line.startswith("line ")] == [f"line {n}" for n in range(200)]
     assert "detector: demo" in log  # the file itself arrived
     assert list(job_logs(head.address, done.job.id)) == log
+
+
+def test_the_nightly_job_file_indexes_an_archive_on_the_cluster(
+    head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, lake = tmp_path / "archive", tmp_path / "lake"
+    archive.mkdir()
+    make_video(archive / "a.mp4", seconds=3)
+    make_video(archive / "b.mkv", seconds=2)
+    monkeypatch.setenv("VIDPROC_ARCHIVE", str(archive))
+    monkeypatch.setenv("VIDPROC_LAKE", str(lake))
+    monkeypatch.setenv("VIDPROC_DETECTOR", "tests.fakes:Numbers")
+    monkeypatch.setenv("VIDPROC_ACTIONS", "tests.fakes:Order")
+    log: list[str] = []
+    done = submit(ROOT / "jobs/nightly.yaml", head.address, write=log.append)
+    assert (done.exit_code, done.job.status) == (0, "succeeded"), "\n".join(log)
+    with connect(str(lake)) as database:
+        videos = database.sql("SELECT uri, status FROM videos ORDER BY uri").read_all().to_pylist()
+        samples = database.sql("SELECT DISTINCT time_s FROM detections ORDER BY ALL").read_all().to_pydict()
+    assert [(Path(row["uri"]).name, row["status"]) for row in videos] == [("a.mp4", "indexed"), ("b.mkv", "indexed")]
+    assert samples == {"time_s": [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]}  # two a second of the longer video
+
+    # The archive is elsewhere than it says: exit code 2, from the cluster.
+    monkeypatch.setenv("VIDPROC_ARCHIVE", str(tmp_path / "missing"))
+    refused = submit(ROOT / "jobs/nightly.yaml", head.address, follow=False)
+    assert _ended(head, refused).exit_code == 2
 
 
 def test_the_jobs_exit_code_is_the_commands(job: Path, head: Head) -> None:
