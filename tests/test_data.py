@@ -115,14 +115,13 @@ def test_training_windows_lie_in_the_stretch_and_move_with_the_epoch(made: Made,
     data = ClipData([clip(made, 1, 2)], reader, grid, Preprocessing(), seed=3)
     firsts = []
     for epoch in range(12):
-        data.epoch = epoch
-        window, class_id = data[0]
+        window, class_id = data[epoch, 0]
         assert window.shape == (3, 5, 64, 96) and window.dtype == torch.float32 and class_id == 0
         frames = (window.permute(1, 2, 3, 0).numpy() * 255).round().astype(np.uint8)
         numbers = [read_number(f) for f in frames]
         assert numbers == list(range(numbers[0], numbers[0] + 5)) and 25 <= numbers[0] <= 45
         firsts.append(numbers[0])
-        assert torch.equal(data[0][0], window)
+        assert torch.equal(data[epoch, 0][0], window)
     assert len(set(firsts)) > 3
 
 
@@ -130,13 +129,13 @@ def test_augmentation_keeps_the_shape_repeats_by_seed_and_treats_all_frames_alik
     grid = Grid(fps=Fraction(5), size=NATIVE, window=2)
     still = ClipData([clip(made, 0, 4)], reader, grid, Preprocessing())
     flipped = ClipData([clip(made, 0, 4)], reader, grid, Preprocessing(), augmentation=Augmentation(flip=1))
-    torch.testing.assert_close(flipped[0][0], still[0][0].flip(-1))
+    torch.testing.assert_close(flipped[0, 0][0], still[0, 0][0].flip(-1))
     strong = ClipData(
         [clip(made, 0, 4)], reader, grid, Preprocessing(), augmentation=Augmentation(crop=0.4, colour=0.5)
     )
     state = torch.random.get_rng_state()
-    a, b = strong[0][0], strong[0][0]
-    assert torch.equal(a, b) and a.shape == still[0][0].shape and not torch.equal(a, still[0][0])
+    a, b = strong[0, 0][0], strong[0, 0][0]
+    assert torch.equal(a, b) and a.shape == still[0, 0][0].shape and not torch.equal(a, still[0, 0][0])
     assert torch.equal(torch.random.get_rng_state(), state)
     with pytest.raises(ConfigError, match="flip from 0 to 1"):
         Augmentation(flip=2)
@@ -166,12 +165,12 @@ def frame(source: str, boxes: list[list[float]], time_s: float | None, size: tup
 def test_boxes_follow_the_frame_into_the_models_size(made: Made, reader: Reader) -> None:
     labelled = frame(str(made.path), [[12, 8, 48, 32]], 2.0, (96, 64))
     grid = Grid(fps=Fraction(2), size=FrameSize(mode="letterbox", height=96, width=96))
-    image, target = FrameData([labelled], reader, grid)[0]
+    image, target = FrameData([labelled], reader, grid)[0, 0]
     assert image.shape == (3, 96, 96) and image.min() >= 0 and image.max() <= 1
     assert target["boxes"].tolist() == [[12, 8, 48, 32]] and target["labels"].tolist() == [1]
     doubled = Grid(fps=Fraction(2), size=FrameSize(mode="stretch", height=128, width=48))
-    assert FrameData([labelled], reader, doubled)[0][1]["boxes"].tolist() == [[6, 16, 24, 64]]
-    mirrored = FrameData([labelled], reader, grid, augmentation=Augmentation(flip=1))[0]
+    assert FrameData([labelled], reader, doubled)[0, 0][1]["boxes"].tolist() == [[6, 16, 24, 64]]
+    mirrored = FrameData([labelled], reader, grid, augmentation=Augmentation(flip=1))[0, 0]
     assert mirrored[1]["boxes"].tolist() == [[48, 8, 84, 32]]
     torch.testing.assert_close(mirrored[0], image.flip(-1))
 
@@ -183,8 +182,7 @@ def test_boxes_survive_crops_or_vanish_whole(made: Made, reader: Reader) -> None
     )
     counts = set()
     for epoch in range(10):
-        data.epoch = epoch
-        image, target = data[0]
+        image, target = data[epoch, 0]
         assert image.shape == (3, 64, 96) and len(target["boxes"]) == len(target["labels"])
         counts.add(len(target["boxes"]))
         low, high = target["boxes"][:, :2], target["boxes"][:, 2:]
@@ -196,13 +194,13 @@ def test_an_image_is_a_frame_too_and_its_size_must_be_the_labels(tmp_path: Path,
     pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
     grid = Grid(fps=Fraction(2), size=NATIVE)
-    image, _ = FrameData([frame(str(tmp_path / "x.png"), [[0, 0, 5, 5]], None, (60, 40))], reader, grid)[0]
+    image, _ = FrameData([frame(str(tmp_path / "x.png"), [[0, 0, 5, 5]], None, (60, 40))], reader, grid)[0, 0]
     assert (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8).tolist() == pixels.tolist()
     with pytest.raises(ConfigError, match=r"images\[0\]: says 61 x 40 pixels, but .*x\.png has 60 x 40"):
-        FrameData([frame(str(tmp_path / "x.png"), [], None, (61, 40))], reader, grid)[0]
+        FrameData([frame(str(tmp_path / "x.png"), [], None, (61, 40))], reader, grid)[0, 0]
     (tmp_path / "y.png").write_bytes(b"no picture")
     with pytest.raises(ConfigError, match=r"images\[0\]: .*y\.png is no image"):
-        FrameData([frame(str(tmp_path / "y.png"), [], None, (61, 40))], reader, grid)[0]
+        FrameData([frame(str(tmp_path / "y.png"), [], None, (61, 40))], reader, grid)[0, 0]
 
 
 @pytest.mark.parametrize(

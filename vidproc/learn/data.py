@@ -44,6 +44,9 @@ class Reader:
         self._cache: dict[object, Any] = {}
         self._held = 0
 
+    def __reduce__(self) -> tuple[type[Reader], tuple[Source, MediaLimits, int]]:
+        return type(self), (self.source, self.limits, self.cache_bytes)  # another process fills a cache of its own
+
     def info(self, video: Video, where: str = "") -> VideoInfo:
         """Probed once. Raises ConfigError, naming the label, where the object is no video we can use."""
         if video.uri not in self._infos:
@@ -170,7 +173,7 @@ class Augmentation:
 
 
 class ClipData(Dataset[tuple[Tensor, int]]):
-    """Labelled clips as normalised windows: float32 (3, t, h, w) and the class."""
+    """Labelled clips as normalised windows: float32 (3, t, h, w) and the class, by (epoch, index)."""
 
     def __init__(
         self,
@@ -183,15 +186,15 @@ class ClipData(Dataset[tuple[Tensor, int]]):
         augmentation: Augmentation | None = None,
     ) -> None:
         self.clips, self.reader, self.grid = clips, reader, grid
-        self.preprocessing, self.seed, self.epoch = preprocessing, seed, 0
+        self.preprocessing, self.seed = preprocessing, seed
         self._augment = _video_transforms(augmentation) if augmentation else None
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+    def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, int]:
         """A window at a random place of the stretch, anew each epoch."""
-        rng = np.random.default_rng((self.seed, self.epoch, i))
+        rng, i = np.random.default_rng((self.seed, *at)), at[1]
         clip = self.clips[i]
         first, last, frames = self._frames(clip)
         start = int(rng.integers(0, max(1, last - first - self.grid.window + 1)))
@@ -247,8 +250,8 @@ def normalise(frames: Tensor, p: Preprocessing) -> Tensor:
 
 
 class FrameData(Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    """Labelled frames: float32 (3, h, w) from 0 to 1, and torchvision's target {boxes, labels, image_id}
-    in pixels of the model's frame. Labels count from 1, as 0 is the background there."""
+    """Labelled frames by (epoch, index): float32 (3, h, w) from 0 to 1, and torchvision's target {boxes,
+    labels, image_id} in pixels of the model's frame. Labels count from 1, as 0 is the background there."""
 
     def __init__(
         self,
@@ -259,7 +262,7 @@ class FrameData(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         seed: int = 0,
         augmentation: Augmentation | None = None,
     ) -> None:
-        self.frames, self.reader, self.grid, self.seed, self.epoch = frames, reader, grid, seed, 0
+        self.frames, self.reader, self.grid, self.seed = frames, reader, grid, seed
         self.augmentation = augmentation
 
     def __len__(self) -> int:
@@ -275,13 +278,14 @@ class FrameData(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         check_size(frame, geometry.width, geometry.height)
         return pixels, geometry
 
-    def __getitem__(self, i: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor]]:
+        i = at[1]
         pixels, geometry = self.read(i)
         image = torch.from_numpy(pixels).permute(2, 0, 1)
         boxes = torch.from_numpy(to_model(self.frames[i].boxes, geometry))
         labels = torch.from_numpy(self.frames[i].class_id) + 1
         if self.augmentation is not None:
-            rng = np.random.default_rng((self.seed, self.epoch, i))
+            rng = np.random.default_rng((self.seed, *at))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(rng.integers(1 << 62)))
                 image, boxes, labels = _augment_boxes(image, boxes, labels, self.augmentation)

@@ -1,0 +1,58 @@
+"""Job files for learning: YAML into settings dataclasses; what is wrong is named by file and key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from vidproc.errors import ConfigError
+
+S = TypeVar("S")
+
+
+def read_job(path: Path | str, kind: type[S], **over: Any) -> S:
+    """The job file as `kind` (TrainSettings, ...); `over` wins over what it says. Raises ConfigError."""
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ConfigError(f"The job file {path} cannot be read ({e.strerror}).") from e
+    except yaml.YAMLError as e:
+        raise ConfigError(f"The job file {path} is not YAML: {' '.join(str(e).split())}") from e
+    if not isinstance(values, dict):
+        raise ConfigError(f"The job file {path} must be a mapping of settings.")
+    return from_mapping(kind, {**values, **over}, str(path))
+
+
+def from_mapping(kind: type[S], values: Mapping[str, Any], where: str, prefix: str = "") -> S:
+    hints = get_type_hints(kind)
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            close = get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f". Known: {', '.join(known)}."
+            raise ConfigError(f"{where}: unknown key {prefix}{key}{hint}")
+        hint_type = hints[key]
+        if is_dataclass(hint_type):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{where}: {prefix}{key} must be a mapping, not {value!r}.")
+            made[key] = from_mapping(hint_type, value, where, f"{prefix}{key}.")  # type: ignore[arg-type]
+            continue
+        try:
+            made[key] = TypeAdapter(hint_type).validate_python(value)
+        except ValidationError as e:
+            raise ConfigError(f"{where}: {prefix}{key}: {e.errors()[0]['msg']}, not {value!r}.") from e
+    try:
+        return kind(**made)
+    except TypeError as e:
+        missing = str(e).rpartition(":")[2].strip()
+        raise ConfigError(f"{where}: {prefix.rstrip('.') or 'the job'} lacks {missing}.") from e
+    except ConfigError as e:
+        raise ConfigError(f"{where}: {e}") from e
