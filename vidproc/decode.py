@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vidproc.container import (
+    STEPS_BACK_S,
     Frontier,
     MediaLimits,
     RepairedClock,
@@ -51,14 +52,11 @@ FIRST_BYTES = 512 << 20
 HELD_BYTES = 64 << 20
 """Compressed packets kept back at most, in the hope that nobody needs them."""
 
-TOLERANCE_S = Fraction(1, 4)
+TOLERANCE_S = Fraction(1, 10)
 """By which a promised end may be missed: muxers round, and count the last frame or not."""
 
 LEAD_S = 10
 """Decoded ahead of a task's range where keyframes turned out not to be what they are called."""
-
-STEPS_BACK_S = (0, 1, 4, 16, 64)
-"""Where a seek lands behind its aim, it is tried this much earlier; then from the very start."""
 
 
 def decode(
@@ -319,7 +317,8 @@ def _from(
 
     if start is None or start <= info.origin_pts:
         return container.demux(stream)
-    for back in STEPS_BACK_S:
+    # Transport streams are entered at any packet, so the keyframe is behind wherever the seek led.
+    for back in STEPS_BACK_S[info.container == "mpegts" :]:
         aim = start - int(back / info.time_base)
         try:
             container.seek(max(aim, info.origin_pts), stream=stream)
@@ -424,7 +423,8 @@ class _Pass:
 
         return DecodeReport(
             frames_decoded=self.frames_decoded,
-            frames_sampled=len(self.sampled),
+            # Those past the end are counted by the task that owns them.
+            frames_sampled=sum(map(self.inside, self.sampled)),
             first_s=seconds(self.first_pts),
             end_s=seconds(self.end_pts),
             bytes_read=self.bytes_read,
