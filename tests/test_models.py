@@ -82,7 +82,9 @@ def test_a_model_of_the_other_kind_is_refused() -> None:
 
 def test_the_list_names_every_model_and_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDPROC_MODEL_CACHE", str(tmp_path / "cache"))
-    entries = {e.name: e for e in list_models() if e.name != "demo"}
+    listed = list_models()
+    assert [e.kind for e in listed if e.name == "demo" and e.cached] == ["actions", "detector"]
+    entries = {e.name: e for e in listed if e.name != "demo"}
     assert len(entries) >= 21
     assert entries["ssdlite320_mobilenet_v3_large"].labels == 80
     assert entries["ssdlite320_mobilenet_v3_large"].sha256 == "a79551df"
