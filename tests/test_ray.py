@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -231,19 +230,20 @@ signal.signal(signal.SIGTERM, mine)
 executor = RayExecutor("local", num_workers=2)
 table = FaultTable({}, Path(sys.argv[1]))
 steps = [Faulty("decode", table), Faulty("infer", table, stateful=True, seconds=float(sys.argv[2]))]
-for end in executor.run(ListFeed(units(20)), {"task": steps}, Limits()):
+signal.signal(signal.SIGINT, lambda *_: executor.stop())
+for end in executor.run(ListFeed(units(20)), {"task": steps}, Limits(max_units=4)):
     print(end.unit.id, flush=True)
 assert signal.getsignal(signal.SIGTERM) is mine
 executor.close()
 """
 
 
-def start_driver(tmp_path: Path, seconds: float) -> subprocess.Popen[str]:
+def start_driver(tmp_path: Path, seconds: float, program: str = DRIVER) -> subprocess.Popen[str]:
     home = tmp_path / "home"
     (tmp_path / "table").mkdir()
     home.mkdir()
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(DRIVER), str(tmp_path / "table"), str(seconds)],
+        [sys.executable, "-W", "error", "-c", program, str(tmp_path / "table"), str(seconds)],
         cwd=Path(__file__).parents[1],
         env={**os.environ, "HOME": str(home), "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
@@ -296,6 +296,83 @@ def test_a_killed_driver_takes_its_ray_with_it(tmp_path: Path) -> None:
         time.sleep(0.5)
     assert left == []
     subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def test_ctrl_c_stops_the_driver_and_spares_the_workers(tmp_path: Path) -> None:
+    """A terminal sends SIGINT to the whole process group; only the driver may heed it."""
+    driver = start_driver(tmp_path, 1.0)
+    assert driver.stdout is not None
+    first = driver.stdout.readline().strip()
+    os.killpg(driver.pid, signal.SIGINT)
+    out, err = driver.communicate(timeout=120)
+    assert driver.returncode == 0, err
+    ended = [first, *out.split()]
+    begun = {p.name.removeprefix("decode:") for p in (tmp_path / "table").glob("decode:*")}
+    assert len(ended) == len(set(ended)) < 20
+    assert set(ended) == begun, "what ran went on to its end"
+    assert not [e for e in err.splitlines() if "failed" in e]
+
+
+class Unpicklable:
+    name = "decode"
+    needs = Resources()
+    stateful = False
+
+    def setup(self) -> None:
+        pass
+
+    def __call__(self, item: Any) -> Any:
+        return (x for x in "a generator")
+
+
+def test_an_output_that_cannot_travel_is_a_failure_of_the_unit() -> None:
+    (end,) = RayExecutor("local").run(ListFeed(units(1)), {"task": [Unpicklable()]}, TWO_STRIKES)
+    assert end.failure is not None and end.failure.kind == "exception"
+    assert "cannot pickle 'generator' object" in end.failure.error
+
+
+NODE_LOSS = """
+import os, shutil, sys, tempfile
+from pathlib import Path
+os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="vidproc-nodes-", dir="/tmp")  # short: sockets lie below it
+from ray.cluster_utils import Cluster
+from tests.faults import FaultTable, Faulty, ListFeed, units
+from vidproc.runtime.events import AttemptFailed, PoolChanged
+from vidproc.runtime.executor import Limits, PoolSize
+from vidproc.runtime.ray import RayExecutor
+from vidproc.step import Resources
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=3, object_store_memory=100 << 20) for _ in range(2)]
+executor = RayExecutor(cluster.address)
+table = FaultTable({}, Path(sys.argv[1]))
+small = Resources(cpus=1, memory_bytes=256 << 20)
+steps = [Faulty(name, table, name == "infer", seconds=0.1, needs=small) for name in ("decode", "infer")]
+heard = []
+ends = []
+limits = Limits(max_units=12, first_wait_s=0.2, pools={"infer": PoolSize(1, 2)})
+for end in executor.run(ListFeed(units(60)), {"task": steps}, limits, [heard.append]):
+    ends.append(end)
+    if len(ends) == 15:
+        cluster.remove_node(nodes[0], allow_graceful=False)
+assert sorted(e.unit.id for e in ends) == sorted(f"t{i}" for i in range(60)), len(ends)
+assert not [e for e in ends if e.failure], [e.failure for e in ends if e.failure]
+blamed = [e for e in heard if isinstance(e, AttemptFailed) and e.blamed]
+print(len([e for e in heard if isinstance(e, AttemptFailed)]), len(blamed), [b.fault.error for b in blamed])
+print([(e.ready, e.starting) for e in heard if isinstance(e, PoolChanged)])
+print({k: n for k, n in table.attempts().items() if n > 1})
+executor.close()
+cluster.shutdown()
+shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_lost_node_costs_no_unit(tmp_path: Path) -> None:
+    driver = start_driver(tmp_path, 0, NODE_LOSS)
+    out, err = driver.communicate(timeout=240)
+    print(out)
+    assert driver.returncode == 0, err
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])

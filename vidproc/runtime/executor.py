@@ -129,8 +129,8 @@ class Executor(Protocol):
         """
 
     def stop(self) -> None:
-        """Take nothing more; let what runs finish, for `Limits.grace_s` seconds at most. May be
-        called from a signal handler or another thread."""
+        """Take nothing more; let what runs finish, for `Limits.grace_s` seconds at most. For good:
+        a later `run` ends at once. May be called from a signal handler or another thread."""
 
     def close(self) -> None:
         """Release what the executor started, and only that."""

@@ -31,6 +31,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -224,20 +225,19 @@ class _Crew:
         name, limit = self.step.name, self.step.needs.time_limit_s
         if isinstance(cause, rx.OutOfMemoryError) or "NODE_OUT_OF_MEMORY" in str(cause):
             return self._fault("memory", f"the worker was killed in {name!r}: its node ran out of memory", place)
+        if not isinstance(cause, (rx.WorkerCrashedError, rx.RayActorError)):  # its output cannot be pickled, say
+            return self._fault("exception", f"{type(cause).__name__}: {_first_line(cause)}", place)
         words = _last_words(place)
+        first = words.partition("\n")[0]
         kind: Kind = "crash"
-        match words.partition("\n")[0]:
-            case first if first.startswith("Timeout ("):
-                kind, error = "hang", f"{name!r} did not end within its {limit:g} s, and its worker was ended"
-            case first if first.startswith("Fatal Python error: "):
-                error = f"the worker process died in {name!r}: {first.removeprefix('Fatal Python error: ')}"
-            case _ if "bad_alloc" in words:
-                kind, error = (
-                    "memory",
-                    f"the worker process died in {name!r}: it asked for more memory than it may have",
-                )
-            case _:
-                error = f"the worker process died in {name!r} without a word: it was killed, or it left by itself"
+        if first.startswith("Timeout ("):
+            kind, error = "hang", f"{name!r} did not end within its {limit:g} s, and its worker was ended"
+        elif "bad_alloc" in words:
+            kind, error = "memory", f"the worker process died in {name!r}: it asked for more memory than it may have"
+        elif first.startswith("Fatal Python error: "):
+            error = f"the worker process died in {name!r}: {first.removeprefix('Fatal Python error: ')}"
+        else:
+            error = f"the worker process died in {name!r} without a word: it was killed, or it left by itself"
         return self._fault(kind, error, place, traceback=words or None)
 
     def _fault(self, kind: Kind, error: str, place: _Place | None, traceback: str | None = None) -> Fault:
@@ -266,10 +266,10 @@ def _last_words(place: _Place) -> str:
             tail = ray.get(read.remote(place.log), timeout=5)
         except rx.RayError:
             return ""
-    starts = [
-        at for mark in ("\nTimeout (", "\nFatal Python error: ", "\nterminate called") if (at := tail.rfind(mark)) >= 0
-    ]
-    return tail[min(starts) + 1 :].strip() if starts else ""
+    start = max(tail.rfind(mark) for mark in ("\nTimeout (", "\nFatal Python error: "))
+    before = tail.rfind("\nterminate called", 0, max(start, 0) or None)  # C++ says why, before it aborts
+    start = before if before >= 0 else start
+    return tail[start:].strip() if start >= 0 else ""
 
 
 def _tail(path: str) -> str:
@@ -672,8 +672,13 @@ class RayExecutor:
         self._stop.set()
 
     def close(self) -> None:
+        node = ray._private.worker._global_node if self._ours else None
+        processes: list[Any] = [p.process for group in node.all_processes.values() for p in group] if node else []
         if self._ours or self._joined:
             ray.shutdown()
+        for process in processes:  # Ray kills its own, but does not wait for them
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
         if self._ours:
             shutil.rmtree(self._ours, ignore_errors=True)
             atexit.unregister(self.close)
@@ -722,9 +727,9 @@ class RayExecutor:
 def _find(address: str) -> str | None:
     """The host and port to join; None: start a Ray of our own. Asks the port first, for Ray itself
     waits minutes for a cluster that is not there."""
-    if address == "local":
-        return None
     known = os.environ.get("RAY_ADDRESS") if address == "auto" else address
+    if known == "local":
+        return None
     if known in (None, "", "auto"):  # a cluster on this machine leaves its address here; it may be long gone
         known = ray._private.utils.read_ray_address()
         return known if known and _answers(known) is None else None
