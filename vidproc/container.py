@@ -253,6 +253,9 @@ def upright_size(width: int, height: int, aspect: Fraction | None, rotation: int
     return (height, width) if rotation in (90, 270) else (width, height)
 
 
+STEPS_BACK_S = (0, 1, 4, 16, 64)
+"""Where a seek lands behind its aim, it is tried this much earlier."""
+
 SHORTEST_S = Fraction(1, 480)
 """A frame said to last less got its duration from a rate that is really a time base, such as 1000."""
 

@@ -7,13 +7,21 @@ are exact, and the second decodes its way there again.
 
 from __future__ import annotations
 
+import io
+import json
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-from vidproc.media import Clip, FrameSize, Grid, Task, VideoInfo
+from vidproc.errors import ConfigError
+from vidproc.media import Clip, FrameSize, Grid, Task, Video, VideoInfo
+
+if TYPE_CHECKING:
+    from vidproc.storage import Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +104,9 @@ def _split_long(
     end = info.origin_pts + round(info.duration_s / info.time_base)
     most = max(int(settings.hard_bytes / rate / info.time_base), 1)  # ticks
     periods = [1 / (g.fps * info.time_base) for g in grids if not g.keyframes_only]
-    step = max(periods, default=Fraction(1))
+    if not periods:
+        return bounds
+    step = max(periods)
     out: list[int] = []
     for start, stop in zip([info.origin_pts, *bounds], [*bounds, end], strict=True):
         at = start
@@ -135,7 +145,7 @@ def frame_bytes(size: FrameSize, info: VideoInfo) -> int:
 
 def samples_per_second(info: VideoInfo, grid: Grid) -> float:
     if grid.keyframes_only:
-        return len(info.keyframe_pts) / info.duration_s if info.duration_s > 0 else 1.0
+        return len(info.keyframe_pts) / max(info.duration_s, 1.0)
     return float(grid.fps)
 
 
@@ -221,3 +231,137 @@ def _spell(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+# A saved plan: parts of some thousand videos, and the summary last, so that a plan without one is
+# seen to be unfinished.
+
+VIDEOS_A_PART = 5_000
+FORMAT = 1
+
+
+class PlanWriter:
+    """Writes a plan while it is made; holds one part of it.
+
+    with PlanWriter(storage, "plans/tonight", plan) as writer:
+        writer.add(info, tasks)
+    """
+
+    def __init__(self, storage: Storage, prefix: str, plan: Plan) -> None:
+        self.storage, self.prefix, self.plan = storage, prefix.strip("/"), plan
+        self._rows: list[dict[str, Any]] = []
+        self._parts = 0
+
+    def add(self, info: VideoInfo, tasks: Sequence[Task]) -> None:
+        self._rows.append(_row(info, tasks))
+        if len(self._rows) == VIDEOS_A_PART:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self._rows:
+            return
+        out = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(self._rows, schema=_schema()), out, compression="zstd")
+        self.storage.put(f"{self.prefix}/part-{self._parts:05d}.parquet", out.getvalue())
+        self._parts += 1
+        self._rows = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is not None:
+            return
+        self._flush()
+        plan = {f.name: getattr(self.plan, f.name) for f in fields(self.plan)}
+        summary = {"format": FORMAT, "parts": self._parts, "plan": plan}
+        self.storage.put(f"{self.prefix}/plan.json", json.dumps(summary, indent=1).encode())
+
+
+def load_plan(storage: Storage, prefix: str) -> tuple[Plan, Iterator[tuple[VideoInfo, tuple[Task, ...]]]]:
+    """The summary, and the videos with their tasks one part at a time. Raises ConfigError where there
+    is no finished plan."""
+    prefix = prefix.strip("/")
+    if not storage.exists(f"{prefix}/plan.json"):
+        raise ConfigError(f"no finished plan at {storage.uri_of(prefix)}: make one with `vidproc plan`")
+    summary = json.loads(storage.get(f"{prefix}/plan.json"))
+    if summary["format"] != FORMAT:
+        raise ConfigError(f"the plan at {storage.uri_of(prefix)} was written by another version: make it again")
+    saved = summary["plan"]
+    plan = Plan(**saved | {name: Counter(saved[name]) for name in ("codecs", "declined")})
+    return plan, _parts(storage, prefix, summary["parts"])
+
+
+def _parts(storage: Storage, prefix: str, count: int) -> Iterator[tuple[VideoInfo, tuple[Task, ...]]]:
+    import pyarrow.parquet as pq
+
+    for number in range(count):
+        file = pq.ParquetFile(io.BytesIO(storage.get(f"{prefix}/part-{number:05d}.parquet")))
+        for batch in file.iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                yield _unrow(row)
+
+
+_VIDEO = ("uri", "size_bytes", "content_id", "modified_at")
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    clip = pa.struct([("start_pts", pa.int64()), ("end_pts", pa.int64())])
+    task = pa.struct([("clips", pa.list_(clip)), ("bytes", pa.int64()), ("pipeline_id", pa.string())])
+    moment = pa.timestamp("us", tz="UTC")
+    return pa.schema(
+        [
+            ("uri", pa.string()),
+            ("size_bytes", pa.int64()),
+            ("content_id", pa.string()),
+            ("modified_at", moment),
+            ("container", pa.string()),
+            ("codec", pa.string()),
+            ("pixel_format", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("rotation", pa.int32()),
+            ("fps", pa.float64()),
+            ("time_base", pa.string()),
+            ("origin_pts", pa.int64()),
+            ("duration_s", pa.float64()),
+            ("frames_promised", pa.int64()),
+            ("keyframe_pts", pa.list_(pa.int64())),
+            ("recorded_at", moment),
+            ("stream_index", pa.int32()),
+            ("scanned", pa.bool_()),
+            ("warnings", pa.list_(pa.string())),
+            ("mirrored", pa.bool_()),
+            ("exact_timestamps", pa.bool_()),
+            ("tasks", pa.list_(task)),
+        ]
+    )
+
+
+def _row(info: VideoInfo, tasks: Sequence[Task]) -> dict[str, Any]:
+    row = {name: getattr(info, name) for name in VideoInfo.__slots__ if name != "video"}
+    row |= {name: getattr(info.video, name) for name in _VIDEO}
+    row["time_base"] = str(info.time_base)
+    row["tasks"] = [
+        {"clips": [asdict(c) for c in t.clips], "bytes": t.bytes, "pipeline_id": t.pipeline_id} for t in tasks
+    ]
+    return row
+
+
+def _unrow(row: dict[str, Any]) -> tuple[VideoInfo, tuple[Task, ...]]:
+    tasks = row.pop("tasks")
+    video = Video(**{name: row.pop(name) for name in _VIDEO})
+    row["time_base"] = Fraction(row["time_base"])
+    row["keyframe_pts"], row["warnings"] = tuple(row["keyframe_pts"]), tuple(row["warnings"])
+    info = VideoInfo(video=video, **row)
+    out = []
+    for index, task in enumerate(tasks):
+        clips = tuple(Clip(**c) for c in task["clips"])
+        near = _near(info, clips[0].start_pts, clips[-1].end_pts)
+        out.append(Task(near, clips, index, len(tasks), task["pipeline_id"], task["bytes"]))
+    return info, tuple(out)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidproc.container import (
     REORDER_DEPTH,
+    STEPS_BACK_S,
     Frontier,
     MediaLimits,
     RepairedClock,
@@ -41,8 +42,8 @@ HEAD_PACKETS = 2000
 BELIEVABLE_FPS = (Fraction(1, 60), Fraction(480))
 """Outside of this an average rate is a mistake of the muxer: 1000 is a time base, not a rate."""
 
-CLAIM_TOLERANCE_S = 0.25
-"""By which the ends of all streams may miss the duration that a header claims."""
+CLAIM_TOLERANCE = 2
+"""Frames by which the ends of all streams may miss the duration that a header claims."""
 
 MAX_KEYFRAMES = 50_000
 """Kept of one video. More (every frame of ten hours is one) are thinned evenly: cuts need no more."""
@@ -68,6 +69,8 @@ class _Index:
     frames: int | None
     scanned: bool = False
     exact: bool = True
+    rate: float | None = None
+    """Frames a second as counted by a scan."""
     origin: int | None = None
     """Only where the clock was repaired."""
     warnings: tuple[str, ...] = ()
@@ -160,7 +163,9 @@ def _believable(rate: Fraction) -> bool:
 def _promised_duration(container: InputContainer, stream: VideoStream) -> float:
     """Seconds that the header claims from the clock's zero on, 0 where it claims nothing itself."""
     name = container.format.name
-    if stream.duration and stream.time_base and ("mov" in name or name == "avi"):
+    if name == "avi" and stream.frames and stream.average_rate:  # the demuxer cuts `duration` to the file
+        return float(stream.frames / stream.average_rate)
+    if stream.duration and stream.time_base and "mov" in name:
         return float(stream.duration * stream.time_base)
     if container.duration and ("matroska" in name or name in ("flv", "asf")):
         return container.duration / 1e6
@@ -179,7 +184,7 @@ def _read_index(video: Video, container: InputContainer, stream: VideoStream, he
         return _mov_index(video, stream, head)
     if "matroska" in name:
         return _matroska_index(container, stream, head)
-    if name == "avi" and not stream.codec_context.reorder_depth:  # AVI holds no presentation times
+    if name == "avi" and not stream.codec_context.reorder_depth and len(stream.index_entries) >= stream.frames:
         return _mov_index(video, stream, head)
     return None
 
@@ -245,7 +250,7 @@ def _matroska_index(container: InputContainer, stream: VideoStream, head: _Head)
             if size > 32 << 20:  # cues that sparse: the header's word must do
                 end, end_of_all = max(end, int(claimed)), claimed_s
                 break
-        if end_of_all < claimed_s - CLAIM_TOLERANCE_S:
+        if end_of_all < claimed_s - float(CLAIM_TOLERANCE * _duration_guess(stream) * time_base):
             return None  # cut off, and what was just read is not the end that the header means
     except av.error.FFmpegError:
         return None
@@ -272,6 +277,7 @@ def _scan(
     frontier, clock = Frontier(), RepairedClock(_duration_guess(stream))
     keyframes: list[int] = []
     recent: set[int] = set()
+    # AVI holds no presentation times: those that the demuxer makes up for B-frames are wrong.
     exact = not ("avi" in facts.container and stream.codec_context.reorder_depth)
     count, end_of_all, error = 0, 0.0, None
     start_repaired: int | None = None
@@ -313,7 +319,7 @@ def _scan(
         if not packet.is_discard and (last is None or pts >= last[0]):
             last = (pts, packet.duration or 0)
     warnings = [] if error is None else [f"reading its packets ended with an error: {error}"]
-    if exact and len(keyframes) > 1 and not _seeks_to(container, stream, following):
+    if exact and len(keyframes) > 1 and (facts.container == "mpeg" or not _seeks_to(container, stream, following)):
         keyframes = []
         warnings.append("timestamps differ after seeking: not divided")
     claimed = facts.duration_s
@@ -331,15 +337,17 @@ def _scan(
             origin=origin,
             warnings=tuple(warnings),
         )
-    end = facts.origin_pts
+    end, usual = facts.origin_pts, clock.usual
     if last is not None:
         usual = (last[0] - facts.origin_pts) // (count - 1) if count > 1 else clock.usual
         end = last[0] + believable_duration(last[1], time_base, max(usual, 1))
-    if claimed > end_of_all + CLAIM_TOLERANCE_S:
+    if claimed > end_of_all + float(CLAIM_TOLERANCE * max(usual, 1) * time_base):
         # Other streams may outlast the picture, but the header promises more than any of them holds.
         end = max(end, int(claimed / time_base))
         warnings.append(f"its header promises {claimed:.1f} s, its packets end at {end_of_all:.1f} s")
-    return _Index(sorted(keyframes), end, facts.frames_promised or count, scanned=True, warnings=tuple(warnings))
+    rate = float(1 / (usual * time_base)) if count > 1 and usual > 0 else None
+    frames = facts.frames_promised or count
+    return _Index(sorted(keyframes), end, frames, scanned=True, rate=rate, warnings=tuple(warnings))
 
 
 def _seeks_to(container: InputContainer, stream: VideoStream, following: list[int]) -> bool:
@@ -348,17 +356,23 @@ def _seeks_to(container: InputContainer, stream: VideoStream, following: list[in
     it began."""
     import av
 
-    try:
-        container.seek(following[0], stream=stream)
+    assert stream.time_base is not None
+    for back in STEPS_BACK_S:
         seen: list[int | None] = []
-        for packet in container.demux(stream):
-            if seen or (packet.is_keyframe and packet.pts is not None and packet.pts >= following[0]):
-                seen.append(packet.pts)
-            if len(seen) == len(following) or not packet.size:
-                break
-    except av.error.FFmpegError:
-        return True  # it cannot seek at all, so it will be read from its start
-    return seen[: len(following)] == following
+        try:
+            container.seek(following[0] - int(back / stream.time_base), stream=stream)
+            for packet in container.demux(stream):
+                if seen or (packet.is_keyframe and packet.pts is not None and packet.pts >= following[0]):
+                    seen.append(packet.pts)
+                if len(seen) == len(following) or not packet.size:
+                    break
+        except av.error.FFmpegError:
+            return False
+        if seen[: len(following)] == following:
+            return True
+        if seen and seen[0] == following[0]:
+            return False
+    return False
 
 
 def _duration_guess(stream: VideoStream) -> int:
@@ -375,9 +389,9 @@ def _conclude(facts: VideoInfo, index: _Index, recorded_at: datetime | None) -> 
     end = index.end if index.end is not None else origin
     duration_s = max(0.0, float((end - origin) * facts.time_base))
     fps = facts.fps
-    if fps is None and index.frames and duration_s > 0:
-        rate = index.frames / duration_s
-        fps = rate if _believable(Fraction(rate)) else None
+    rate = index.rate or (index.frames / duration_s if index.frames and duration_s and not index.scanned else None)
+    if rate and (fps is None or (index.scanned and not 0.8 < fps / rate < 1.25)):
+        fps = rate if _believable(Fraction(rate)) else None  # counted, where the header could only guess
     return replace(
         facts,
         origin_pts=origin,
