@@ -426,6 +426,34 @@ def forget(
     _answer(_open(lake, endpoint_url, profile, region).forget([absolute(u) or u for u in uris]), as_json)
 
 
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where the demo's archive, lake and picture go.")
+    ] = Path("demo"),
+    executor: Annotated[str, typer.Option("--executor", help="ray or inline.")] = "ray",
+    as_json: AsJson = False,
+) -> None:
+    """A small archive of which everything is known: drawn, indexed, scored, questioned and shown."""
+    from vidproc.demo.run import run_demo
+    from vidproc.query import write_result
+
+    def ask(database: Any, question: str, sql: str) -> None:
+        print(f"\n{question}\n  " + sql.replace("\n", "\n  "), flush=True)
+        write_result(database.sql(sql), "table", sys.stdout.buffer)
+        sys.stdout.flush()
+
+    with reporter(quiet=as_json) as shown:
+        made = run_demo(
+            folder, executor=executor, reporter=shown, **({"say": lambda _: None} if as_json else {"ask": ask})
+        )
+    if as_json:
+        _print_json(made)
+        return
+    print(f"\ncontact sheet: {made.sheet}")
+    print(f'ask it yourself: vidproc query {made.lake} "SELECT * FROM segments LIMIT 10"')
+
+
 # Models -------------------------------------------------------------------------------------------
 
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.")]

@@ -38,7 +38,11 @@ class ModelJob(_Section):
     half: bool | None = Field(None, description="Half precision; by default on GPUs only")
     weights: str | None = Field(None, description="A file or s3:// object in place of the registry's weights")
     max_detections: int | None = Field(None, ge=1, description="Boxes kept of one frame")
-    options: dict[str, Any] = Field({}, description="What a model file needs to be told, such as decoding and input size")
+    options: dict[str, Any] = Field({}, description="What a model file needs to be told, such as its decoding")
+    sha256: str | None = Field(None, description="Of the weights: needed for remote ones whose name carries no hash")
+    size: tuple[int, int] | None = Field(None, description="Height and width that the model gets")
+    nms_iou: float | None = Field(None, ge=0, le=1, description="Overlap above which a box is suppressed")
+    threads: int | None = Field(None, ge=1, description="CPU threads of one forward pass")
     num_gpus: float | None = Field(None, ge=0, description="GPU share of one actor")
 
 
@@ -112,7 +116,7 @@ class StorageJob(_Section):
     anonymous: bool = Field(
         False, description="Read a public archive without credentials; the lake is always signed for"
     )
-    path_style: bool | None = Field(None, description="endpoint/bucket/key addresses; by default where an endpoint is given")
+    path_style: bool | None = Field(None, description="endpoint/bucket/key addresses; by default with an endpoint")
 
 
 class Job(_Section):

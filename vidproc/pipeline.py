@@ -24,7 +24,7 @@ from vidproc.annotations import Detections
 from vidproc.decode import MediaLimits, Source, decode
 from vidproc.link import LinkSettings, VideoKeys, link
 from vidproc.media import DecodeReport, FrameBatch, Grid, Task, Video, VideoInfo, content_hash
-from vidproc.models import Kind, ModelSettings, describe_model, load_model
+from vidproc.models import Kind, ModelSettings, describe_model, load_model, resolve_spec
 from vidproc.models.base import ActionModel, Detector, ModelCard
 from vidproc.outcome import VideoOutcome
 from vidproc.probe import probe
@@ -74,9 +74,11 @@ class Pipeline:
             {
                 "kind": use.card.kind,
                 "ref": f"{use.card.name}@{use.card.weights_sha256}",
+                "definition": use.card.definition,
                 "labels": use.card.labels,
                 "grid": asdict(use.card.grid) | {"fps": str(use.card.grid.fps)},
                 "score_threshold": use.settings.score_threshold,
+                "max_detections": use.settings.max_detections,
                 "half": use.settings.half,
                 "top_k": use.top_k,
             }
@@ -113,12 +115,14 @@ def make_pipeline(job: Job) -> Pipeline:
         if wanted.model == "none":
             continue
         settings = _model_settings(kind, wanted, job.execution.device)
-        card = describe_model(wanted.model, settings)
-        if card is None:  # `auto` may mean: no action model on this machine
+        # What `auto` stands for is settled here, once: a worker with another device must not choose again.
+        spec = resolve_spec(wanted.model, kind, gpu=uses_gpu(job))
+        card = describe_model(spec, settings) if spec is not None else None
+        if spec is None or card is None:  # `auto` for actions means none where there is no GPU
             continue
         if job.sampling == "keyframes" and kind == "detector":
             card = replace(card, grid=replace(card.grid, keyframes_only=True))
-        uses.append(ModelUse(spec=wanted.model, settings=settings, card=card, top_k=wanted.top_k))
+        uses.append(ModelUse(spec=spec, settings=settings, card=card, top_k=wanted.top_k))
     rules = job.link.model_dump()
     from vidproc.link import Hysteresis
 
@@ -128,6 +132,18 @@ def make_pipeline(job: Job) -> Pipeline:
         link=LinkSettings(**rules | {k: Hysteresis(**rules[k]) for k in ("presence", "action")}),
         device=job.execution.device,
     )
+
+
+def uses_gpu(job: Job) -> bool:
+    """Whether the models of this job run on GPUs: as it says, else whether this machine has one. The
+    driver of a cluster may have none: there a job names its device."""
+    if job.execution.device != "auto":
+        return job.execution.device != "cpu"
+    if any(w.num_gpus for w in (job.detector, job.actions)):
+        return True
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _model_settings(kind: Kind, wanted: ModelJob, device: str) -> ModelSettings:
@@ -309,7 +325,8 @@ def routes(
     memory, seconds = job.limits.memory_bytes, job.limits.time_limit_s
     any_worker = Resources(cpus=1.0, memory_bytes=memory, time_limit_s=seconds)
     light = Resources(cpus=0.5, memory_bytes=min(memory, 1 << 30), time_limit_s=min(seconds, 120.0))
-    gpus = sum(w.num_gpus or 0.0 for w in (job.detector, job.actions))
+    asked = [w.num_gpus for w in (job.detector, job.actions) if w.num_gpus is not None]
+    gpus = sum(asked) if asked else float(uses_gpu(job))
     actor = Resources(cpus=1.0, gpus=gpus, memory_bytes=memory, time_limit_s=seconds)
     return {
         "probe": (Probe(source=source, limits=limits, recorded_pattern=job.recorded_at, needs=light),),

@@ -38,7 +38,7 @@ from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaitin
 from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
 from vidproc.runtime.retry import ERROR_CLASSES
 from vidproc.storage import StorageOptions, open_storage
-from vidproc.tables.lake import CommittedVideo, Lake
+from vidproc.tables.lake import MARKER, CommittedVideo, Lake
 from vidproc.tables.publish import PublishReport, RunInfo, recover
 from vidproc.tables.staging import Staging, TaskReport
 
@@ -101,10 +101,12 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     """
     reporter = reporter or Reporter()
     lake_options, archive_options = storage_options(job), storage_options(job, archive=True)
+    # Refusals in the order of what they cost: the archive and the lake first, then the models.
+    listing = Listing(job, archive_options)
+    check_place(job.lake, lake_options)
     pipeline = make_pipeline(job)
     if not pipeline.uses:
         raise ConfigError("this job has no model to run: name a detector or an action model")
-    listing = Listing(job, archive_options)
     lake = Lake.create(job.lake, lake_options)
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
@@ -160,6 +162,21 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
         }
     )
     return summary
+
+
+def check_place(uri: str, options: StorageOptions) -> None:
+    """Refuses what is neither a lake nor an empty place, and makes nothing yet."""
+    storage = open_storage(uri, options=options)
+    if storage.exists(MARKER):
+        Lake.open(uri, options)
+        return
+    if not uri.startswith("s3://") and not os.path.isdir(uri):
+        return
+    stranger = next(iter(storage.list()), None)
+    if stranger is not None:
+        raise ConfigError(
+            f"{uri} is not a lake, and not empty (there is {stranger.key!r}): give an empty or a new place"
+        )
 
 
 RELEASED = "_released"

@@ -1,0 +1,212 @@
+"""`vidproc demo`: draws an archive of which everything is known, indexes it, scores it, asks it three
+questions, and leaves a contact sheet. What a newcomer runs first, and what tells them that it works."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidproc.config import Job, load_job
+from vidproc.decode import MediaLimits, Source, decode
+from vidproc.demo.score import Scores, score
+from vidproc.demo.sheet import SheetBox, SheetItem, contact_sheet
+from vidproc.demo.world import DEMO_SEED, RECORDED_PATTERN, draw_archive
+from vidproc.errors import ConfigError
+from vidproc.media import Clip, FrameSize, Grid, Task
+from vidproc.probe import probe
+from vidproc.progress import Reporter
+from vidproc.query import LakeDatabase, connect
+from vidproc.run import RunSummary, index
+from vidproc.storage import StorageOptions
+
+VIDEOS = 12
+FRAMES_SHOWN = 12
+MARKER = ".vidproc-demo"
+"""In a folder that this command made, and may therefore make anew."""
+
+QUESTIONS = (
+    (
+        "What is in the archive?",
+        "SELECT label, count(*) AS detections, count(DISTINCT video_id) AS videos, round(avg(score), 2) AS score\n"
+        "FROM detections GROUP BY label ORDER BY detections DESC",
+    ),
+    (
+        "Who was in view the longest?",
+        "SELECT regexp_extract(uri, '[^/]+/[^/]+$') AS video, track_id, label, round(start_s, 1) AS from_s,\n"
+        "       round(end_s, 1) AS to_s, detections\n"
+        "FROM tracks JOIN videos USING (video_id, pipeline) ORDER BY to_s - from_s DESC, video, track_id LIMIT 5",
+    ),
+    (
+        "When did somebody fall?",
+        "SELECT regexp_extract(uri, '[^/]+/[^/]+$') AS video, label, round(start_s, 1) AS from_s,\n"
+        "       round(end_s, 1) AS to_s, round(score, 2) AS score,\n"
+        "       recorded_at + to_milliseconds(CAST(1000 * start_s AS BIGINT)) AS at\n"
+        "FROM segments JOIN videos USING (video_id, pipeline)\n"
+        "WHERE kind = 'action' AND label IN ('fall', 'lie') ORDER BY at LIMIT 5",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demo:
+    """What the demo made and measured."""
+
+    folder: Path
+    archive: Path
+    lake: Path
+    sheet: Path
+    drawing_s: float
+    scores: Scores
+    summary: RunSummary
+
+
+def run_demo(
+    folder: Path,
+    *,
+    executor: str = "ray",
+    videos: int = VIDEOS,
+    seed: int = DEMO_SEED,
+    reporter: Reporter | None = None,
+    say: Callable[[str], None] = print,
+    ask: Callable[[LakeDatabase, str, str], None] | None = None,
+) -> Demo:
+    """Makes `archive/`, `lake/` and `contact_sheet.png` in `folder`, over those of an earlier demo.
+
+    `ask(database, question, sql)` shows the answers. Raises ConfigError for a folder that holds other things.
+    """
+    _claim(folder)
+    archive, lake, sheet = folder / "archive", folder / "lake", folder / "contact_sheet.png"
+    began = time.monotonic()
+    truth = draw_archive(archive, videos, seed, workers=os.cpu_count() or 1)
+    drawing_s = time.monotonic() - began
+    shown = sum(float(len(v.frames) / v.fps) for v in truth.videos)
+    say(f"drew {len(truth.videos)} videos, {shown:.0f} s, in {drawing_s:.1f} s: {archive}")
+    job = _job(archive, lake, executor)
+    summary = index(job, reporter=reporter)
+    if summary.exit_code:
+        raise ConfigError(f"the demo could not be indexed: {summary.reason}")
+    rows = {t: n for t, n in summary.rows.items() if n}
+    say(
+        f"indexed {summary.video_s:.0f} s of video in {summary.elapsed_s:.1f} s, {summary.speed:.1f}x real time: "
+        + ", ".join(f"{n:,} {t}" for t, n in rows.items())
+    )
+    with connect(str(lake)) as database:
+        scores = _score(database, truth)
+        say(
+            f"against the known truth: detection mAP@50 {scores.map50:.3f}, tracking IDF1 {scores.idf1:.3f}, "
+            f"action top-1 {scores.top1:.3f} "
+            f"({scores.frames:,} frames, {scores.objects:,} objects, {scores.windows:,} windows)"
+        )
+        for question, sql in QUESTIONS:
+            if ask is not None:
+                ask(database, question, sql)
+        sheet.write_bytes(_sheet(database, scores, summary))
+    return Demo(
+        folder=folder, archive=archive, lake=lake, sheet=sheet, drawing_s=drawing_s, scores=scores, summary=summary
+    )
+
+
+def _claim(folder: Path) -> None:
+    marker = folder / MARKER
+    if folder.exists() and not marker.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} holds something that is not an earlier demo: name an empty or a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    for name in ("archive", "lake"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _job(archive: Path, lake: Path, executor: str) -> Job:
+    return load_job(
+        None,
+        {
+            "archive": str(archive.resolve()),
+            "lake": str(lake.resolve()),
+            "detector": "demo",
+            "actions": "demo",
+            "recorded_at": RECORDED_PATTERN,
+            "filters": {"include": ["*.mp4"]},
+            "cut": {"clip_seconds": 4.0},
+            "execution": {"executor": executor},
+            "limits": {"max_failures": "0"},
+        },
+    )
+
+
+def _score(database: LakeDatabase, truth: Any) -> Scores:
+    from vidproc.models import ModelSettings, describe_model
+
+    card = describe_model("demo", ModelSettings(kind="detector"))
+    assert card is not None
+    return score(
+        truth,
+        database.sql("SELECT video_id, uri FROM videos").read_all(),
+        database.sql("SELECT * FROM detections").read_all(),
+        database.sql("SELECT * FROM actions").read_all(),
+        detector_fps=float(card.grid.fps),
+    )
+
+
+def _sheet(database: LakeDatabase, scores: Scores, summary: RunSummary) -> bytes:
+    """The moments with the most to see, one or two a video, each with its boxes and its action."""
+    moments = database.sql(
+        "WITH seen AS (SELECT video_id, pipeline, time_s, any_value(pts) AS pts, count(*) AS things, "
+        "count(DISTINCT label) AS kinds FROM detections WHERE score >= 0.5 GROUP BY ALL), "
+        "ranked AS (SELECT *, row_number() OVER "
+        "(PARTITION BY video_id, time_s < 4 ORDER BY kinds DESC, things DESC, time_s) AS place FROM seen) "
+        "SELECT uri, r.video_id, r.time_s, r.pts FROM ranked r JOIN videos USING (video_id, pipeline) "
+        f"WHERE place = 1 ORDER BY kinds + things DESC, uri, time_s LIMIT {FRAMES_SHOWN}"
+    ).read_all()
+    items = []
+    for moment in sorted(moments.to_pylist(), key=lambda m: (m["uri"], m["time_s"])):
+        found = database.sql(
+            "SELECT label, x_min, y_min, x_max, y_max, track_id FROM detections "
+            "WHERE video_id = $video AND time_s = $time AND score >= 0.5",
+            {"video": moment["video_id"], "time": moment["time_s"]},
+        ).read_all()
+        action = database.sql(
+            "SELECT label, score FROM actions WHERE video_id = $video AND rank = 1 "
+            "AND start_s <= $time AND end_s > $time ORDER BY score DESC LIMIT 1",
+            {"video": moment["video_id"], "time": moment["time_s"]},
+        ).read_all().to_pylist()  # fmt: skip
+        path = Path(moment["uri"])
+        items.append(
+            SheetItem(
+                pixels=frame_at(moment["uri"], moment["time_s"]),
+                title=f"{path.parent.name}/{path.stem}",
+                detail=f"{moment['time_s']:.1f} s",
+                badge=action[0]["label"].replace("_", " ") if action and action[0]["score"] >= 0.5 else "",
+                boxes=tuple(SheetBox(**row) for row in found.to_pylist()),
+            )
+        )
+    figures = (
+        ("detection mAP@50", f"{scores.map50:.3f}"),
+        ("tracking IDF1", f"{scores.idf1:.3f}"),
+        ("action top-1", f"{scores.top1:.3f}"),
+        ("times real time", f"{summary.speed:.0f}"),
+    )
+    return contact_sheet(items, heading="What vidproc found", figures=figures)
+
+
+def frame_at(uri: str, time_s: float) -> np.ndarray:
+    """uint8 (h, w, 3) RGB: the upright frame of a local video that is on screen at `time_s`."""
+    from vidproc.archive import list_videos
+
+    path = Path(uri)
+    video = next(v for v in list_videos(str(path.parent)) if v.uri == uri)
+    source, limits = Source(options=StorageOptions()), MediaLimits()
+    info = probe(video, source, limits, None)  # type: ignore[arg-type]
+    fps = Fraction(1000)
+    pts = info.origin_pts + int(Fraction(round(time_s * 1000), 1000) / info.time_base)
+    clip = Clip(pts, pts + max(1, int(Fraction(1, 1000) / info.time_base)))
+    task = Task(info, (clip,), 0, 1, "", 0)
+    batches, _ = decode(task, (Grid(fps=fps, size=FrameSize()),), source, limits)
+    return np.asarray(batches[0].pixels[0])
