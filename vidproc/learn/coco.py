@@ -51,7 +51,11 @@ def coco_ap(
     images = [image["id"] for image in truth["images"]]
     categories = {c["id"]: str(c["name"]) for c in truth["categories"]}
     _check(results, set(images), set(categories), truth_name, name)
-    annotations = [{"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a} for a in truth["annotations"]]
+    annotations = [
+        # Numbered anew: to COCO's matching an id of 0 means unmatched.
+        {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a, "id": i}
+        for i, a in enumerate(truth["annotations"], 1)
+    ]
     reference = COCO({**truth, "annotations": annotations}, print_function=_silent)
     found = reference.loadRes([dict(r) for r in results]) if results else COCO({**truth, "annotations": []})
     evaluation = COCOeval_faster(reference, found, "bbox", print_function=_silent)

@@ -109,6 +109,16 @@ class Catalog:
         return name in self._by_path or len(self._by_name.get(name, [])) == 1
 
 
+class AnyName(Catalog):
+    """Takes every name for an object of that name: for files that are compared with files alone."""
+
+    def __init__(self) -> None:
+        super().__init__("the files", ())
+
+    def find(self, name: str, where: str) -> Video:
+        return Video(name, 0, "")
+
+
 # Detection
 
 
@@ -119,7 +129,7 @@ def read_coco(path: Path, catalog: Catalog, labels: Sequence[str] | None = None)
     `labels`: the classes and their order, where another file (the training's) has set them; None: the
     categories by id. Crowd annotations are left out: they are no objects one could box.
     """
-    data = _load_json(path)
+    data = load_json(path)
     for key in ("images", "annotations", "categories"):
         if not isinstance(data.get(key), list):
             raise ConfigError(f"{path}: not a COCO instances file, it has no list {key!r}.")
@@ -268,7 +278,7 @@ def read_activitynet(
     path: Path, catalog: Catalog, labels: Sequence[str] | None = None, *, subset: str | None = None
 ) -> ActionLabels:
     """`database`: {video: {subset, duration, annotations: [{label, segment: [start, end]}]}}."""
-    data = _load_json(path)
+    data = load_json(path)
     if not isinstance(data.get("database"), dict):
         raise ConfigError(f"{path}: not an ActivityNet file, it has no mapping 'database'.")
     rows: list[tuple[str, Video, float, float | None, str]] = []
@@ -352,7 +362,7 @@ def split_by_video(labels: ActionLabels, share: float, seed: int) -> tuple[Actio
     )
 
 
-def _load_json(path: Path) -> dict[str, Any]:
+def load_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:

@@ -157,7 +157,9 @@ def run_workers(
             run_config=RunConfig(name=name, storage_path=folder),
         )
         try:
-            trainer.fit()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # Ray's, of parts of itself
+                trainer.fit()
         except Exception as e:
             raise _translated(e) from e
 
