@@ -712,16 +712,24 @@ class RayExecutor:
         physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self._ours = tempfile.mkdtemp(prefix="vidproc-ray-", dir="/tmp")  # short: sockets lie below it
         atexit.register(self.close)
-        ray.init(
-            "local",
-            num_cpus=math.ceil(self._num_workers + actor_slots),
-            _memory=max(physical, least),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_store_bytes(limits.max_bytes),
-            _temp_dir=self._ours,
-        )
+        for last_try in (False, True):
+            try:
+                ray.init(
+                    "local",
+                    num_cpus=math.ceil(self._num_workers + actor_slots),
+                    _memory=max(physical, least),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=_store_bytes(limits.max_bytes),
+                    _temp_dir=self._ours,
+                )
+                return
+            except Exception as error:  # Ray gives its processes 30 s, too little on a very busy machine
+                ray.shutdown()
+                if last_try:
+                    self.close()
+                    raise RunAborted(f"Ray could not be started on this machine: {_first_line(error)}") from error
 
 
 def _find(address: str) -> str | None:
