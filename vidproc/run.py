@@ -136,11 +136,12 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
                 reporter.update(driver.progress())
     except (RunAborted, ConfigError) as error:
         outcome, reason = "failed", str(error)
+    else:
+        if not driver.exhausted:
+            outcome, reason = "interrupted", "interrupted: run the same command again to go on"
     finally:
         listing.close()
         executor.close()
-    if outcome == "ok" and not driver.exhausted:
-        outcome, reason = "interrupted", "interrupted: run the same command again to go on"
     summary = driver.summary(outcome, reason, time.monotonic() - driver.started)
     lake.record_run(
         about
@@ -310,6 +311,8 @@ class Listing:
         return item
 
     def close(self) -> None:
+        """No more is wanted."""
+        self.done = True
         self._closed.set()
 
 
@@ -396,7 +399,6 @@ class Driver:
         """Looks at the next listed object; False if there is none just now."""
         limit = self.job.limit
         if limit is not None and self._count["due"] >= limit:
-            self.listing.done = True
             self.listing.close()
             return False
         item = self.listing.take()
