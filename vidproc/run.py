@@ -28,7 +28,7 @@ from vidproc.archive import Filters as ArchiveFilters
 from vidproc.archive import Skipped, list_videos
 from vidproc.config import Job, parse_failure_budget
 from vidproc.decode import coverage
-from vidproc.errors import ConfigError, RunAborted
+from vidproc.errors import ConfigError, RunAborted, VidprocError
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.outcome import Failure, Status, VideoOutcome
 from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, routes
@@ -134,7 +134,7 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
             for end in executor.run(driver, steps, driver.limits(), (driver.hear,)):
                 driver.ended(end)
                 reporter.update(driver.progress())
-    except (RunAborted, ConfigError) as error:
+    except VidprocError as error:
         outcome, reason = "failed", str(error)
     else:
         if not driver.exhausted:
