@@ -132,7 +132,11 @@ def fit_image(image: np.ndarray, size: FrameSize) -> tuple[np.ndarray, Geometry]
 
 def sample_range(clip: LabelledClip, grid: Grid, duration_s: float) -> tuple[int, int]:
     """The samples of a labelled stretch, first ... last - 1. A stretch shorter than the window is widened
-    on both sides, into what the window would see when indexing."""
+    on both sides, into what the window would see when indexing. Raises ConfigError for one past the end."""
+    if duration_s and clip.start_s >= duration_s:
+        raise ConfigError(
+            f"{clip.where}: begins at {clip.start_s:g} s, but {clip.source.uri} ends at {duration_s:g} s."
+        )
     end_s = duration_s if clip.end_s is None else min(clip.end_s, duration_s)
     first, last = ceil((clip.start_s - EPS) * grid.fps), ceil((end_s - EPS) * grid.fps)
     if last - first < grid.window:

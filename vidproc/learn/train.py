@@ -347,7 +347,7 @@ def training_loop(
         finished = epoch + 1 == o.epochs or (o.patience > 0 and waited >= o.patience)
         if world.rank == 0:
             if better:
-                storage.put(_BEST, _tensors(network))
+                storage.put(_BEST, tensor_bytes(network))
             _save_checkpoint(storage, settings, network, optimiser, history, best, finished=finished)
             if board is not None:
                 for key, value in row.items():
@@ -648,7 +648,7 @@ def _load_checkpoint(storage: Storage, settings: TrainSettings) -> dict[str, Any
     return checkpoint
 
 
-def _tensors(network: nn.Module) -> bytes:
+def tensor_bytes(network: nn.Module) -> bytes:
     from safetensors.torch import save
 
     return save({k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()})

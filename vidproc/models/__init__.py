@@ -76,7 +76,8 @@ def load_model(spec: str, *, device: str = "auto", settings: ModelSettings = DEF
     if is_user_class(spec):
         return _user_model(spec, settings)
     recipe = find_recipe(spec, settings)
-    return cast(Model, importlib.import_module(FAMILIES[recipe.family]).load(recipe, settings))
+    family = "features" if recipe.kind == "embedding" else recipe.family
+    return cast(Model, importlib.import_module(FAMILIES[family]).load(recipe, settings))
 
 
 def describe_model(spec: str, settings: ModelSettings = DEFAULTS) -> ModelCard | None:

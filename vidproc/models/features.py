@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,7 +29,8 @@ FEATURE_FPS = Fraction(1)
 
 
 def load(recipe: Recipe, settings: ModelSettings) -> TorchEmbedding:
-    network = load_network(recipe, build, fill)
+    # An action model's folder gives its features: its network is the one that knows actions.
+    network = load_network(recipe if recipe.family == "features" else replace(recipe, kind="actions"))
     sha256 = file_sha256(fetch(recipe.weights, recipe.sha256, model=recipe.name))
     return TorchEmbedding(recipe, card_of(recipe, sha256), network, pick_device(settings.device), settings)
 

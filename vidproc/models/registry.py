@@ -188,6 +188,8 @@ class Recipe:
 
     def with_settings(self, settings: ModelSettings) -> Recipe:
         """This recipe with what the job says over it. Raises ConfigError where the two disagree."""
+        if settings.kind == "embedding" and self.kind == "actions":  # every action network has features
+            return replace(self, kind="embedding").with_settings(settings)
         if settings.kind is not None and settings.kind != self.kind:
             raise ConfigError(
                 f"{self.name} is {_KIND_NAMES[self.kind]}, but it was given as {_KIND_NAMES[settings.kind]}."
@@ -278,7 +280,7 @@ def find_recipe(spec: str, settings: ModelSettings) -> Recipe:
         return read_recipe(path, settings.options).with_settings(settings)
     if settings.options:
         raise ConfigError(f"options {sorted(settings.options)} are for model files; {spec} describes itself.")
-    if settings.kind == "embedding":
+    if settings.kind == "embedding" and spec not in torchvision_names():
         return importlib.import_module(FAMILIES["features"]).image_recipe(spec).with_settings(settings)  # type: ignore[no-any-return]
     names = torchvision_names()
     if spec not in names:
