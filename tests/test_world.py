@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vidproc.demo.people import ACTIONS, MORE_ACTIONS, REVERSED, Manner, act
-from vidproc.demo.score import AveragePrecision, Identity, Scores, _Found, iou, label_of_window, score
+from vidproc.demo.score import AveragePrecision, Found, Identity, Scores, iou, label_of_window, score
 from vidproc.demo.sheet import SheetBox, SheetItem, contact_sheet, track_colour
 from vidproc.demo.truth import ActionSegment, Box, Truth, VideoTruth
 from vidproc.demo.world import HEIGHT, RECORDED_PATTERN, WIDTH, Scene, SceneSettings, Vehicle, draw_archive
@@ -190,10 +190,10 @@ def _random_frames(rng, frames):
                 box = np.array([x, y, x + w, y + h]) + jitter
                 box[2:] = np.maximum(box[2:], box[:2] + 2)
                 name = label if rng.random() < 0.9 else "car"
-                here.append(_Found(name, float(rng.random()), box, int(rng.integers(1, 5))))
+                here.append(Found(name, float(rng.random()), box, int(rng.integers(1, 5))))
         for _ in range(int(rng.integers(0, 2))):
             x, y = rng.uniform(0, 250, 2)
-            here.append(_Found("person", float(rng.random()), np.array([x, y, x + 30, y + 50]), None))
+            here.append(Found("person", float(rng.random()), np.array([x, y, x + 30, y + 50]), None))
         yield there, here
 
 
@@ -330,7 +330,7 @@ def test_difficult_objects_count_neither_way():
     for found, expected in (((plain,), 1.0), ((plain, hidden), 1.0), ((hidden,), 0.0)):
         average, identity = AveragePrecision(), Identity()
         here = [
-            _Found("person", 0.9 - i / 10, np.array([b.x_min, b.y_min, b.x_max, b.y_max]), b.track_id)
+            Found("person", 0.9 - i / 10, np.array([b.x_min, b.y_min, b.x_max, b.y_max]), b.track_id)
             for i, b in enumerate(reversed(found))
         ]
         average.add((plain, hidden), here)

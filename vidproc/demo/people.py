@@ -341,13 +341,21 @@ def dress(rng: np.random.Generator) -> Look:
     )
 
 
+JOINTS: Final = (
+    "head",
+    *("shoulder_l", "elbow_l", "hand_l", "hip_l", "knee_l", "ankle_l"),
+    *("shoulder_r", "elbow_r", "hand_r", "hip_r", "knee_r", "ankle_r"),
+)
+"""The points of a figure that can be asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A drawn person."""
 
     shapes: list[Shape]
-    hands: tuple[float, float]
-    """Point between the two hands, pixels."""
+    joints: NDArray[np.float32]
+    """(13, 2) pixels, in the order of `JOINTS`."""
 
 
 # A camera a little above the ground sees depth as height: this much of a body height per body height.
@@ -448,7 +456,7 @@ def figure(look: Look, p: Pose, x: float, y: float, height: float, yaw: float, h
     if holds is not None:
         parts.append((0.06 if forward[1] >= -0.2 else -0.2, parcel(hands[0], hands[1] + 0.05 * height, height, holds)))
     parts.sort(key=lambda part: part[0])
-    return Figure([s for _, shapes in parts for s in shapes], (float(hands[0]), float(hands[1])))
+    return Figure([s for _, shapes in parts for s in shapes], np.stack([at[n] for n in JOINTS]).astype(np.float32))
 
 
 def _limb(flex: float, out: float) -> NDArray[np.float64]:

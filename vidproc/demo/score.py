@@ -59,12 +59,12 @@ def score(
     a video of the truth is not among the videos.
     """
     id_of = _ids(truth, _records(videos, ("video_id", "uri")))
-    found: dict[str, dict[int, list[_Found]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[int, list[Found]]] = defaultdict(lambda: defaultdict(list))
     columns = ("video_id", "time_s", "label", "score", "x_min", "y_min", "x_max", "y_max", "track_id")
     for r in _records(detections, columns):
         box = np.array([r["x_min"], r["y_min"], r["x_max"], r["y_max"]], np.float64)
         sample = round(r["time_s"] * detector_fps)
-        found[r["video_id"]][sample].append(_Found(r["label"], float(r["score"]), box, r["track_id"]))
+        found[r["video_id"]][sample].append(Found(r["label"], float(r["score"]), box, r["track_id"]))
 
     average = AveragePrecision()
     identity = Identity()
@@ -112,7 +112,7 @@ def _ids(truth: Truth, videos: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """One row of `detections`."""
 
     label: str
@@ -145,7 +145,7 @@ class AveragePrecision:
         self._hits: dict[str, list[tuple[float, bool]]] = defaultdict(list)
         self._total: dict[str, int] = defaultdict(int)
 
-    def add(self, truth: Sequence[Box], found: Sequence[_Found]) -> None:
+    def add(self, truth: Sequence[Box], found: Sequence[Found]) -> None:
         for label in {b.label for b in truth} | {f.label for f in found}:
             # Ordinary objects first: a detection is given to a difficult one only if it fits no other.
             there = sorted((b for b in truth if b.label == label), key=lambda b: b.difficult)
@@ -188,7 +188,7 @@ class Identity:
         self._true: dict[str, dict[Any, int]] = defaultdict(lambda: defaultdict(int))
         self._found: dict[str, dict[Any, int]] = defaultdict(lambda: defaultdict(int))
 
-    def add(self, video: str, truth: Sequence[Box], found: Sequence[_Found]) -> None:
+    def add(self, video: str, truth: Sequence[Box], found: Sequence[Found]) -> None:
         tracked = [f for f in found if f.track_id is not None]
         overlap = iou(np.array([f.box for f in tracked]).reshape(-1, 4), _array(truth))
         same = np.array([[f.label == b.label for b in truth] for f in tracked], bool).reshape(overlap.shape)
@@ -208,7 +208,7 @@ class Identity:
 
     def idf1(self) -> float:
         """2 IDTP / (boxes of the truth + tracked boxes), identities paired as well as can be, video by video."""
-        from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+        from scipy.optimize import linear_sum_assignment
 
         hits = total = 0
         for video in set(self._true) | set(self._found):

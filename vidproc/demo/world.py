@@ -18,10 +18,12 @@ from typing import Final, Literal, Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from vidproc.demo.people import (
     ACTIONS,
     THIGH,
+    Figure,
     Look,
     Manner,
     Pose,
@@ -113,7 +115,7 @@ class Person:
         p = act(s.label, min(t, s.end) - s.start, s.end - s.start, s.manner)
         return carrying(p) if s.holds else p
 
-    def parts(self, t: float) -> list[Part]:
+    def figure(self, t: float) -> Figure:
         i = self._stretch(t)
         s = self.timeline[i]
         p, yaw, u = self._pose(s, t), s.yaw, min(max((t - s.start) / (s.end - s.start), 0.0), 1.0)
@@ -128,17 +130,22 @@ class Person:
             yaw = before.yaw + (s.yaw - before.yaw) * turn
         done = (t - s.start) / (s.end - s.start)
         holds = s.holds or (s.label == "pick_up" and done >= 0.5) or (s.label == "put_down" and done < 0.5)
-        drawn = figure(self.look, p, x, self.ground, self.height, yaw, self.parcel_colour if holds else None)
+        return figure(self.look, p, x, self.ground, self.height, yaw, self.parcel_colour if holds else None)
+
+    def parts(self, t: float) -> list[Part]:
+        drawn = self.figure(t)
         x0, _, x1, _ = bounds(drawn.shapes)
         shadow = ((x0 + x1) / 2, self.ground, max(0.16 * self.height, (x1 - x0) * 0.5))
         out = [Part("person", self.track_id, self.ground, drawn.shapes, shadow)]
-        lying = self._parcel_on_floor(i, done)
+        lying = self._parcel_on_floor(t)
         if lying is not None:
             out.append(Part(None, 0, self.ground + 0.5, parcel(lying, self.ground, self.height, self.parcel_colour)))
         return out
 
-    def _parcel_on_floor(self, i: int, done: float) -> float | None:
+    def _parcel_on_floor(self, t: float) -> float | None:
         """Where the parcel lies, None while it is carried or if there is none."""
+        i = self._stretch(t)
+        done = (t - self.timeline[i].start) / (self.timeline[i].end - self.timeline[i].start)
         for j in range(i, len(self.timeline)):
             s = self.timeline[j]
             if s.label == "pick_up":
@@ -342,6 +349,14 @@ class Scene:
                 )
             )
         return tuple(sorted(out, key=lambda b: b.track_id))
+
+    def joints_at(self, t: float) -> NDArray[np.float32] | None:
+        """(13, 2) pixels, in the order of `people.JOINTS`, of the main actor; None in a street scene."""
+        actor = self.things[0]
+        if self.kind != "activity" or not isinstance(actor, Person):
+            return None
+        joints: NDArray[np.float32] = actor.figure(t).joints + np.array(self._camera(t), np.float32)
+        return joints
 
     def truth(self, name: str, *, boxes: bool = True) -> VideoTruth:
         """What is in every frame; `boxes=False` leaves them out, where only the actions are asked for."""

@@ -24,7 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidproc.annotations import Detections
 from vidproc.errors import ConfigError
-from vidproc.media import FrameSize, Grid
+from vidproc.media import FrameSize, Grid, content_hash
 from vidproc.models.base import ModelCard
 from vidproc.models.device import Batches, pick_device, to_device, use_threads
 from vidproc.models.registry import ModelSettings
@@ -117,7 +117,7 @@ class ActionNet(nn.Module):
     def __init__(self, classes: int, width: int = 24) -> None:
         super().__init__()
         self.width = c = width
-        self.stem = nn.Sequential(_Conv(3, c // 2, 2), _Conv(c // 2, c, 2))
+        self.stem = nn.Sequential(_Conv(6, c // 2, 2), _Conv(c // 2, c, 2))
         self.mix4, self.down8 = _Mix(c), nn.Sequential(_Conv(c, 2 * c, 2), _Residual(2 * c))
         self.mix8, self.down16 = _Mix(2 * c), nn.Sequential(_Conv(2 * c, 4 * c, 2), _Residual(4 * c))
         self.mix16 = _Mix(4 * c)
@@ -126,19 +126,28 @@ class ActionNet(nn.Module):
         self.drop = nn.Dropout(0.2)
         self.answer = nn.Linear(8 * c, classes + 1)
 
-    def features(self, windows: Tensor) -> Tensor:
-        """(n, 8 * width): what the last layer sees."""
+    def frames(self, windows: Tensor) -> Tensor:
+        """(n, t, 4 * width): what is known of each frame, in the light of its neighbours."""
         n, t = windows.shape[:2]
-        x = ((windows - 114.0) / 64.0).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = (windows - 114.0) / 64.0
+        # Beside each frame, what differs from the window's mean: whoever moves stands out from the first layer on.
+        x = torch.cat([x, 2 * (x - x.mean(1, keepdim=True))], 2).flatten(0, 1)
+        x = x.contiguous(memory_format=torch.channels_last)
         x = self.down8(self.mix4(self.stem(x), t))
         x = self.down16(self.mix8(x, t))
         x = self.mix16(x, t)
-        x = self.squeeze(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)).view(n, t, -1)
-        x = self.over_time(x.transpose(1, 2))
+        return cast(Tensor, self.squeeze(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)).view(n, t, -1))
+
+    def features(self, frames: Tensor) -> Tensor:
+        """(n, 8 * width): what is known of the window, and all that the last layer sees."""
+        x = self.over_time(frames.transpose(1, 2))
         return torch.cat([x.mean(2), x.amax(2)], 1)
 
+    def answer_of(self, frames: Tensor) -> Tensor:
+        return cast(Tensor, self.answer(self.drop(self.features(frames))))
+
     def forward(self, windows: Tensor) -> Tensor:
-        return cast(Tensor, self.answer(self.drop(self.features(windows))))
+        return self.answer_of(self.frames(windows))
 
 
 def fused(network: nn.Module) -> nn.Module:
@@ -180,16 +189,12 @@ class _Packed:
     weights: bytes
 
 
-_FILES: dict[str, str] = {"detector": "detector", "actions": "actions"}
-
-
 @cache
 def _packed(kind: Kind) -> _Packed:
     folder = resources.files("vidproc.models") / "demo"
-    name = _FILES[kind]
     try:
-        weights = (folder / f"{name}.safetensors").read_bytes()
-        description = json.loads((folder / f"{name}.json").read_text())
+        weights = (folder / f"{kind}.safetensors").read_bytes()
+        description = json.loads((folder / f"{kind}.json").read_text())
     except FileNotFoundError as e:
         raise ConfigError(
             f"The embedded {kind} has no weights in this installation ({e.filename}): reinstall vidproc, or make them "
@@ -234,9 +239,19 @@ def describe(kind: Kind, settings: ModelSettings | None = None) -> ModelCard:
             keyframes_only=settings.keyframes_only,
         ),
         licence="Apache-2.0",
-        weights_uri=f"package:vidproc/models/demo/{_FILES[kind]}.safetensors",
+        weights_uri=f"package:vidproc/models/demo/{kind}.safetensors",
         weights_sha256=description["sha256"],
+        definition=content_hash(kind, *(str(v) for v in _answers(kind, settings))),
     )
+
+
+def _answers(kind: Kind, settings: ModelSettings) -> tuple[float, ...]:
+    """What decides the answer beside weights, grid and code."""
+    return (_threshold(settings), NMS_IOU, settings.max_detections) if kind == "detector" else ()
+
+
+def _threshold(settings: ModelSettings) -> float:
+    return SCORE_THRESHOLD if settings.score_threshold is None else settings.score_threshold
 
 
 def load(kind: Kind, device: str = "auto", settings: ModelSettings | None = None) -> TinyDetector | TinyActions:
@@ -272,7 +287,7 @@ class TinyDetector:
     def __init__(self, card: ModelCard, network: DetectorNet, device: torch.device, settings: ModelSettings) -> None:
         self.card = card
         self._network, self._device = network, device
-        self._threshold = SCORE_THRESHOLD if settings.score_threshold is None else settings.score_threshold
+        self._threshold = _threshold(settings)
         self._most = settings.max_detections
         self._batches = Batches(settings.batch_size or (128 if device.type == "cuda" else 8))
 
