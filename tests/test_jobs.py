@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -56,64 +57,80 @@ def _free_port() -> int:
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     """A Ray head with its dashboard, in a process group and a folder of its own."""
-    from ray._private.services import psutil
-
-    folder = Path(tempfile.mkdtemp(prefix="vr", dir="/tmp"))  # short: Ray's sockets live below it
-    port = _free_port()
-    log = (folder / "head.log").open("wb")
-    process = subprocess.Popen(
-        [
-            *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats"),
-            *("--node-ip-address=127.0.0.1", "--port=0", "--num-cpus=2", "--object-store-memory=100000000"),
-            *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
-            *(f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}"),
-            *(f"--metrics-export-port={_free_port()}", f"--temp-dir={folder}"),
-        ],
-        env=os.environ
-        | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": TOKEN,
-            "PYTHONPATH": str(ROOT),  # tests.fakes, whose models stand for a user's
-            "OMP_NUM_THREADS": "1",
-        },
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    log.close()
-    try:
-        _wait_for_dashboard(process, port, folder)
-        yield Head(f"http://127.0.0.1:{port}", folder)
-    finally:
-        # Ray puts its workers into groups of their own, so the tree is noted before its root ends.
-        with contextlib.suppress(psutil.NoSuchProcess):
-            tree = psutil.Process(process.pid).children(recursive=True)
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(15)
-            for one in tree:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one.kill()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(3):  # on a busy machine Ray may give its own processes up while they start
+        folder = Path(tempfile.mkdtemp(prefix="vr", dir="/tmp"))  # short: Ray's sockets live below it
+        port = _free_port()
+        process = _start_ray(folder, port)
+        try:
+            if _comes_up(process, folder, port):
+                yield Head(f"http://127.0.0.1:{port}", folder)
+                return
+            log = (folder / "head.log").read_text()
+        finally:
+            _end(process)
+            shutil.rmtree(folder, ignore_errors=True)
+    pytest.fail("the Ray head did not start:\n" + log[-3000:])
 
 
-def _wait_for_dashboard(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
+def _start_ray(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    with (folder / "head.log").open("wb") as log:
+        return subprocess.Popen(
+            [
+                *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats"),
+                *("--node-ip-address=127.0.0.1", "--port=0", "--num-cpus=2", "--object-store-memory=100000000"),
+                *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
+                *(f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}"),
+                *(f"--metrics-export-port={_free_port()}", f"--temp-dir={folder}"),
+            ],
+            env=os.environ
+            | {
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "PYTHONPATH": str(ROOT),  # tests.fakes, whose models stand for a user's
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN": TOKEN,
+                "OMP_NUM_THREADS": "1",
+                # Of a slow machine Ray would believe that it has died.
+                "RAY_agent_register_timeout_ms": "300000",
+                "RAY_health_check_timeout_ms": "60000",
+                "RAY_health_check_failure_threshold": "20",
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _comes_up(process: subprocess.Popen[bytes], folder: Path, port: int) -> bool:
+    """True once `ray start` is content and the job API answers; False when it has given up."""
     import requests
 
-    deadline = time.monotonic() + 90
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(requests.RequestException):
-            answer = requests.get(
-                f"http://127.0.0.1:{port}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=5
-            )
-            if answer.status_code == 200:
-                return
+        if b"will now block forever" in (folder / "head.log").read_bytes():
+            with contextlib.suppress(requests.RequestException):
+                if requests.get(f"http://127.0.0.1:{port}/api/jobs/", headers=headers, timeout=10).status_code == 200:
+                    return True
         time.sleep(0.3)
-    pytest.fail("the Ray head did not start:\n" + (folder / "head.log").read_text()[-3000:])
+    return False
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends this head and what it started: Ray's workers have groups of their own, so the tree is noted first."""
+    from ray._private.services import psutil
+
+    tree = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        tree = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(15)
+    for one in tree:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @pytest.fixture(autouse=True)

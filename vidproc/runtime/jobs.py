@@ -261,7 +261,12 @@ def _folder(path: Path, working_dir: str | os.PathLike[str] | None) -> Iterator[
 
 
 def _start(client: Any, job_id: str, **request: Any) -> bool:
-    """True where this request started the job, False where another was faster."""
+    """True where this request started the job, False where another was faster.
+
+    A request whose answer was lost is made again: its id is the same, so it is not done twice.
+    """
+    import requests
+
     deadline = time.monotonic() + STARTING_S
     while True:
         try:
@@ -272,7 +277,10 @@ def _start(client: Any, job_id: str, **request: Any) -> bool:
                 return False
             if "No available agent" not in str(error) or time.monotonic() > deadline:
                 raise
-            time.sleep(2.0)
+        except requests.ConnectionError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(2.0)
 
 
 # --- the log
@@ -363,7 +371,10 @@ def _connect(address: str) -> Any:
             return super()._do_request(method, endpoint, **kwargs)
 
     certificates = os.environ.get("REQUESTS_CA_BUNDLE") or True
-    with _talking_to(address), _without("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # they would win over `address`
+    with (
+        _talking_to(address, connected=False),
+        _without("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"),
+    ):  # they would win over `address`
         client = Client(address, headers=_auth_headers(), verify=certificates)
     if client._ssl_context is None:  # Ray 2.60 means "the usual certificates", and aiohttp wants True for that
         client._ssl_context = True
@@ -398,7 +409,7 @@ def _lost_connection() -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def _talking_to(address: str, job_id: str | None = None) -> Iterator[None]:
+def _talking_to(address: str, job_id: str | None = None, *, connected: bool = True) -> Iterator[None]:
     """Ray's errors, and those of the HTTP library below it, as ours."""
     import requests
     from ray.exceptions import AuthenticationError
@@ -415,6 +426,8 @@ def _talking_to(address: str, job_id: str | None = None) -> Iterator[None]:
     except requests.exceptions.SSLError as error:
         raise ConfigError(f"{address} has a certificate that is not trusted: set REQUESTS_CA_BUNDLE") from error
     except (requests.exceptions.RequestException, ConnectionError) as error:
+        if connected:
+            raise TransientError(f"the cluster at {address} answers no more; what it runs may well go on") from error
         raise ConfigError(
             f"no Ray dashboard answers at {address}: check host and port (8265 by default), and that the head "
             "was started with --dashboard-host=0.0.0.0, or forward its port"
