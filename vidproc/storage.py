@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from vidproc.errors import AlreadyExists, ConfigError, NotFound, SourceChanged, TransientError
 
@@ -477,7 +477,8 @@ class S3Storage:
         return True
 
     def delta_uri(self, key: str) -> str:
-        return _delta_path(self.uri_of(key))
+        # Percent-encoded: the library parses a URL, and a bare '#' or '?' would cut the path short.
+        return "s3://" + quote(_delta_path(self.uri_of(key)).removeprefix("s3://"))
 
     def delta_options(self) -> dict[str, str]:
         found = {

@@ -11,7 +11,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from vidproc.errors import NotFound, VidprocError
 from vidproc.outcome import Failure, VideoOutcome
 from vidproc.storage import redact
 from vidproc.tables import changes
-from vidproc.tables.delta import quoted
+from vidproc.tables.delta import BATCH_ROWS, quoted
 from vidproc.tables.lake import Lake
 from vidproc.tables.schema import MODEL_TABLES, load_schema
 from vidproc.tables.staging import Staging
@@ -142,6 +142,8 @@ def _prepare(lake: Lake, batch: Sequence[VideoOutcome], link: Link, run: RunInfo
     link_failed: list[str] = []
     tasks: list[tuple[str, str]] = []
     with_failures: list[str] = []
+    video_rows: list[dict[str, Any]] = []
+    failure_rows: list[dict[str, Any]] = []
     # By video_id, so that the file statistics and row groups of each table are narrow.
     for outcome in sorted(batch, key=lambda o: o.video.video_id):
         video_id = outcome.video.video_id
@@ -151,7 +153,7 @@ def _prepare(lake: Lake, batch: Sequence[VideoOutcome], link: Link, run: RunInfo
             missing.append(video_id)
             continue
         failures = set(outcome.failures)
-        if failures or outcome.attempts > 1 or outcome.status != "indexed":
+        if failures or outcome.attempts > 1:  # else nothing is staged, and a listing a video is saved
             failures |= set(staging.failures(video_id))
             with_failures.append(video_id)
         outcome, rows, broken = _linked(outcome, parts, link, run)
@@ -160,10 +162,12 @@ def _prepare(lake: Lake, batch: Sequence[VideoOutcome], link: Link, run: RunInfo
             link_failed.append(video_id)
         for name, table in rows.items():
             files[name].write(table)
-        files["failures"].write(_failure_rows(sorted(failures, key=lambda f: (f.at, f.attempt)), run))
-        files["videos"].write(_video_row(outcome, {name: t.num_rows for name, t in rows.items()}, run))
+        failure_rows += [_failure_row(f, run) for f in sorted(failures, key=lambda f: (f.at, f.attempt))]
+        video_rows.append(_video_row(outcome, {name: t.num_rows for name, t in rows.items()}, run))
         published.append(video_id)
         tasks += [(video_id, task_id) for task_id in outcome.task_ids]
+    files["failures"].write(pa.Table.from_pylist(failure_rows, load_schema("failures").stored))
+    files["videos"].write(pa.Table.from_pylist(video_rows, load_schema("videos").stored))
     filled = {name: file for name, file in files.items() if file.rows}
     change = changes.Change(
         id=changes.new_id(),
@@ -223,7 +227,7 @@ def _linked(
         return replace(outcome, status="failed", error_class=error_class, error=error), {}, failure
 
 
-def _video_row(outcome: VideoOutcome, rows: Mapping[str, int], run: RunInfo) -> pa.Table:
+def _video_row(outcome: VideoOutcome, rows: Mapping[str, int], run: RunInfo) -> dict[str, Any]:
     video, info = outcome.video, outcome.info
     row: dict[str, Any] = {
         "video_id": video.video_id,
@@ -262,32 +266,16 @@ def _video_row(outcome: VideoOutcome, rows: Mapping[str, int], run: RunInfo) -> 
             "recorded_at": info.recorded_at,
             "recorded_date": info.recorded_at.astimezone(UTC).date() if info.recorded_at else None,
         }
-    return _one_typed("videos", [row])
+    return row
 
 
-def _failure_rows(failures: Sequence[Failure], run: RunInfo) -> pa.Table:
-    rows = [
-        {
-            "video_id": f.video_id,
-            "pipeline": run.pipeline,
-            "uri": readable(f.uri),
-            "task_id": f.task_id,
-            "stage": f.stage,
-            "error_class": f.error_class,
-            "error": readable(redact(f.error)),
-            "traceback": None if f.traceback is None else readable(redact(f.traceback)),
-            "attempt": f.attempt,
-            "host": f.host,
-            "run_id": f.run_id,
-            "at": f.at,
-        }
-        for f in failures
-    ]
-    return _one_typed("failures", rows)
-
-
-def _one_typed(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist([dict(r) for r in rows], schema=load_schema(name).stored)
+def _failure_row(failure: Failure, run: RunInfo) -> dict[str, Any]:
+    return asdict(failure) | {
+        "pipeline": run.pipeline,
+        "uri": readable(failure.uri),
+        "error": readable(redact(failure.error)),
+        "traceback": None if failure.traceback is None else readable(redact(failure.traceback)),
+    }
 
 
 def readable(text: str) -> str:
@@ -303,14 +291,24 @@ class _RowFile:
         self._schema = load_schema(name).stored
         self._sink = pa.BufferOutputStream()
         self._writer: pq.ParquetWriter | None = None
+        self._waiting: list[pa.Table] = []
 
     def write(self, table: pa.Table) -> None:
         if table.num_rows:
-            self._writer = self._writer or pq.ParquetWriter(self._sink, self._schema, compression="zstd")
-            self._writer.write_table(table)
             self.rows += table.num_rows
+            self._waiting.append(table)
+            # A row group a video would be many times the bytes of its rows.
+            if sum(t.num_rows for t in self._waiting) >= BATCH_ROWS:
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer = self._writer or pq.ParquetWriter(self._sink, self._schema, compression="zstd")
+            self._writer.write_table(pa.concat_tables(self._waiting))
+            self._waiting = []
 
     def close(self) -> bytes:
+        self._flush()
         assert self._writer is not None
         self._writer.close()
         data: bytes = self._sink.getvalue().to_pybytes()
