@@ -19,7 +19,7 @@ from tests.conftest import Root
 from tests.media import Made, cut_off, damage, decode_whole, draw, make_video, read_number, video_of
 from vidproc.container import MediaLimits, Source
 from vidproc.decode import coverage, decode
-from vidproc.errors import SourceChanged
+from vidproc.errors import LimitExceeded, SourceChanged
 from vidproc.media import Clip, DecodeReport, FrameBatch, FrameSize, Grid, Task, Video, VideoInfo
 from vidproc.plan import CutSettings, cut
 from vidproc.probe import probe
@@ -233,6 +233,17 @@ def test_timestamps_that_a_container_cannot_hold(tmp_path: Path) -> None:
     (batch,), report = run(whole(info), FIVE_FPS)
     assert [read_number(p) for p in batch.pixels] == [*range(0, 75, 5)]
     assert coverage(info, [report]) > 0.98
+    parts = [run(t, FIVE_FPS)[0][0] for t in pieces(info, [20, 40])]  # where memory asks for it
+    samples, pts, pixels = owned(parts)
+    assert (samples, pts) == (batch.sample.tolist(), batch.pts.tolist()) and np.array_equal(pixels, batch.pixels)
+
+
+def test_timestamps_that_leap_hours_ahead_do_not_fill_the_memory(tmp_path: Path) -> None:
+    made = make_video(tmp_path / "v.mkv", seconds=2, gaps=[*[1] * 48, 500_000, 1])
+    info = info_of(made.video)
+    assert info.duration_s > 20_000
+    with pytest.raises(LimitExceeded, match=r"v\.mkv"):
+        decode(whole(info), [FIVE_FPS], SOURCE, MediaLimits(max_task_bytes=50 << 20))
 
 
 def test_timestamps_that_go_back(tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ class MediaLimits:
     """Read at most while the container's streams are recognised."""
     max_scan_packets: int = 20_000_000
     """Packets read at most where a container has no index: 90 h at 60 frames a second."""
+    max_task_bytes: int = 4 << 30
+    """Of sampled frames for one grid in one task. Cutting keeps far below; timestamps that leap
+    hours ahead do not."""
     timeout_s: float = 60.0
     """For one read from the source, reconnections included."""
     threads: int = 1
@@ -187,6 +190,18 @@ def prepare(container: InputContainer, stream: VideoStream, limits: MediaLimits)
         context.options |= {"threads": str(limits.threads)}
 
 
+def packets_of(container: InputContainer, *streams: VideoStream) -> Iterator[Packet[Any]]:
+    """The packets with something in them, of these streams or of all, in decoding order."""
+    packets = container.demux(*streams)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, IndexError):  # IndexError: a stream that appeared on the way confuses PyAV's end
+            return
+        if packet.size:
+            yield packet
+
+
 @contextmanager
 def translated(video: Video) -> Iterator[None]:
     """The codec library's errors -> ours. Our own pass through."""
@@ -318,6 +333,11 @@ class RepairedClock:
         self._last, self.next = now, now + duration
         self._waiting.append(now)
         return now
+
+    def withdraw(self) -> None:
+        """The last packet decoded to nothing."""
+        if self._waiting:
+            self._waiting.pop()
 
     def pop(self) -> int:
         """A frame came out; returns when it is shown."""

@@ -32,10 +32,11 @@ from vidproc.container import (
     believable_duration,
     choose_stream,
     open_container,
+    packets_of,
     prepare,
     translate,
 )
-from vidproc.errors import TransientError
+from vidproc.errors import LimitExceeded, TransientError
 from vidproc.media import DecodeReport, FrameBatch, FrameSize, Geometry, Grid, Task, VideoInfo
 
 if TYPE_CHECKING:
@@ -187,10 +188,10 @@ class _Layout:
 class _Pictures:
     """The frames of one grid, written straight into one array as they come."""
 
-    def __init__(self, samples: _Samples, info: VideoInfo) -> None:
+    def __init__(self, samples: _Samples, info: VideoInfo, limits: MediaLimits) -> None:
         from av.video.reformatter import Interpolation, VideoReformatter
 
-        self.samples, self.info = samples, info
+        self.samples, self.info, self.limits = samples, info, limits
         size = samples.grid.size
         self.layout = _Layout.of(size, info.width, info.height)
         self.turned = info.rotation in (90, 270)
@@ -220,6 +221,11 @@ class _Pictures:
     def add(self, frame: VideoFrame, sample: int, pts: int) -> None:
         n = len(self.ids)
         if n == len(self._pixels):
+            if 2 * self._pixels.nbytes > self.limits.max_task_bytes:
+                raise LimitExceeded(
+                    f"{self.info.video.uri}: its timestamps ask for more sampled frames in one task than "
+                    f"{self.limits.max_task_bytes} bytes hold"
+                )
             more = np.empty((max(16, n // 2), *self._pixels.shape[1:]), np.uint8)
             self._pixels = np.concatenate([self._pixels, more])
         if self._last is not None and self._last[0] == pts:
@@ -290,13 +296,12 @@ def _run(attempt: _Pass, task: Task, source: Source, limits: MediaLimits) -> Non
             attempt.begin(stream)
             try:
                 for packet in packets:
-                    if not packet.size:
-                        attempt.ended = True
-                        break
                     attempt.bytes_read += packet.size
                     attempt.feed(packet)
                     if attempt.done:
                         break
+                else:
+                    attempt.ended = True
             except av.error.FFmpegError as e:
                 error = translate(task.video, e)
                 if isinstance(error, TransientError):
@@ -316,17 +321,17 @@ def _from(
     import av
 
     if start is None or start <= info.origin_pts:
-        return container.demux(stream)
+        return packets_of(container, stream)
     # Transport streams are entered at any packet, so the keyframe is behind wherever the seek led.
     for back in STEPS_BACK_S[info.container == "mpegts" :]:
         aim = start - int(back / info.time_base)
         try:
             container.seek(max(aim, info.origin_pts), stream=stream)
-            packets = container.demux(stream)
-            first = next((p for p in packets if p.is_keyframe or not p.size), None)
+            packets = packets_of(container, stream)
+            first = next((p for p in packets if p.is_keyframe), None)
         except av.error.FFmpegError:
             continue
-        if first is not None and first.size and first.pts is not None and first.pts <= start:
+        if first is not None and first.pts is not None and first.pts <= start:
             return chain([first], packets)
         if aim <= info.origin_pts:
             break
@@ -338,7 +343,7 @@ class _Pass:
 
     def __init__(self, task: Task, grids: Sequence[Grid], limits: MediaLimits) -> None:
         self.task, self.info, self.limits = task, task.info, limits
-        self.pictures = [_Pictures(_Samples.of(grid, task), task.info) for grid in grids]
+        self.pictures = [_Pictures(_Samples.of(grid, task), task.info, limits) for grid in grids]
         bounds = task.range
         self.start, self.end = bounds.start_pts, bounds.end_pts
         self.enter_pts = self.start
@@ -537,10 +542,12 @@ class _Sparse(_Pass):
         """Drops the queue up to its last keyframe, among the first `before`, shown at or before pts."""
         entry = 0
         for place, item in enumerate(self.queue):
-            if place == before or (item.wanted is None and place and not item.key):
+            if place == before:
                 break
             if item.key and item.pts <= pts:
                 entry = place
+            if item.wanted is None:
+                break  # whoever may still be wanted stays
         if entry:
             for _ in range(entry):
                 self.held -= self.queue.popleft().packet.size
@@ -650,12 +657,16 @@ class _Sequential(_Pass):
 
     def __init__(self, task: Task, grids: Sequence[Grid], limits: MediaLimits) -> None:
         super().__init__(task, grids, limits)
-        if self.start is not None:  # a picture may need more to settle than its keyframe says
+        if not self.info.exact_timestamps:
+            self.enter_pts = None  # the repaired clock begins with the first packet
+        elif self.start is not None:  # a picture may need more to settle than its keyframe says
             self.enter_pts = self.start - int(LEAD_S / self.info.time_base)
 
     def begin(self, stream: VideoStream) -> None:
         super().begin(stream)
         self.clock = None if self.info.exact_timestamps else RepairedClock(self.usual)
+        self.offset: int | None = None
+        """From the repaired clock to the video's own, on which the first frame is at the origin."""
         self.shown: tuple[VideoFrame, int] | None = None
         """The last that came out: on screen until the next one's time."""
         self.last_duration = self.usual
@@ -675,6 +686,8 @@ class _Sequential(_Pass):
         except av.error.FFmpegError as e:
             where = "" if self.shown is None else f" after {self.info.pts_to_seconds(self.shown[1]):.3f} s"
             self.fail(f"a frame{where} does not decode: {e.strerror}")
+            if self.clock is not None and packet is not None:
+                self.clock.withdraw()
             return
         for frame in frames:
             self.receive(frame)
@@ -682,7 +695,12 @@ class _Sequential(_Pass):
     def receive(self, frame: VideoFrame) -> None:
         self.frames_decoded += 1
         self.corrupt += frame.is_corrupt
-        pts = frame.pts if self.clock is None else self.clock.pop()
+        pts = frame.pts
+        if self.clock is not None:
+            moment = self.clock.pop()
+            if self.offset is None:
+                self.offset = self.info.origin_pts - moment
+            pts = moment + self.offset
         if pts is None or pts < self.info.origin_pts:
             return
         if self.shown is not None:

@@ -72,8 +72,8 @@ class VideoInfo:
     mirrored: bool = False
     """True where, after the rotation, left and right must be exchanged."""
     exact_timestamps: bool = True
-    """False where timestamps are missing, double or go back: such a video is decoded whole and in
-    order by one task, on a repaired clock."""
+    """False where timestamps are missing, double, go back or depend on where reading began: such a
+    video is read from its start by each of its (few) tasks, on a repaired clock."""
 
     def pts_to_seconds(self, pts: int) -> float:
         return float((pts - self.origin_pts) * self.time_base)

@@ -98,8 +98,9 @@ def _clip_bounds(info: VideoInfo, clip_seconds: float) -> list[int]:
 def _split_long(
     info: VideoInfo, bounds: list[int], rate: float, settings: CutSettings, grids: Sequence[Grid]
 ) -> list[int]:
-    """Cuts between samples inside any clip whose frames exceed the hard limit."""
-    if rate <= 0 or not info.exact_timestamps:
+    """Cuts between samples inside any clip whose frames exceed the hard limit. This is the one way in
+    which a video without exact timestamps is divided: each part of it is read from the start."""
+    if rate <= 0:
         return bounds
     end = info.origin_pts + round(info.duration_s / info.time_base)
     most = max(int(settings.hard_bytes / rate / info.time_base), 1)  # ticks

@@ -24,6 +24,7 @@ from vidproc.container import (
     choose_stream,
     open_container,
     orientation,
+    packets_of,
     prepare,
     upright_size,
 )
@@ -71,8 +72,6 @@ class _Index:
     exact: bool = True
     rate: float | None = None
     """Frames a second as counted by a scan."""
-    origin: int | None = None
-    """Only where the clock was repaired."""
     warnings: tuple[str, ...] = ()
 
 
@@ -237,7 +236,7 @@ def _matroska_index(container: InputContainer, stream: VideoStream, head: _Head)
         container.seek(keyframes[-1], stream=stream)
         end, end_of_all, size = keyframes[-1], 0.0, 0
         first: bool = True
-        for packet in container.demux():
+        for packet in packets_of(container):
             if packet.pts is None or not packet.time_base:
                 continue
             end_of_all = max(end_of_all, float((packet.pts + (packet.duration or 0)) * packet.time_base))
@@ -283,7 +282,7 @@ def _scan(
     start_repaired: int | None = None
     last: tuple[int, int] | None = None
     following: list[int] = []
-    packets = container.demux()
+    packets = packets_of(container)
     while True:
         try:
             packet: Any = next(packets, None)
@@ -320,21 +319,22 @@ def _scan(
             last = (pts, packet.duration or 0)
     warnings = [] if error is None else [f"reading its packets ended with an error: {error}"]
     if exact and len(keyframes) > 1 and (facts.container == "mpeg" or not _seeks_to(container, stream, following)):
-        keyframes = []
-        warnings.append("timestamps differ after seeking: not divided")
+        exact = False
     claimed = facts.duration_s
     time_base = facts.time_base
     if not exact:
         assert start_repaired is not None and clock.next is not None
-        origin = start_repaired
-        warnings.append("timestamps are missing, double or go back: decoded whole, on a repaired clock")
+        origin = facts.origin_pts
+        end = origin + clock.next - start_repaired
+        warnings.append(
+            "timestamps are missing, double, go back or differ after seeking: repaired, and read from the start"
+        )
         return _Index(
             [origin],
-            clock.next,
+            end,
             facts.frames_promised,
             scanned=True,
             exact=False,
-            origin=origin,
             warnings=tuple(warnings),
         )
     end, usual = facts.origin_pts, clock.usual
@@ -361,10 +361,10 @@ def _seeks_to(container: InputContainer, stream: VideoStream, following: list[in
         seen: list[int | None] = []
         try:
             container.seek(following[0] - int(back / stream.time_base), stream=stream)
-            for packet in container.demux(stream):
+            for packet in packets_of(container, stream):
                 if seen or (packet.is_keyframe and packet.pts is not None and packet.pts >= following[0]):
                     seen.append(packet.pts)
-                if len(seen) == len(following) or not packet.size:
+                if len(seen) == len(following):
                     break
         except av.error.FFmpegError:
             return False
@@ -382,7 +382,7 @@ def _duration_guess(stream: VideoStream) -> int:
 
 
 def _conclude(facts: VideoInfo, index: _Index, recorded_at: datetime | None) -> VideoInfo:
-    origin = facts.origin_pts if index.origin is None else index.origin
+    origin = facts.origin_pts
     keyframes = [k for k in index.keyframes if k > origin]
     if len(keyframes) >= MAX_KEYFRAMES:
         keyframes = keyframes[:: len(keyframes) // MAX_KEYFRAMES + 1]

@@ -184,7 +184,8 @@ def check_frames(info: VideoInfo, batch: FrameBatch, frames: list[av.VideoFrame]
     if info.exact_timestamps:
         timed = sorted(((f.pts, f) for f in frames if f.pts is not None), key=lambda pair: pair[0])
     else:  # no times in the container but those of decoding: the n-th frame shown gets the n-th
-        timed = list(zip(sorted(decoding_times), frames, strict=True))
+        pace = [t - min(decoding_times) + info.origin_pts for t in sorted(decoding_times)]
+        timed = list(zip(pace, frames, strict=True))
     upright = (info.width, info.height) == (frames[0].width, frames[0].height) and not info.rotation
     for k, pts, pixels in zip(batch.sample, batch.pts, batch.pixels, strict=True):
         moment = info.origin_pts + Fraction(int(k), 2) / info.time_base
