@@ -110,7 +110,7 @@ class UnitEnd:
     attempts: int
     """In this run: one, and one more for each time that one of its steps was tried again."""
     seconds: Mapping[str, float]
-    """By step name, spent inside the step, failed attempts included where known."""
+    """By step name, spent inside the step by the attempts that succeeded."""
 
 
 class Executor(Protocol):

@@ -646,7 +646,9 @@ class RayExecutor:
     def __init__(self, address: str | None = None, *, num_workers: int | None = None) -> None:
         """`num_workers`: task slots of a Ray that we start; default: the CPU cores we may use."""
         self._address = address or "auto"
-        self._num_workers = num_workers or len(os.sched_getaffinity(0))
+        self._num_workers = num_workers or (
+            len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        )
         self._stop = Stop()
         self._ours: str | None = None  # folder of the Ray that we started
         self._joined = False
@@ -710,7 +712,9 @@ class RayExecutor:
         least = sum(n.memory_bytes * size.min for n, size in pools)
         least += max((s.needs.memory_bytes for s in steps if not s.stateful), default=0)
         physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self._ours = tempfile.mkdtemp(prefix="vidproc-ray-", dir="/tmp")  # short: sockets lie below it
+        # Sockets lie below it, and the path of a socket has 107 characters at most.
+        base = tempfile.gettempdir()
+        self._ours = tempfile.mkdtemp(prefix="vidproc-ray-", dir=base if len(base) <= 24 else "/tmp")
         atexit.register(self.close)
         for last_try in (False, True):
             try:
@@ -727,9 +731,21 @@ class RayExecutor:
                 return
             except Exception as error:  # Ray gives its processes 30 s, too little on a very busy machine
                 ray.shutdown()
+                _kill_children(self._ours)
                 if last_try:
                     self.close()
                     raise RunAborted(f"Ray could not be started on this machine: {_first_line(error)}") from error
+
+
+def _kill_children(folder: str) -> None:
+    """Ends what a failed start left running; our folder is on the command line of each."""
+    import psutil  # type: ignore[import-untyped]  # comes with ray
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if folder in " ".join(child.cmdline()):
+                child.kill()
+                child.wait(5)
 
 
 def _find(address: str) -> str | None:
