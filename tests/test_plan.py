@@ -144,3 +144,8 @@ def test_a_plan_is_saved_while_it_is_made_and_read_back(lake_root: Root, monkeyp
     assert "5 videos" in text and "h264 5" in text and "audio_only 1" in text
     with pytest.raises(ConfigError, match="no finished plan"):
         load_plan(lake_root.storage, "plans/b")
+
+
+def test_a_header_that_lies_about_its_length_costs_no_time() -> None:
+    info = replace(make_info(10, gop_s=2), duration_s=1e9)
+    assert len(cut(info, CutSettings(clip_seconds=1, clips_per_task=1), [], "p")) == 5

@@ -144,6 +144,8 @@ def test_limits_are_checked_before_decoding(tmp_path: Path) -> None:
         made = make_video(tmp_path / f"v.{extension}", seconds=0.2, size=(128, 96))
         with pytest.raises(LimitExceeded, match="128x96"):
             probe(made.video, Source(), MediaLimits(max_pixels=128 * 95))
+    with pytest.raises(LimitExceeded, match="lasts"):
+        probe(made.video, Source(), MediaLimits(max_duration_s=0.1))
     two = make_video(tmp_path / "two.mp4", seconds=0.2, audio=True)
     with pytest.raises(LimitExceeded, match="2 streams"):
         probe(two.video, Source(), MediaLimits(max_streams=1))

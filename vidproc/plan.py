@@ -77,22 +77,17 @@ def _clip_bounds(info: VideoInfo, clip_seconds: float) -> list[int]:
     """The keyframes nearest to the multiples of `clip_seconds`, without the video's two ends."""
     if not info.exact_timestamps:
         return []
-    keyframes = [k for k in info.keyframe_pts if k > info.origin_pts]
     length = Fraction(clip_seconds).limit_denominator(1_000_000) / info.time_base
     end = info.origin_pts + round(info.duration_s / info.time_base)
-    bounds: list[int] = []
-    n = 1
-    while keyframes and info.origin_pts + n * length < end:
+    nearest: dict[int, int] = {}
+    for keyframe in info.keyframe_pts:
+        n = round((keyframe - info.origin_pts) / length)
         aim = info.origin_pts + n * length
-        place = bisect_left(keyframes, aim)
-        near = [k for k in keyframes[max(place - 1, 0) : place + 1] if k < end]
-        if near:
-            bound = min(near, key=lambda k: abs(k - aim))
-            if not bounds or bound > bounds[-1]:
-                bounds.append(bound)
-        # Long groups of pictures: go on behind the last cut, not multiple by multiple.
-        n = max(n + 1, int((bounds[-1] - info.origin_pts) / length) + 1 if bounds else 0)
-    return bounds
+        if n < 1 or aim >= end or not info.origin_pts < keyframe < end:
+            continue
+        if n not in nearest or abs(keyframe - aim) < abs(nearest[n] - aim):
+            nearest[n] = keyframe
+    return sorted(nearest.values())
 
 
 def _split_long(

@@ -97,7 +97,10 @@ def probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: s
             stream = choose_stream(video, container, limits)
             index = _scan(video, container, stream, limits, facts)
     source.check_unchanged(video)
-    return _conclude(facts, index, recorded_at)
+    info = _conclude(facts, index, recorded_at)
+    if info.duration_s > limits.max_duration_s:
+        raise LimitExceeded(f"{video.uri}: says that it lasts {info.duration_s:.0f} s, above the limit")
+    return info
 
 
 def _read_head(video: Video, container: InputContainer, stream: VideoStream, limits: MediaLimits) -> _Head:
