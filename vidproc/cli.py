@@ -249,12 +249,19 @@ def status(
     if as_json:
         _print_json(found)
         return
-    data = _plain(found)
-    for section, values in data.items():
-        if isinstance(values, Mapping):
-            _table(section, ("", ""), [(str(k), _cell(v)) for k, v in values.items()])
-        elif not isinstance(values, list):
-            print(f"{section}: {_cell(values)}")
+    share = " ".join(f"{n:,} {status}" for status, n in found.by_status.items())
+    print(f"{found.uri}: {found.videos:,} videos, {found.video_hours:,.2f} h" + (f" ({share})" if share else ""))
+    if len(found.by_pipeline) > 1:
+        print("pipelines: " + ", ".join(f"{printable(name)} {n:,}" for name, n in found.by_pipeline.items()))
+    if found.by_error_class:
+        print("what was wrong: " + ", ".join(f"{name} {n:,}" for name, n in found.by_error_class.items()))
+    _table("", ("table", "rows", "files", "MB"), [
+        (name, f"{t.rows:,}", f"{t.files:,}", f"{t.bytes / 1e6:,.2f}") for name, t in found.tables.items() if t.rows
+    ])  # fmt: skip
+    if found.pending_change is not None:
+        print("a publication is half done: the next run completes it")
+    if (last := found.last_run) is not None:
+        print(f"last run {last['run_id']}: {last['outcome']}" + (f", {last['reason']}" if last["reason"] else ""))
 
 
 @app.command()
@@ -452,6 +459,71 @@ def demo(
         return
     print(f"\ncontact sheet: {made.sheet}")
     print(f'ask it yourself: vidproc query {made.lake} "SELECT * FROM segments LIMIT 10"')
+
+
+# On a cluster -----------------------------------------------------------------------------------
+
+jobs_app = typer.Typer(help="Jobs that were submitted to a cluster.", no_args_is_help=True)
+app.add_typer(jobs_app, name="jobs")
+HeadAddress = Annotated[str, typer.Option("--address", help="The cluster's head, such as http://head:8265.")]
+
+
+@app.command()
+def submit(
+    job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="A job file.")],
+    address: HeadAddress,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Show the log until the job ends.")] = True,
+    request_token: Annotated[
+        str | None, typer.Option("--request-token", help="The same token is the same job.")
+    ] = None,
+    working_dir: Annotated[
+        Path | None, typer.Option("--working-dir", help="A folder that travels with the job.")
+    ] = None,
+    pip: Annotated[list[str] | None, typer.Option("--pip", help="A package the job needs; may be repeated.")] = None,
+) -> None:
+    """Run a job on a Ray cluster; its outcome is the exit code."""
+    from vidproc.runtime.jobs import submit as run_submit
+
+    ended = run_submit(
+        job, address, follow=follow, request_token=request_token, working_dir=working_dir, pip=tuple(pip or ())
+    )
+    print(ended.message)
+    raise typer.Exit(ended.exit_code or 0)
+
+
+@jobs_app.command("list")
+def jobs_list(address: HeadAddress, as_json: AsJson = False) -> None:
+    """Jobs on the cluster, the latest first."""
+    from vidproc.runtime.jobs import list_jobs
+
+    found = list_jobs(address)
+    if as_json:
+        _print_json(found)
+        return
+    _table("jobs", ("id", "name", "status", "exit code", "submitted"), [
+        (j.id, j.name or "-", j.status, _cell(j.exit_code), _cell(j.submitted_at)) for j in found
+    ])  # fmt: skip
+
+
+@jobs_app.command("logs")
+def jobs_logs(
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    address: HeadAddress,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
+) -> None:
+    """What a job printed."""
+    from vidproc.runtime.jobs import job_logs
+
+    for line in job_logs(address, job_id, follow=follow):
+        print(line.rstrip("\n"))
+
+
+@jobs_app.command("stop")
+def jobs_stop(job_id: Annotated[str, typer.Argument(metavar="ID")], address: HeadAddress) -> None:
+    """Have a job stop cleanly; submitting it again goes on where it was."""
+    from vidproc.runtime.jobs import stop_job
+
+    print(f"{job_id}: {stop_job(address, job_id).status}")
 
 
 # Models -------------------------------------------------------------------------------------------
