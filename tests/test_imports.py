@@ -28,7 +28,7 @@ LAYERS = [
 
 OWNERS = {
     "av": {"container", "decode", "probe", "demo.world", "learn.overlay"},
-    "ray": {"runtime.ray", "runtime.jobs", "learn.workers"},
+    "ray": {"runtime.ray", "runtime.jobs", "runtime.metrics", "learn.workers"},
     "boto3": {"storage"},
     "deltalake": {"tables.delta", "tables.lake", "tables.changes", "tables.publish", "query"},
     "duckdb": {"query"},

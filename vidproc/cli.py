@@ -691,7 +691,8 @@ def _show_summary(summary: Any, job: Job) -> None:
         )
         busy = sorted(summary.busy_s.items(), key=lambda kv: -kv[1])
         if busy:
-            print("time in steps: " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in busy))
+            steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in busy)
+            print(f"time in steps: {steps}; limited by {summary.limited_by}")
     for error_class, number in sorted(summary.errors.items(), key=lambda kv: -kv[1])[:5]:
         print(f"  {number} x {error_class}, for example {printable(summary.examples[error_class])}")
     print(f"exit code {summary.exit_code}: {summary.reason}")

@@ -252,44 +252,32 @@ def detect_upright(model: Detector, batch: FrameBatch) -> Detections:
 
 def classify_windows(model: ActionModel, batch: FrameBatch, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Windows that the task owns -> start and end seconds, float64 (n,), and scores, float32 (n, classes)."""
-    starts, windows = window_view(batch, grid)
-    if not len(starts):
+    frames = window_frames(batch, grid)
+    if not len(frames):
         return np.zeros(0), np.zeros(0), np.zeros((0, len(model.card.labels)), np.float32)
-    scores = [model.classify(windows[i : i + WINDOWS_AT_A_TIME]) for i in range(0, len(starts), WINDOWS_AT_A_TIME)]
-    last_sample = int(batch.sample[-1])
-    first = batch.sample[starts]
+    chunks = (frames[i : i + WINDOWS_AT_A_TIME] for i in range(0, len(frames), WINDOWS_AT_A_TIME))
+    scores = np.concatenate([model.classify(batch.pixels[chunk]) for chunk in chunks])
     fps = float(grid.fps)
-    ends = np.minimum(first + grid.window, last_sample + 1) / fps
-    return first / fps, ends, np.concatenate(scores)
+    starts = batch.sample[frames[:, 0]]
+    return starts / fps, (batch.sample[frames].max(axis=1) + 1) / fps, scores
 
 
-def window_view(batch: FrameBatch, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """int64 (n,): index of each window's first frame, and uint8 (n, window, h, w, 3): the windows, a view.
+def window_frames(batch: FrameBatch, grid: Grid) -> np.ndarray:
+    """int64 (n, window): for each window that the task owns, the indices of its frames in the batch.
 
     A window that the end of the video cuts short is completed by its last frame if at least half of
-    it is there, or if it is the video's first; otherwise it is left out.
+    it is there, or if it is the video's first; otherwise it is left out. So is one in which a sample
+    did not decode: it is not guessed at.
     """
-    pixels, frames = batch.pixels, len(batch.pixels)
-    starts = np.flatnonzero(batch.sample[: batch.owned] % grid.stride == 0)
+    n, sample = len(batch.sample), batch.sample
+    starts = np.flatnonzero(sample[: batch.owned] % grid.stride == 0)
+    frames = starts[:, None] + np.arange(grid.window)
+    there = np.minimum(n - starts, grid.window)
+    unbroken = sample[starts + there - 1] - sample[starts] == there - 1
+    enough = there == grid.window
     if batch.is_last:
-        whole = frames - starts >= (grid.window + 1) // 2
-        starts = starts[whole | (batch.sample[starts] == 0)]
-        short = int(starts[-1]) + grid.window - frames if len(starts) else 0
-        if short > 0:
-            pixels = np.concatenate([pixels, np.repeat(pixels[-1:], short, axis=0)])
-    else:
-        # Only a stretch that did not decode can leave a window short here: it is not guessed at.
-        starts = starts[starts + grid.window <= frames]
-    if not len(starts):
-        return starts, pixels[:0]
-    step = pixels.strides[0]
-    windows = np.lib.stride_tricks.as_strided(
-        pixels[starts[0] :],
-        shape=(len(starts), grid.window, *pixels.shape[1:]),
-        strides=(step * grid.stride, *pixels.strides),
-        writeable=False,
-    )
-    return starts, windows
+        enough |= (there >= (grid.window + 1) // 2) | (sample[starts] == 0)
+    return np.minimum(frames, n - 1)[unbroken & enough]
 
 
 @dataclass(frozen=True, kw_only=True)

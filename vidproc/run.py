@@ -36,6 +36,7 @@ from vidproc.plan import CutSettings, cut
 from vidproc.progress import Progress, Reporter
 from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaiting, SetupFailed
 from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
+from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
 from vidproc.runtime.retry import ERROR_CLASSES
 from vidproc.storage import StorageOptions, open_storage
 from vidproc.tables.lake import MARKER, CommittedVideo, Lake
@@ -50,6 +51,8 @@ LISTED_AHEAD = 4096
 
 ROWS_A_BATCH = 2_000_000
 """Rows published in one commit, at most: bounds the memory of the publishing task."""
+
+GAUGE_EVERY_S = 5.0
 
 WHOLE = 0.999
 """Coverage from which a video counts as whole: less than one part in a thousand is rounding."""
@@ -89,6 +92,11 @@ class RunSummary:
     pipeline_id: str
 
     @property
+    def limited_by(self) -> str | None:
+        """The step in which most time was spent: where more machines would help."""
+        return max(self.busy_s, key=lambda step: self.busy_s[step], default=None)
+
+    @property
     def speed(self) -> float:
         """Seconds of video a second."""
         return self.video_s / self.elapsed_s if self.elapsed_s else 0.0
@@ -126,7 +134,8 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     lake.record_run(about | {"outcome": "running"})
     listing.start()
     steps = routes(pipeline, job, archive_options=archive_options, lake_options=lake_options, run=info)
-    driver = Driver(job, pipeline, lake, listing, info, reporter)
+    metrics = RayMetrics(pipeline.name) if job.execution.executor == "ray" else NoMetrics()
+    driver = Driver(job, pipeline, lake, listing, info, reporter, metrics)
     executor = make_executor(job)
     outcome, reason = "ok", ""
     try:
@@ -333,9 +342,17 @@ class Driver:
     """The feed of an executor: what is to be done next, and what to make of what was done."""
 
     def __init__(
-        self, job: Job, pipeline: Pipeline, lake: Lake, listing: Listing, run: RunInfo, reporter: Reporter
+        self,
+        job: Job,
+        pipeline: Pipeline,
+        lake: Lake,
+        listing: Listing,
+        run: RunInfo,
+        reporter: Reporter,
+        metrics: Metrics,
     ) -> None:
-        self.job, self.pipeline, self.listing, self.run, self.reporter = job, pipeline, listing, run, reporter
+        self.job, self.pipeline, self.listing, self.run = job, pipeline, listing, run
+        self.reporter, self.metrics = reporter, metrics
         self.started = time.monotonic()
         self._committed = lake.committed(pipeline.name)
         self._staging = Staging(open_storage(job.lake, options=storage_options(job)), pipeline.pipeline_id)
@@ -362,6 +379,8 @@ class Driver:
         self._frames_decoded = self._frames_sampled = 0
         self._video_s_known = self._video_s_done = 0.0
         self._over_budget = 0
+        self._bytes_in_flight = 0
+        self._gauged = 0.0
         self._note = ""
 
     def limits(self) -> Limits:
@@ -384,6 +403,7 @@ class Driver:
         if "publish" in routes and self._batch_is_due():
             return self._publish_unit()
         if "task" in routes and self._tasks:
+            self._bytes_in_flight += self._tasks[0].bytes
             return self._tasks.popleft()
         if "probe" in routes:
             while not self._probes and self._room() and self._accept_next():
@@ -427,6 +447,7 @@ class Driver:
         """Listens to the executor: every failed attempt becomes a row, even if a later one succeeds."""
         match event:
             case AttemptFailed(unit=unit, fault=fault):
+                self.metrics.count("vidproc_failures_total", error_class=fault.error_class)
                 if unit.route == "publish":
                     self.reporter.say(f"publishing failed: {fault.error}", error_class=fault.error_class)
                     return
@@ -456,9 +477,11 @@ class Driver:
     def ended(self, end: UnitEnd) -> None:
         for step, seconds in end.seconds.items():
             self._busy[step] += seconds
+            self.metrics.count("vidproc_stage_seconds_total", seconds, stage=step)
         if end.unit.route == "probe":
             self._probed(self._work[end.unit.id], end)
         elif end.unit.route == "task":
+            self._bytes_in_flight -= end.unit.bytes
             self._indexed(self._work[end.unit.item.video.video_id], end)
         else:
             self._published(end)
@@ -502,6 +525,8 @@ class Driver:
         if isinstance(end.result, TaskDone):
             work.reports[end.unit.id] = end.result.report
             self._count["tasks_done"] += 1
+            self.metrics.count("vidproc_clips_total")
+            self.metrics.count("vidproc_frames_total", end.result.report.decode.frames_sampled)
             self._count["bytes_read"] += end.result.report.decode.bytes_read
         if not work.waiting:
             self._settle(work)
@@ -610,6 +635,8 @@ class Driver:
             elif outcome.video.video_id in report.missing:
                 # Another run of the same pipeline published, or discarded, its parts in between.
                 self.reporter.say(f"{outcome.video.uri}: its staged parts are gone; the next run will see to it")
+        for outcome in batch:
+            self.metrics.count("vidproc_videos_total", status=outcome.status)
         ended = {outcome.video.video_id for outcome in batch}
         self._storage.delete(self._released_prefix + video_id for video_id in ended & self._released)
         self._released -= ended
@@ -640,6 +667,13 @@ class Driver:
     # What it came to ------------------------------------------------------------------------------
 
     def progress(self) -> Progress:
+        now = time.monotonic()
+        if now - self._gauged >= GAUGE_EVERY_S:
+            self._gauged = now
+            for stage, units in (("probe", self._probes), ("task", self._tasks)):
+                self.metrics.gauge("vidproc_queue_length", len(units), stage=stage)
+            self.metrics.gauge("vidproc_queue_length", len(self._batch), stage="publish")
+            self.metrics.gauge("vidproc_bytes_in_flight", self._bytes_in_flight)
         return Progress(
             elapsed_s=time.monotonic() - self.started,
             listed=self._count["listed"],
