@@ -277,7 +277,8 @@ def window_frames(batch: FrameBatch, grid: Grid) -> np.ndarray:
     enough = there == grid.window
     if batch.is_last:
         enough |= (there >= (grid.window + 1) // 2) | (sample[starts] == 0)
-    return np.minimum(frames, n - 1)[unbroken & enough]
+    owned: np.ndarray = np.minimum(frames, n - 1)[unbroken & enough]
+    return owned
 
 
 @dataclass(frozen=True, kw_only=True)
