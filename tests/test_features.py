@@ -110,3 +110,43 @@ def test_published_image_models_are_known_by_name() -> None:
     assert recipe.grid.window == 1 and recipe.grid.size.height == 224 and recipe.weights.endswith("f37072fd.pth")
     with pytest.raises(ConfigError, match="no image model named 'r3d_18'"):
         image_recipe("r3d_18")
+
+
+def test_the_embedded_action_network_is_a_family_too(tmp_path: Path) -> None:
+    from vidproc.models.embedded import EmbeddedActions
+    from vidproc.models.tiny import ActionNet
+
+    torch.manual_seed(0)
+    inner = ActionNet(3, 8).eval()  # as the package's file names its tensors
+    described = {
+        "family": "embedded",
+        "labels": ["a", "b", "c"],
+        "args": {"width": 8},
+        "preprocessing": {"divisor": 1.0},
+    }
+    spec = folder(tmp_path / "e", inner, kind="actions", **described)
+    windows = np.random.default_rng(0).integers(0, 255, (2, 3, 32, 32, 3), np.uint8)
+    frames = torch.from_numpy(windows).permute(0, 1, 4, 2, 3).float()
+    vectors = cast_embedding(load_model(spec, settings=ModelSettings(kind="embedding", device="cpu"))).embed(windows)
+    with torch.inference_mode():
+        np.testing.assert_allclose(vectors, inner.features(inner.frames(frames)).numpy(), rtol=1e-3, atol=1e-4)
+        scores = load_model(spec, settings=CPU).classify(windows)  # type: ignore[union-attr]
+        np.testing.assert_allclose(scores, inner(frames)[:, :-1].softmax(1).numpy(), rtol=1e-3, atol=1e-4)
+    assert clip_encoder(EmbeddedActions(3, 8)).embed(frames.transpose(1, 2)).shape == (2, 64)
+
+
+def test_an_action_model_gives_its_features_when_asked_for_an_embedding(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = TemporalClassifier(3, TemporalSettings(head="gru")).eval()
+    spec = folder(
+        tmp_path / "g", network, kind="actions", family="temporal", labels=["a", "b", "c"], args={"head": "gru"}
+    )
+    model = load_model(spec, settings=ModelSettings(kind="embedding", device="cpu"))
+    windows = np.random.default_rng(0).integers(0, 255, (2, 3, 32, 32, 3), np.uint8)
+    clips = torch.from_numpy(windows).permute(0, 4, 1, 2, 3).float() / 255
+    assert model.card.kind == "embedding"
+    np.testing.assert_allclose(
+        cast_embedding(model).embed(windows), network.embed(clips).detach().numpy(), rtol=1e-3, atol=1e-5
+    )
+    with pytest.raises(ConfigError, match="is an action model, but it was given as a detector"):
+        load_model(spec, settings=ModelSettings(kind="detector", device="cpu"))

@@ -28,6 +28,7 @@ from vidproc.learn.tracking import box_iou
 from vidproc.media import Geometry, Video
 from vidproc.models import load_model
 from vidproc.models.base import ActionModel, Detector
+from vidproc.models.embedded import embedded_recipe
 from vidproc.models.families import build_network, load_network
 from vidproc.models.registry import ModelSettings, Preprocessing, Recipe, find_recipe
 from vidproc.models.slowfast import SlowFast
@@ -189,10 +190,9 @@ def _action_heat(s: ExplainSettings, model: ActionModel, frames: np.ndarray, cla
 
 def _network(s: ExplainSettings, kind: Kind) -> tuple[Recipe, nn.Module] | None:
     """The network behind a spec, where Grad-CAM can ask it."""
-    if s.model == "demo" or ":" in s.model:
+    if ":" in s.model or (s.model == "demo" and kind == "detector"):
         return None
-    settings = ModelSettings(kind=kind, device="cpu")
-    recipe = find_recipe(s.model, settings)
+    recipe = embedded_recipe() if s.model == "demo" else find_recipe(s.model, ModelSettings(kind=kind, device="cpu"))
     # Transformers have tokens, not maps, at their end.
     if recipe.family == "onnx" or recipe.arch.startswith(("mvit", "swin")):
         return None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vidproc.errors import ConfigError
 from vidproc.media import FrameSize, Grid
-from vidproc.models import slowfast, temporal
+from vidproc.models import embedded, slowfast, temporal
 from vidproc.models.families import build_network
 from vidproc.models.registry import (
     Kind,
@@ -35,8 +35,8 @@ class NetworkSettings:
     """Which network, how it sees, and where its weights begin."""
 
     arch: str
-    """cnn+lstm, cnn+gru, cnn+tcn, cnn+mean, slowfast_r50_4x16, slowfast_r50_8x8, or the name of a
-    torchvision detection or video builder (fasterrcnn_resnet50_fpn, r3d_18, mvit_v2_s, ...)."""
+    """cnn+lstm, cnn+gru, cnn+tcn, cnn+mean, slowfast_r50_4x16, slowfast_r50_8x8, demo (the embedded action
+    network), or the name of a torchvision detection or video builder (fasterrcnn_resnet50_fpn, r3d_18, ...)."""
     args: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the builder, or fields of TemporalSettings or SlowFastSettings."""
     start: str = "random"
@@ -103,8 +103,10 @@ def _base(name: str, labels: tuple[str, ...], settings: NetworkSettings, kind: K
         frames = int(settings.args.get("frames", slowfast.SLOWFAST[settings.arch].frames))
         grid = Grid(fps=Fraction(15), size=size, window=frames, stride=frames // 2)
         return made("slowfast", grid, settings.args, Preprocessing(mean=slowfast.MEAN, std=slowfast.STD))
+    if settings.arch == "demo":
+        return replace(embedded.embedded_recipe(), name=name, labels=labels, weights=WEIGHTS, sha256="")
     if settings.arch not in torchvision_names():
-        others = ", ".join((*TEMPORAL, *slowfast.SLOWFAST))
+        others = ", ".join((*TEMPORAL, *slowfast.SLOWFAST, "demo"))
         raise ConfigError(
             f"network.arch: there is no {settings.arch!r}; there are {others} and torchvision's builders."
         )
@@ -191,7 +193,8 @@ def _first_weights(recipe: Recipe, settings: NetworkSettings) -> tuple[Mapping[s
             raise ConfigError(
                 "network.start: no address of published SlowFast weights is known here; give a file or URI."
             )
-        published = torchvision_recipe(settings.arch)
+        demo = settings.arch == "demo"
+        published = embedded.embedded_recipe() if demo else torchvision_recipe(settings.arch)
         start, sha256 = published.weights, published.sha256
     elif Path(start).is_dir():
         found = find_recipe(start, ModelSettings(kind=recipe.kind))
@@ -205,6 +208,8 @@ def begin_from(network: nn.Module, recipe: Recipe, state: Mapping[str, Tensor], 
     Raises ConfigError, naming the first tensor, where the checkpoint is of another architecture."""
     if recipe.family == "slowfast":
         state = slowfast.native_state(state)
+    elif recipe.family == "embedded":
+        state = embedded.native_state(state)
     own, by_class = network.state_dict(), class_tensors(recipe)
     taken = {}
     for name, tensor in own.items():

@@ -69,7 +69,7 @@ def load_model(spec: str, *, device: str = "auto", settings: ModelSettings = DEF
     if device != "auto":
         settings = replace(settings, device=device)
     spec = _named(spec, settings)
-    if spec == "demo":
+    if spec == "demo" and settings.kind != "embedding":
         from vidproc.models import tiny
 
         return tiny.load(_demo_kind(settings), settings=settings)
@@ -92,7 +92,7 @@ def describe_model(spec: str, settings: ModelSettings = DEFAULTS) -> ModelCard |
     if named is None:
         return None
     spec = named
-    if spec == "demo":
+    if spec == "demo" and settings.kind != "embedding":
         from vidproc.models import tiny
 
         return tiny.describe(_demo_kind(settings), settings)

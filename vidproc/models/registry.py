@@ -42,6 +42,7 @@ FAMILIES: dict[str, str] = {
     "temporal": "vidproc.models.temporal",
     "few-shot": "vidproc.models.prototypes",
     "features": "vidproc.models.features",
+    "embedded": "vidproc.models.embedded",
 }
 """Family -> the module whose `load(recipe, settings) -> Model` builds it."""
 
@@ -280,6 +281,8 @@ def find_recipe(spec: str, settings: ModelSettings) -> Recipe:
         return read_recipe(path, settings.options).with_settings(settings)
     if settings.options:
         raise ConfigError(f"options {sorted(settings.options)} are for model files; {spec} describes itself.")
+    if settings.kind == "embedding" and spec == "demo":
+        return importlib.import_module(FAMILIES["embedded"]).embedded_recipe().with_settings(settings)  # type: ignore[no-any-return]
     if settings.kind == "embedding" and spec not in torchvision_names():
         return importlib.import_module(FAMILIES["features"]).image_recipe(spec).with_settings(settings)  # type: ignore[no-any-return]
     names = torchvision_names()
