@@ -200,7 +200,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"the job file {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"the job file {path} must hold keys and values, such as `archive: /videos`")
-    return _expand(data)
+    expanded: dict[str, Any] = _expand(data)
+    return expanded
 
 
 def _expand(value: Any) -> Any:
