@@ -341,19 +341,19 @@ from vidproc.runtime.executor import Limits, PoolSize
 from vidproc.runtime.ray import RayExecutor
 from vidproc.step import Resources
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-nodes = [cluster.add_node(num_cpus=3, object_store_memory=100 << 20) for _ in range(2)]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
+node = cluster.add_node(num_cpus=3, object_store_memory=100 << 20)
 executor = RayExecutor(cluster.address)
 table = FaultTable({}, Path(sys.argv[1]))
 small = Resources(cpus=1, memory_bytes=256 << 20)
 steps = [Faulty(name, table, name == "infer", seconds=0.1, needs=small) for name in ("decode", "infer")]
 heard = []
 ends = []
-limits = Limits(max_units=12, first_wait_s=0.2, pools={"infer": PoolSize(1, 2)})
+limits = Limits(max_units=12, first_wait_s=0.2, pools={"infer": PoolSize(1, 4)})
 for end in executor.run(ListFeed(units(60)), {"task": steps}, limits, [heard.append]):
     ends.append(end)
-    if len(ends) == 15:
-        cluster.remove_node(nodes[0], allow_graceful=False)
+    if len(ends) == 20:
+        cluster.remove_node(node, allow_graceful=False)
 assert sorted(e.unit.id for e in ends) == sorted(f"t{i}" for i in range(60)), len(ends)
 assert not [e for e in ends if e.failure], [e.failure for e in ends if e.failure]
 blamed = [e for e in heard if isinstance(e, AttemptFailed) and e.blamed]
