@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,8 +17,10 @@ import pytest
 from tests.conftest import Root
 from tests.media import cut_off, make_sound, make_video
 from vidproc.config import Job, load_job
+from vidproc.plan import load_plan
 from vidproc.query import connect
 from vidproc.run import index
+from vidproc.storage import open_storage
 
 FPS = 4
 
@@ -317,3 +320,20 @@ def test_a_poisonous_task_is_given_up_remembered_and_released(
     assert (healed.due, healed.exit_code, healed.statuses) == (1, 0, {"indexed": 1})
     with connect(lake) as database:
         assert database.sql("SELECT count(*) AS n FROM detections").read_all().to_pylist()[0]["n"] == 90
+
+
+def test_a_forecast_tells_what_there_is_and_writes_nothing(archive: Path, tmp_path: Path) -> None:
+    process = run_cli(
+        "plan", str(archive), "--detector", "tests.fakes:Numbers", "--actions", "none", "--calibrate", "2", "--json",
+        "--save", str(tmp_path / "plan"), "--executor", "inline",
+    )  # fmt: skip
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    found = json.loads(text[text.index("{") :])
+    plan = found["plan"]
+    assert (plan["videos"], plan["known"]) == (6, 0)
+    assert plan["declined"] == {"audio_only": 1, "not_media": 1, "empty": 1, "hidden": 1}
+    assert set(found["examples"]) == set(plan["declined"])
+    assert plan["predicted_seconds"] > 0 and plan["predicted_output_bytes"] > 0 and found["trial"]["frames"] > 0
+    loaded, videos = load_plan(open_storage(str(tmp_path / "plan")), "plan")
+    assert loaded.videos == 6 and len(list(videos)) == 6

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
@@ -167,6 +167,7 @@ def plan(
     workers: Annotated[
         int | None, typer.Option("--workers", help="Decoders at a time, for the predicted time.")
     ] = None,
+    executor: Annotated[str | None, typer.Option("--executor", help="ray or inline.")] = None,
     calibrate: Annotated[
         float, typer.Option("--calibrate", help="Seconds of trial on your own files; 0: none.")
     ] = 30.0,
@@ -192,7 +193,7 @@ def plan(
             "actions": {"model": actions},
             "cut": {"clip_seconds": clip_seconds},
             "filters": {"include": include or None, "exclude": exclude or None},
-            "execution": {"workers": workers},
+            "execution": {"workers": workers, "executor": executor},
             "storage": _storage(endpoint_url, profile, region, anonymous),
             "limit": limit,
         },
@@ -281,6 +282,9 @@ def failures(
     rows.sort(key=lambda r: (str(r["at"]), r["uri"]), reverse=True)
     if as_json:
         _print_json(rows[:limit])
+        return
+    if not rows:
+        print("no failures" + (f" of class {error_class}" if error_class else ""))
         return
     _table("failures", ("uri", "stage", "class", "attempt", "error"), [
         (r["uri"], r["stage"], r["error_class"], str(r["attempt"]), r["error"]) for r in rows[:limit]
@@ -630,9 +634,9 @@ def _answer(found: Any, as_json: bool) -> None:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {k: _plain(v) for k, v in asdict(value).items()}
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _plain(v) for k, v in dict(value).items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
     return value
@@ -676,7 +680,8 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console().print(table)
+    # A file or a pipe has no width: rows stay whole there.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _show_summary(summary: Any, job: Job) -> None:
@@ -720,7 +725,8 @@ def main() -> NoReturn:
 
 
 def _fail(error: Exception, code: int) -> NoReturn:
-    print(f"vidproc: {printable(redact(str(error)))}", file=sys.stderr)
+    lines = redact(str(error)).splitlines()
+    print("vidproc: " + "\n".join(printable(line) for line in lines), file=sys.stderr)
     sys.exit(code)
 
 

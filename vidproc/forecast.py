@@ -258,7 +258,12 @@ def _rehearse(
     assert isinstance(infer, Infer)
     by_id = {t.task_id: t for t in tasks}
     feed = _TrialFeed(deque(tasks), time.monotonic() + seconds)
-    limits = Limits(max_bytes=job.limits.bytes_in_flight, pools={"infer": PoolSize(1, job.execution.actors)})
+    # Few at a time: what is admitted is finished, however little time is left.
+    limits = Limits(
+        max_units=1 if job.execution.executor == "inline" else 2 * _workers(job),
+        max_bytes=job.limits.bytes_in_flight,
+        pools={"infer": PoolSize(1, job.execution.actors)},
+    )
     busy: Counter[str] = Counter()
     video_s, row_bytes, frames = 0.0, 0, 0
     began = time.monotonic()

@@ -201,10 +201,10 @@ class Plan:
     def summary(self) -> str:
         """For people: a few lines of plain text."""
         lines = [
-            f"{self.videos:,} videos, {self.seconds_of_video / 3600:,.1f} h, {self.bytes_of_video / 1e9:,.2f} GB: "
+            f"{self.videos:,} videos, {self.seconds_of_video / 3600:,.2f} h, {_size(self.bytes_of_video)}: "
             f"{self.clips:,} clips in {self.tasks:,} tasks",
-            f"{self.samples:,} frames to sample ({self.sampled_bytes / 1e9:,.2f} GB), "
-            f"at most {self.largest_task_bytes / 1e6:,.0f} MB in one task",
+            f"{self.samples:,} frames to sample ({_size(self.sampled_bytes)}), "
+            f"at most {_size(self.largest_task_bytes)} in one task",
         ]
         if self.codecs:
             lines.append("codecs: " + ", ".join(f"{name} {n:,}" for name, n in self.codecs.most_common()))
@@ -217,10 +217,18 @@ class Plan:
         if self.predicted_seconds is not None:
             lines.append(f"predicted: {_spell(self.predicted_seconds)}")
         if self.predicted_memory_bytes is not None:
-            lines.append(f"predicted memory: {self.predicted_memory_bytes / 1e9:,.1f} GB")
+            lines.append(f"predicted memory: {_size(self.predicted_memory_bytes)}")
         if self.predicted_output_bytes is not None:
-            lines.append(f"predicted output: {self.predicted_output_bytes / 1e9:,.3f} GB")
+            lines.append(f"predicted output: {_size(self.predicted_output_bytes)}")
         return "\n".join(lines)
+
+
+def _size(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:,.3g} {unit}"
+        n /= 1000
+    return f"{n:,.3g} TB"
 
 
 def _spell(seconds: float) -> str:
