@@ -23,8 +23,9 @@ from tests.media import make_video
 from vidproc.errors import ConfigError
 from vidproc.learn.data import Augmentation
 from vidproc.learn.job import read_job
+from vidproc.learn.labels import to_coco
 from vidproc.learn.networks import NetworkSettings, class_tensors, network_for, recipe_for
-from vidproc.learn.train import DataSettings, OptimisationSettings, TrainSettings, prepare, rate_factor, to_coco, train
+from vidproc.learn.train import DataSettings, OptimisationSettings, TrainSettings, prepare, rate_factor, train
 from vidproc.learn.workers import WorkerSettings
 from vidproc.models import load_model
 from vidproc.models.registry import ModelSettings

@@ -25,7 +25,7 @@ import numpy as np
 from vidproc.errors import ConfigError
 from vidproc.learn.classification import as_matrix, classification_scores
 from vidproc.learn.coco import coco_ap
-from vidproc.learn.labels import ActionLabels, AnyName, Catalog, load_json, read_actions, read_coco
+from vidproc.learn.labels import ActionLabels, AnyName, Catalog, load_json, read_actions, read_coco, to_coco
 from vidproc.learn.lake import LakeRows, open_rows
 from vidproc.learn.plots import confusion_png, precision_recall_png
 from vidproc.learn.segments import Segment, SegmentSettings, activitynet_map, segments_of_windows
@@ -109,8 +109,6 @@ def _detection(s: EvalSettings, lake: LakeRows | None) -> Made:
 
 
 def _detections_of(s: EvalSettings, lake: LakeRows) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    from vidproc.learn.train import to_coco
-
     labels = read_coco(Path(s.truth), lake.catalog)
     model = lake.model("detections", s.model)
     class_of = {name: i for i, name in enumerate(labels.labels)}

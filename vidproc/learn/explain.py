@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vidproc.decode import MediaLimits, Source
 from vidproc.errors import ConfigError
 from vidproc.learn.data import EPS, Reader, normalise, windows_of
-from vidproc.learn.labels import Catalog
+from vidproc.learn.labels import object_at
 from vidproc.learn.lake import open_rows
 from vidproc.learn.overlay import overlay, png, write_mp4
 from vidproc.learn.tracking import box_iou
@@ -134,8 +134,7 @@ def explain(settings: ExplainSettings, *, options: StorageOptions | None = None)
 def _subject(s: ExplainSettings, options: StorageOptions | None) -> tuple[Video, float, str | None, np.ndarray | None]:
     """The video, the moment, the label, and for a detection of a lake its box in upright pixels."""
     if s.video is not None:
-        folder, _, name = s.video.rpartition("/")
-        return Catalog.of(folder or ".", options).find(name, "video"), s.time_s, s.label, None
+        return object_at(s.video, options), s.time_s, s.label, None
     assert s.lake is not None
     table, start = ("actions", "start_s") if s.kind == "actions" else ("detections", "time_s")
     box = ", d.x_min, d.y_min, d.x_max, d.y_max" if s.kind == "detector" else ""
@@ -147,8 +146,7 @@ def _subject(s: ExplainSettings, options: StorageOptions | None) -> tuple[Video,
     if not rows:
         raise ConfigError(f"{s.lake}: no row of {table} fits {s.row}.")
     row = rows[0]
-    folder, _, name = str(row["uri"]).rpartition("/")
-    video = Catalog.of(folder, options).find(name, "video")
+    video = object_at(str(row["uri"]), options)
     xyxy = np.array([[row[k] for k in ("x_min", "y_min", "x_max", "y_max")]], np.float32) if box else None
     return video, float(row["at"]), s.label or str(row["label"]), xyxy
 

@@ -109,6 +109,16 @@ class Catalog:
         return name in self._by_path or len(self._by_name.get(name, [])) == 1
 
 
+def object_at(uri: str, options: StorageOptions | None = None) -> Video:
+    """One object by its path or URI, listed without the rest. Raises ConfigError where it is not there."""
+    folder, _, name = uri.rpartition("/")
+    storage = open_storage(folder or ("/" if uri.startswith("/") else "."), options=options)
+    for o in storage.list(name):
+        if o.key == name:
+            return Video(storage.uri_of(name), o.size, f"{o.etag}:{o.size}", o.modified_at)
+    raise ConfigError(f"There is no {uri}.")
+
+
 class AnyName(Catalog):
     """Takes every name for an object of that name: for files that are compared with files alone."""
 
@@ -198,6 +208,19 @@ def _time_of(image: dict[str, Any], source: Video, where: str) -> float | None:
             f"{where}: {source.uri} is no image, so `time_s` (or `frame` and `fps`) must say which frame."
         )
     return None
+
+
+def to_coco(labels: DetectionLabels) -> dict[str, Any]:
+    """Labelled frames as a COCO truth: image i + 1 is frame i, category c + 1 is class c."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for i, f in enumerate(labels.frames):
+        images.append({"id": i + 1, "file_name": f.source.uri, "width": f.width, "height": f.height})
+        for (x0, y0, x1, y1), c in zip(f.boxes.astype(float).tolist(), f.class_id.tolist(), strict=True):
+            bbox = [x0, y0, x1 - x0, y1 - y0]
+            annotations.append({"id": len(annotations) + 1, "image_id": i + 1, "category_id": c + 1, "bbox": bbox})
+    categories = [{"id": c + 1, "name": name} for c, name in enumerate(labels.labels)]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 # Actions

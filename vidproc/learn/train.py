@@ -51,6 +51,7 @@ from vidproc.learn.labels import (
     read_coco,
     require_examples,
     split_by_video,
+    to_coco,
 )
 from vidproc.learn.networks import WEIGHTS, NetworkSettings, freezes_norms, network_for, recipe_for, set_training
 from vidproc.learn.plots import confusion_png, curves_png, precision_recall_png
@@ -548,19 +549,6 @@ class _FrameExamples:
             "precision_recall.png": precision_recall_png(curves, "IoU 0.5"),
             "per_class.csv": _csv(("label", "truths", "predictions", "ap", "ap50"), rows),
         }
-
-
-def to_coco(labels: DetectionLabels) -> dict[str, Any]:
-    """Labelled frames as a COCO truth: image i + 1 is frame i, category c + 1 is class c."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for i, f in enumerate(labels.frames):
-        images.append({"id": i + 1, "file_name": f.source.uri, "width": f.width, "height": f.height})
-        for (x0, y0, x1, y1), c in zip(f.boxes.astype(float).tolist(), f.class_id.tolist(), strict=True):
-            bbox = [x0, y0, x1 - x0, y1 - y0]
-            annotations.append({"id": len(annotations) + 1, "image_id": i + 1, "category_id": c + 1, "bbox": bbox})
-    categories = [{"id": c + 1, "name": name} for c, name in enumerate(labels.labels)]
-    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def _examples(
