@@ -110,6 +110,8 @@ def _base(name: str, labels: tuple[str, ...], settings: NetworkSettings, kind: K
         raise ConfigError(
             f"network.arch: there is no {settings.arch!r}; there are {others} and torchvision's builders."
         )
+    if settings.arch.startswith(("maskrcnn", "keypointrcnn")):
+        raise ConfigError(f"network.arch: {settings.arch} learns from masks or keypoints; labels here are boxes.")
     published = torchvision_recipe(settings.arch)
     detector = published.kind == "detector"
     return replace(

@@ -1,0 +1,104 @@
+"""The networks that can be trained: every builder takes the classes of the job, and its input as the grid gives it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vidproc.errors import ConfigError
+from vidproc.learn.networks import (
+    TEMPORAL,
+    NetworkSettings,
+    begin_from,
+    class_tensors,
+    network_for,
+    prepare_for_training,
+    recipe_for,
+    set_training,
+)
+from vidproc.models.families import build_network
+from vidproc.models.registry import torchvision_names
+from vidproc.models.slowfast import SLOWFAST
+
+LABELS = ("a", "b", "c")
+VIDEO = sorted(n for n, kind in torchvision_names().items() if kind == "actions")
+DETECTION = sorted(n for n, kind in torchvision_names().items() if kind == "detector")
+
+
+@pytest.mark.parametrize("arch", [*TEMPORAL, *SLOWFAST, *VIDEO])
+def test_every_action_network_takes_the_classes_of_the_job(arch: str) -> None:
+    recipe = recipe_for("x", LABELS, NetworkSettings(arch=arch), "actions")
+    with torch.device("meta"):
+        network = build_network(recipe).eval()
+        side = recipe.preprocessing.crop or recipe.grid.size.height
+        logits = network(
+            torch.zeros(2, 3, recipe.grid.window, side, recipe.preprocessing.crop or recipe.grid.size.width)
+        )
+    assert logits.shape == (2, 3)
+    assert 1 <= len(class_tensors(recipe)) <= 2  # the last layer, and nothing else
+
+
+@pytest.mark.parametrize("arch", DETECTION)
+def test_every_detector_takes_the_classes_and_its_head_alone_depends_on_them(arch: str) -> None:
+    if arch.startswith(("maskrcnn", "keypointrcnn")):
+        with pytest.raises(ConfigError, match="learns from masks or keypoints"):
+            recipe_for("x", LABELS, NetworkSettings(arch=arch), "detector")
+        return
+    recipe = recipe_for("x", LABELS, NetworkSettings(arch=arch), "detector")
+    names = class_tensors(recipe)
+    assert names and not any(name.startswith("backbone") for name in names)
+
+
+@pytest.mark.parametrize("arch", ["fasterrcnn_mobilenet_v3_large_320_fpn", "fcos_resnet50_fpn"])
+@pytest.mark.parametrize(
+    ("size", "frame"),
+    [
+        ({"mode": "stretch", "height": 96, "width": 160}, (96, 160)),
+        ({"mode": "letterbox", "height": 128, "width": 128}, (128, 128)),
+        ({"mode": "fit", "height": 96, "width": 140}, (96, 128)),
+        ({"mode": "fit", "height": 96, "width": 140}, (74, 140)),
+    ],
+)
+def test_a_detector_does_not_resize_what_the_grid_has_sized(
+    arch: str, size: dict[str, Any], frame: tuple[int, int]
+) -> None:
+    recipe = recipe_for("x", LABELS, NetworkSettings(arch=arch, size=size), "detector")
+    network: Any = prepare_for_training(build_network(recipe), recipe)
+    images, _ = network.transform([torch.zeros(3, *frame)], None)
+    assert images.image_sizes == [frame]
+
+
+def test_a_detector_of_fixed_size_refuses_another() -> None:
+    network = NetworkSettings(arch="ssd300_vgg16", size={"mode": "stretch", "height": 200, "width": 200})
+    with pytest.raises(ConfigError, match=r"ssd300_vgg16 sees 300 x 300 pixels; leave network\.size out"):
+        network_for(recipe_for("x", LABELS, network, "detector"), network)
+
+
+def test_weights_of_other_classes_are_taken_but_for_the_last_layer() -> None:
+    old = NetworkSettings(arch="fasterrcnn_mobilenet_v3_large_320_fpn")
+    torch.manual_seed(0)
+    before = build_network(recipe_for("x", ("p", "q", "r", "s"), old, "detector")).state_dict()
+    recipe = recipe_for("y", LABELS, old, "detector")
+    network = build_network(recipe)
+    begin_from(network, recipe, before, "old.safetensors")
+    after, by_class = network.state_dict(), class_tensors(recipe)
+    assert all(torch.equal(after[k], before[k]) for k in after if k not in by_class)
+    assert after["roi_heads.box_predictor.cls_score.weight"].shape[0] == 4
+
+
+def test_frozen_parts_and_norms_stay_as_they_were() -> None:
+    settings = NetworkSettings(arch="cnn+gru", freeze=("encoder.0", "encoder.3"))
+    network = network_for(recipe_for("x", LABELS, settings, "actions"), settings)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    set_training(network, frozen_norms=True)
+    optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.5)
+    network(
+        torch.from_numpy(np.random.default_rng(0).normal(0, 1, (2, 3, 4, 32, 32)).astype(np.float32))
+    ).sum().backward()
+    optimiser.step()
+    changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+    assert not any(k.startswith(("encoder.0", "encoder.3")) or "running" in k for k in changed)
+    assert any(k.startswith("encoder.6") for k in changed) and "head.out.weight" in changed
