@@ -1,0 +1,266 @@
+"""The rows about reading no more than needed, memory that does not grow, and runs with nothing to do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.benchmarks import videos
+from tests.benchmarks.jobs import index, job
+from tests.benchmarks.measure import Cost, Row, Settings, run, size
+from tests.s3 import BUCKET, SeaweedFS
+
+STRETCH_S = 10.0
+
+
+def stretch(settings: Settings) -> list[Row]:
+    """Bytes that come from S3 while 10 s in the middle of a large file are probed, decoded and put into rows."""
+    base = videos.drawn(8 if settings.quick else 60, 60)
+    total = 30_000_000 if settings.quick else 1_000_000_000
+    path = videos.repeated(base, size(total).replace(" ", ""), size_bytes=total)
+    folder = Path(tempfile.mkdtemp(prefix="s3-", dir=videos.cache()))
+    server = SeaweedFS(folder)
+    server.start()
+    try:
+        server.client().upload_file(str(path), BUCKET, "archive/large.mp4")
+        with _counted(server.endpoint) as (endpoint, counter):
+            environment = server.environment | {"AWS_ENDPOINT_URL": endpoint}
+            command = [sys.executable, "-m", "tests.benchmarks.lakes", f"s3://{BUCKET}/archive"]
+            cost = run(command, env=environment)
+            got = counter.received
+    finally:
+        server.stop()
+    a = cost.answer
+    own = a["stretch_bytes"]
+    allowed = 1.2 * own + 2e6
+    row = Row(name="stretch", what="bytes from S3 for 10 s of a large file", target=f"<= {size(allowed)}")
+    row.value = size(got)
+    row.met = got <= allowed if not settings.quick else None
+    row.frames, row.bytes, row.rows, row.peak_bytes = a["frames"], got, a["rows"], cost.peak_bytes
+    row.notes += [
+        f"{size(path.stat().st_size)}, {a['duration_s'] / 60:.0f} min of 720p25; the stretch ({a['length_s']:.1f} s between "
+        f"keyframes) is {size(own)}; allowed 1.2 x that + 2 MB",
+        f"listing and probe {size(a['probe_bytes'])}, then one task {size(got - a['probe_bytes'])}, of which packets "
+        f"{size(a['packet_bytes'])}; {counter.connections} connections. Counted between client and server, headers and "
+        "what was sent in vain included",
+        f"the file's index (moov) is {size(a['index_bytes'])} and is read once to probe and once to decode",
+    ]
+    return [row]
+
+
+class _Counter:
+    def __init__(self) -> None:
+        self.received = self.connections = 0
+        self.lock = threading.Lock()
+
+    def add(self, n: int) -> None:
+        with self.lock:
+            self.received += n
+
+
+@contextmanager
+def _counted(endpoint: str) -> Iterator[tuple[str, _Counter]]:
+    """A door in front of the server, which counts what goes through it to the client."""
+    url = urlsplit(endpoint)
+    counter, door = _Counter(), socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def pump(source: socket.socket, sink: socket.socket, count: bool) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if count:
+                    counter.add(len(data))
+                sink.sendall(data)
+        except OSError:
+            pass
+        for s in (source, sink):
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def serve() -> None:
+        while not over.is_set():
+            try:
+                client, _ = door.accept()
+            except OSError:
+                return
+            # Small buffers: what is under way when the client hangs up was not asked for by it.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+            server = socket.create_connection((url.hostname, url.port))
+            counter.connections += 1
+            threading.Thread(target=pump, args=(client, server, False), daemon=True).start()
+            threading.Thread(target=pump, args=(server, client, True), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{door.getsockname()[1]}", counter
+        time.sleep(0.3)
+    finally:
+        over.set()
+        door.close()
+
+
+def _index_stretch(archive: str) -> None:
+    """In a process of its own: list, probe, decode and infer one task of some 10 s."""
+    from tests.benchmarks.models import Brightness
+    from vidproc.archive import list_videos
+    from vidproc.container import MediaLimits, Source
+    from vidproc.decode import decode
+    from vidproc.media import Video
+    from vidproc.models import ModelSettings
+    from vidproc.pipeline import detect_upright
+    from vidproc.plan import CutSettings, cut
+    from vidproc.probe import probe
+    from vidproc.storage import StorageOptions
+    from vidproc.tables.rows import detections_table
+
+    before = _socket_bytes()
+    (video,) = [v for v in list_videos(archive, StorageOptions()) if isinstance(v, Video)]
+    source, limits, model = Source(StorageOptions()), MediaLimits(), Brightness(ModelSettings())
+    info = probe(video, source, limits)
+    probed = _socket_bytes() - before
+    tasks = cut(info, CutSettings(clip_seconds=STRETCH_S, clips_per_task=1), [model.card.grid], "p")
+    task = tasks[len(tasks) // 2]
+    (batch,), report = decode(task, [model.card.grid], source, limits)
+    table = detections_table(video.video_id, "p", model.card, batch, detect_upright(model, batch))
+    length_s = float((task.range.end_pts - task.range.start_pts) * info.time_base)  # type: ignore[operator]
+    per_second = video.size_bytes / info.duration_s
+    print(
+        json.dumps(
+            {
+                "duration_s": info.duration_s, "length_s": length_s, "stretch_bytes": round(per_second * length_s),
+                "probe_bytes": probed, "packet_bytes": report.bytes_read, "rows": len(table),
+                "frames": report.frames_sampled, "index_bytes": _index_bytes(info.duration_s),
+            }
+        )
+    )  # fmt: skip
+
+
+def _socket_bytes() -> int:
+    """Read by this process so far, as the system counts it: all of it comes from the network here."""
+    with open("/proc/self/io") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("rchar"))
+
+
+def _index_bytes(duration_s: float) -> int:
+    """An MP4's index: size (4), composition offset (8) and a share of chunk offsets for each frame."""
+    return round(duration_s * videos.FPS * 16)
+
+
+def second_run(settings: Settings) -> list[Row]:
+    """`vidproc index` where everything is there already, less the time of the listing itself."""
+    number = 2_000 if settings.quick else 100_000
+    folder = Path(tempfile.mkdtemp(prefix="second-", dir=videos.cache()))
+    try:
+        archive, lake = folder / "archive", folder / "lake"
+        _pretend_indexed(archive, lake, number)
+        began = time.perf_counter()
+        listed = _listed(archive)
+        listing_s = time.perf_counter() - began
+        found = index(archive, _second_job(), keep=lake)
+    finally:
+        shutil.rmtree(folder)
+    s = found.summary
+    if listed != number or s["current"] != number or s["due"]:
+        raise RuntimeError(f"{listed} listed; {s['current']} of {number} were current and {s['due']} due")
+    after = found.cost.seconds - listing_s
+    row = Row(name="second-run", what=f"second run over {number:,} indexed videos, after the listing", target="<= 10 s")
+    row.value, row.met = f"{after:.1f} s", None if settings.quick else after <= 10
+    row.rows, row.peak_bytes = number, found.cost.peak_bytes
+    row.notes += [
+        f"the whole command {found.cost.seconds:.1f} s, of it {s['elapsed_s']:.1f} s in the driver; listing the folder "
+        f"alone {listing_s:.1f} s; the rest is the start of Python, imports, and describing the model",
+        f"CPU of all processes {found.cost.cpu_s:.1f} s",
+    ]
+    row.figures = {"seconds": found.cost.seconds, "listing_s": listing_s, "elapsed_s": s["elapsed_s"]}
+    return [row]
+
+
+def _second_job() -> dict[str, Any]:
+    return job(detector={"model": "tests.benchmarks.models:Brightness"})
+
+
+def _listed(archive: Path) -> int:
+    from vidproc.archive import list_videos
+
+    return sum(1 for _ in list_videos(str(archive)))
+
+
+def _pretend_indexed(archive: Path, lake_path: Path, number: int) -> None:
+    """Files of a few bytes, and the rows that indexing them would have left in `videos`."""
+    import pyarrow as pa
+
+    from tests.media import video_of
+    from vidproc.config import load_job
+    from vidproc.pipeline import make_pipeline
+    from vidproc.tables.lake import Lake
+    from vidproc.tables.schema import load_schema
+
+    given = _second_job() | {"archive": str(archive), "lake": str(lake_path)}
+    pipeline = make_pipeline(load_job(None, given))
+    now = datetime.now(UTC)
+    rows = []
+    for n in range(number):
+        path = archive / f"day-{n % 100:02d}" / f"camera-{n:06d}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"a video")
+        video = video_of(path)
+        rows.append(
+            {
+                "video_id": video.video_id, "pipeline": pipeline.name, "uri": video.uri, "content_id": video.content_id,
+                "size_bytes": video.size_bytes, "duration_s": 60.0, "status": "indexed", "coverage": 1.0, "attempts": 1,
+                "frames_decoded": 0, "frames_sampled": 0, "pipeline_id": pipeline.pipeline_id, "run_id": "r",
+                "indexed_at": now, "vidproc_version": "0",
+                **{f"n_{t}": 0 for t in ("detections", "tracks", "actions", "segments", "shots", "embeddings")},
+            }
+        )  # fmt: skip
+    lake = Lake.create(str(lake_path))
+    stored = load_schema("videos").conform(pa.Table.from_pylist(rows)).sort_by("video_id")
+    lake.tables.replace("videos", lambda: iter(stored.to_batches()), None, 1)
+
+
+def memory(settings: Settings) -> list[Row]:
+    """Peak memory of all processes over ten hours and over ten minutes of the same video."""
+    base = videos.drawn(8 if settings.quick else 60, 50, width=320, height=180, crf=30)
+    lengths = {"short": 60.0, "long": 600.0} if settings.quick else {"short": 600.0, "long": 36_000.0}
+    costs: dict[str, Cost] = {}
+    row = Row(name="memory", what="peak memory, 10 h video / 10 min", target="<= 1.05")
+    for name, seconds in lengths.items():
+        path = videos.repeated(base, f"{seconds:g}s", seconds=seconds)
+        archive = videos.cache() / f"memory-{seconds:g}s-{videos.VERSION}"
+        archive.mkdir(exist_ok=True)
+        if not (archive / "video.mp4").exists():
+            (archive / "video.mp4").hardlink_to(path)
+        wanted = job(detector={"model": "tests.benchmarks.models:Brightness", "fps": 0.5})
+        found = index(archive, wanted, look_every_s=0.25)
+        costs[name] = found.cost
+        row.frames, row.bytes = found.summary["frames_sampled"], found.summary["bytes_read"]
+        row.rows = sum(found.summary["rows"].values())
+        row.notes.append(
+            f"{seconds / 3600:.2f} h: peak {found.cost.peak_bytes / 1e6:.0f} MB in {found.cost.seconds:.0f} s, "
+            f"{found.summary['frames_sampled']:,} frames sampled, {found.summary['tasks_done']} tasks"
+        )
+        settings.say(row.notes[-1])
+    ratio = costs["long"].peak_bytes / costs["short"].peak_bytes
+    row.value, row.met = f"{ratio:.3f}", None if settings.quick else ratio <= 1.05
+    row.peak_bytes = costs["long"].peak_bytes
+    row.notes.append(
+        "320x180 H.264, one sample in two seconds; proportional set size of the driver, Ray and all workers"
+    )
+    return [row]
+
+
+if __name__ == "__main__":
+    _index_stretch(sys.argv[1])
