@@ -143,13 +143,14 @@ def test_committed_is_right_over_many_batches_of_any_order() -> None:
     chance = random.Random(3)
     rows = [
         {
-            "video_id": f"{chance.getrandbits(96):024x}",
+            # With zero bytes at their ends, which arrays of bytes do not keep.
+            "video_id": f"{chance.getrandbits(96) >> (i % 20) * 4 << (i % 20) * 4:024x}",
             "content_id": f"{chance.getrandbits(128):032x}:{chance.getrandbits(30)}",
             "pipeline_id": f"p{chance.randrange(3)}",
             "status": chance.choice(["indexed", "failed"]),
             "error_class": chance.choice([None, "decode", "limit"]),
         }
-        for _ in range(5000)
+        for i in range(5000)
     ]
     schema = pa.schema([f for f in load_schema("videos").stored if f.name in rows[0]])
     batches = pa.Table.from_pylist(rows, schema=schema).to_batches(max_chunksize=700)
@@ -191,7 +192,7 @@ def test_committed_of_a_million_videos_fits() -> None:
     ).stdout
     peak_mb, microseconds = map(float, out.split())
     print(f"{peak_mb = :.0f}, {microseconds = :.1f} a lookup")
-    assert peak_mb < 250
+    assert peak_mb < 200
 
 
 def test_status(lake_root: Root) -> None:

@@ -316,11 +316,13 @@ class CommittedVideo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Committed:
-    """video_id -> CommittedVideo for one pipeline, in sorted columns: about 90 bytes a video."""
+    """video_id -> CommittedVideo for one pipeline, in columns: about 80 bytes a video."""
 
     _ids: np.ndarray = field(repr=False)
-    """bytes (n,) of 24, ascending."""
-    _content: pa.Array = field(repr=False)
+    """S12 (n,), ascending: the ids' bytes."""
+    _row: np.ndarray = field(repr=False)
+    """int32 (n,): where in the columns below its row is."""
+    _content: pa.ChunkedArray = field(repr=False)
     _small: tuple[tuple[np.ndarray, list[str | None]], ...] = field(repr=False)
     """pipeline_id, status, error_class: int32 codes (n,) and what they mean."""
 
@@ -329,11 +331,11 @@ class Committed:
         """From a stream of these five columns."""
         names = ("pipeline_id", "status", "error_class")
         meanings: dict[str, dict[str | None, int]] = {name: {} for name in names}
-        ids: list[np.ndarray] = [np.zeros(0, "S24")]
         codes: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int32)] for name in names}
+        ids: list[np.ndarray] = [np.zeros(0, "S12")]
         content: list[pa.Array] = []
         for batch in reader:
-            ids.append(np.array(batch["video_id"].cast(pa.binary()).to_numpy(zero_copy_only=False), dtype="S24"))
+            ids.append(np.frombuffer(bytes.fromhex("".join(batch["video_id"].to_pylist())), "S12"))
             content.append(batch["content_id"].cast(pa.string()))
             for name in names:
                 encoded = batch[name].cast(pa.string()).dictionary_encode()
@@ -343,17 +345,17 @@ class Committed:
                 index = pc.fill_null(encoded.indices, len(table) - 1).to_numpy(zero_copy_only=False)
                 codes[name].append(np.array(table, np.int32)[index])
         all_ids = np.concatenate(ids)
-        order = np.argsort(all_ids, kind="stable")
-        joined = pa.concat_arrays(content) if content else pa.array([], pa.string())
-        small = tuple((np.concatenate(codes[name])[order], list(meanings[name])) for name in names)
-        return cls(all_ids[order], joined.take(pa.array(order)), small)
+        row = np.argsort(all_ids, kind="stable").astype(np.int32)
+        small = tuple((np.concatenate(codes[name]), list(meanings[name])) for name in names)
+        return cls(all_ids[row], row, pa.chunked_array(content, pa.string()), small)
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def __iter__(self) -> Iterator[str]:
-        for i in self._ids:
-            yield i.decode()
+        data = self._ids.tobytes()
+        for i in range(0, len(data), 12):
+            yield data[i : i + 12].hex()
 
     def __contains__(self, video_id: object) -> bool:
         return isinstance(video_id, str) and self._find(video_id) is not None
@@ -367,9 +369,15 @@ class Committed:
         return CommittedVideo(self._content[i].as_py(), pipeline_id, status, error_class)
 
     def _find(self, video_id: str) -> int | None:
-        key = np.bytes_(video_id.encode())
+        try:
+            raw = bytes.fromhex(video_id)
+        except ValueError:
+            return None
+        if len(raw) != 12:
+            return None
+        key = np.array(raw, "S12")
         i = int(np.searchsorted(self._ids, key))
-        return i if i < len(self._ids) and self._ids[i] == key else None
+        return int(self._row[i]) if i < len(self._ids) and self._ids[i] == key else None
 
 
 def _counts(table: pa.Table, column: str) -> dict[str, int]:
