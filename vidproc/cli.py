@@ -421,7 +421,7 @@ def vacuum(
     from datetime import timedelta
 
     age = timedelta(0) if now else timedelta(hours=older_than)
-    _answer(_open(lake, endpoint_url, profile, region).vacuum(age), as_json)
+    _answer(_open(lake, endpoint_url, profile, region).vacuum(age, exclusive=now), as_json)
 
 
 @app.command()
