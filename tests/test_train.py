@@ -359,6 +359,7 @@ def test_job_files_are_read_strictly(moving: Path, tmp_path: Path) -> None:
 # On Ray
 
 
+@pytest.mark.timeout(900)  # three times the workers of Ray Train import torch, which takes minutes on a busy machine
 def test_two_workers_of_ray_train_share_the_work(moving: Path, tmp_path: Path) -> None:
     import ray
 
@@ -376,3 +377,12 @@ def test_two_workers_of_ray_train_share_the_work(moving: Path, tmp_path: Path) -
             train(replace(settings, out=str(tmp_path / "o"), workers=replace(workers, workers=9)))
     finally:
         ray.shutdown()
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "jobs").glob("train_*.yaml")), ids=lambda p: p.stem
+)
+def test_the_job_files_that_come_with_us_are_jobs(path: Path) -> None:
+    settings = read_job(path, TrainSettings)
+    kind: Any = {"detection": "detector", "actions": "actions"}[settings.task]
+    assert recipe_for(settings.name, ("a", "b"), settings.network, kind).labels == ("a", "b")
