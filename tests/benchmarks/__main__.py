@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import textwrap
 import time
@@ -89,6 +90,7 @@ def main() -> int:
     o = parser.parse_args()
     if unknown := set(o.rows) - set(BENCHMARKS):
         parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended too
     settings = Settings(
         quick=o.quick,
         repetitions=1 if o.quick else o.repetitions,

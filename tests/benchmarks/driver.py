@@ -59,8 +59,8 @@ def driver(settings: Settings) -> list[Row]:
 
 def describe(answer: dict[str, Any], cost: Cost) -> str:
     return (
-        f"{answer['tasks']:,} tasks of {answer['videos']:,} videos with {CLIPS} clips of 30 s each, planned, sent through "
-        f"two empty steps and retired in {answer['seconds']:.1f} s; memory after the first tenth "
+        f"{answer['tasks']:,} tasks of {answer['videos']:,} videos with {CLIPS} clips of 30 s each, planned, sent "
+        f"through two empty steps and retired in {answer['seconds']:.1f} s; memory after the first tenth "
         f"{answer['early_rss'] / 1e6:.0f} MB, peak {answer['peak_rss'] / 1e6:.0f} MB; CPU of all processes "
         f"{cost.cpu_s:.0f} s"
     )

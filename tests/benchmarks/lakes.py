@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,8 @@ def stretch(settings: Settings) -> list[Row]:
     row.met = got <= allowed if not settings.quick else None
     row.frames, row.bytes, row.rows, row.peak_bytes = a["frames"], got, a["rows"], cost.peak_bytes
     row.notes += [
-        f"{size(path.stat().st_size)}, {a['duration_s'] / 60:.0f} min of 720p25; the stretch ({a['length_s']:.1f} s between "
-        f"keyframes) is {size(own)}; allowed 1.2 x that + 2 MB",
+        f"{size(path.stat().st_size)}, {a['duration_s'] / 60:.0f} min of 720p25; the stretch ({a['length_s']:.1f} s "
+        f"between keyframes) is {size(own)}; allowed 1.2 x that + 2 MB",
         f"listing and probe {size(a['probe_bytes'])}, then one task {size(got - a['probe_bytes'])}, of which packets "
         f"{size(a['packet_bytes'])}; {counter.connections} connections. Counted between client and server, headers and "
         "what was sent in vain included",
@@ -77,18 +77,14 @@ def _counted(endpoint: str) -> Iterator[tuple[str, _Counter]]:
     over = threading.Event()
 
     def pump(source: socket.socket, sink: socket.socket, count: bool) -> None:
-        try:
+        with suppress(OSError):
             while data := source.recv(1 << 16):
                 if count:
                     counter.add(len(data))
                 sink.sendall(data)
-        except OSError:
-            pass
         for s in (source, sink):
-            try:
+            with suppress(OSError):
                 s.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def serve() -> None:
         while not over.is_set():
@@ -256,9 +252,7 @@ def memory(settings: Settings) -> list[Row]:
     ratio = costs["long"].peak_bytes / costs["short"].peak_bytes
     row.value, row.met = f"{ratio:.3f}", None if settings.quick else ratio <= 1.05
     row.peak_bytes = costs["long"].peak_bytes
-    row.notes.append(
-        "320x180 H.264, one sample in two seconds; proportional set size of the driver, Ray and all workers"
-    )
+    row.notes.append("320x180 H.264, a sample in two seconds; proportional set size of driver, Ray and all workers")
     return [row]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -49,10 +50,13 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, look_ev
             code = process.wait()
             seconds = time.perf_counter() - began
         finally:
+            watch.end()
             if process.poll() is None:
                 process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=20)
+                watch.kill()
                 process.wait()
-            watch.end()
         out.seek(0)
         log.seek(0)
         text = out.read()
@@ -106,6 +110,14 @@ class _Watch(threading.Thread):
     def end(self) -> None:
         self._over.set()
         self.join()
+
+    def kill(self) -> None:
+        """Every process that carries the mark, and no other."""
+        self.look()
+        for pid, start in self._ours:
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] == start:
+                    os.kill(pid, signal.SIGKILL)
 
     def look(self) -> None:
         total = 0

@@ -61,6 +61,11 @@ class Pair:
         """Seconds of video a second, start-up left out."""
         return self.video_s / max(self.large.seconds - self.small.seconds, 1e-3)
 
+    @property
+    def cpu(self) -> float:
+        """CPU seconds of all processes an hour of video, start-up left out: hardly moved by a busy machine."""
+        return 3600 * (self.large.cpu_s - self.small.cpu_s) / self.video_s
+
 
 def pair(at: Archives, command: Callable[[Path], Cost]) -> Callable[[], Pair]:
     video_s = videos.duration_s(at.large) - videos.duration_s(at.small)
@@ -92,8 +97,8 @@ def fill(row: Row, indexed: Indexed, archive: Path) -> None:
     row.frames, row.rows = s["frames_sampled"], sum(s["rows"].values())
     row.bytes, row.peak_bytes = s["bytes_read"], indexed.cost.peak_bytes
     row.notes.append(
-        f"{videos.duration_s(archive) / 3600:.2f} h of 720p25 H.264 in {len(list(archive.iterdir()))} files (GOP 60 and "
-        f"250, two B-frames), {FPS} samples/s: {s['frames_decoded']:,} of "
+        f"{videos.duration_s(archive) / 3600:.2f} h of 720p25 H.264 in {len(list(archive.iterdir()))} files (GOP 60 "
+        f"and 250, two B-frames), {FPS} samples/s: {s['frames_decoded']:,} of "
         f"{round(videos.duration_s(archive) * videos.FPS):,} frames decoded"
     )
 
@@ -175,6 +180,8 @@ def rivals(settings: Settings) -> list[Row]:
             f"{median([p.large.seconds for p in mine]):.1f} s and {median([p.large.seconds for p in theirs]):.1f} s: "
             f"ratio {whole:.2f}; small run {median([p.small.seconds for p in mine]):.1f} s and "
             f"{median([p.small.seconds for p in theirs]):.1f} s",
+            f"CPU of all processes an hour of video: vidproc {median([p.cpu for p in mine]):.0f} s, theirs "
+            f"{median([p.cpu for p in theirs]):.0f} s",
             f"frames: vidproc {frames:,}, theirs {their_frames:,}"
             + ("" if frames == their_frames else "; the ratio is per frame, so that more frames count for them"),
             f"peak memory of all processes: theirs {max(p.large.peak_bytes for p in theirs) / 1e9:.2f} GB",
@@ -183,6 +190,7 @@ def rivals(settings: Settings) -> list[Row]:
         ]
         row.figures = {
             "ours": [p.rate for p in mine], "theirs": [p.rate for p in theirs], "whole": whole,
+            "ours_cpu": [p.cpu for p in mine], "theirs_cpu": [p.cpu for p in theirs],
             "ours_s": [(p.small.seconds, p.large.seconds) for p in mine],
             "theirs_s": [(p.small.seconds, p.large.seconds) for p in theirs],
         }  # fmt: skip
@@ -265,7 +273,7 @@ def agreement(rival: Rival, settings: Settings) -> str:
             )
         theirs = []
         for row in pq.read_table(folder / "out").to_pylist():
-            for box in row["boxes"] if "boxes" in row else [row]:
+            for box in row.get("boxes", [row]):
                 path = row["path"].removeprefix("file://")
                 theirs.append({"path": path, "k": round(row["time_s"] * 5), **{n: box[n] for n in BOX}})
         matched, worst, middle = compare(mine, theirs)
@@ -357,8 +365,8 @@ def long_video(settings: Settings) -> list[Row]:
     row.value, row.met = f"{ratio:.2f}", ratio >= 1.9
     fill(row, seen[-1], one)
     row.notes += [
-        f"1 worker {rates(found['1']):.1f}x real time, 2 workers {rates(found['2']):.1f}x; the driver, the model worker "
-        "and Ray itself share the two cores with the decoders",
+        f"1 worker {rates(found['1']):.1f}x real time, 2 workers {rates(found['2']):.1f}x; the driver, the model "
+        "worker and Ray itself share the two cores with the decoders",
         of_the_work(seen[-1].summary, seen[-1].cost),
     ]
     row.figures = {name: [p.rate for p in pairs] for name, pairs in found.items()}
