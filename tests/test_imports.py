@@ -15,8 +15,9 @@ PACKAGE = Path(__file__).parent.parent / "vidproc"
 LAYERS = [
     ["errors"],
     ["media", "step"],
-    ["annotations", "outcome", "progress"],
+    ["annotations", "outcome"],
     ["storage"],
+    ["progress"],
     ["container", "archive", "tables", "models.base", "runtime.events", "runtime.retry", "runtime.executor"],
     ["models", "probe", "plan", "decode", "query", "link", "config", "runtime"],
     ["pipeline"],

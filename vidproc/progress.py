@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from vidproc.storage import redact
+
 LINE_EVERY_S = 30.0
 
 
@@ -103,10 +105,10 @@ class LogReporter(Reporter):
     def _write(self, kind: str, message: str, fields: dict[str, Any]) -> None:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         if self._json:
-            text = json.dumps({"at": at, "kind": kind, "message": message, **fields}, default=str)
+            text = json.dumps({"at": at, "kind": kind, "message": redact(message), **fields}, default=str)
         else:
             # One event, one line: names from the archive may hold anything.
-            text = f"{at} {printable(message)}"
+            text = f"{at} {printable(redact(message))}"
         print(text, file=self._stream, flush=True)
 
 
@@ -135,7 +137,7 @@ class LiveReporter(Reporter):
     def say(self, message: str, **fields: Any) -> None:
         from rich.text import Text
 
-        self._bars.console.print(Text(printable(message)))
+        self._bars.console.print(Text(printable(redact(message))))
 
 
 def printable(text: str) -> str:

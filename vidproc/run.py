@@ -38,7 +38,7 @@ from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaitin
 from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
 from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
 from vidproc.runtime.retry import ERROR_CLASSES
-from vidproc.storage import StorageOptions, open_storage
+from vidproc.storage import StorageOptions, open_storage, redact
 from vidproc.tables.lake import MARKER, CommittedVideo, Lake
 from vidproc.tables.publish import PublishReport, RunInfo, recover
 from vidproc.tables.staging import Staging, TaskReport
@@ -51,6 +51,9 @@ LISTED_AHEAD = 4096
 
 ROWS_A_BATCH = 2_000_000
 """Rows published in one commit, at most: bounds the memory of the publishing task."""
+
+PROBES_A_CALL = 4
+"""A probe takes milliseconds, about as long as handing it out."""
 
 GAUGE_EVERY_S = 5.0
 
@@ -391,6 +394,7 @@ class Driver:
             max_bytes=limits.bytes_in_flight,
             strikes=limits.attempts,
             pools={"infer": PoolSize(1, execution.actors)},
+            batch={"probe": PROBES_A_CALL},
         )
 
     # What is next ---------------------------------------------------------------------------------
@@ -517,7 +521,7 @@ class Driver:
         fault = end.failure
         assert fault is not None
         status: Status = "declined" if fault.kind == "media" else "failed"
-        self._finish(work, status, fault.error_class, fault.error)
+        self._finish(work, status, fault.error_class, redact(fault.error))
 
     def _indexed(self, work: _InWork, end: UnitEnd) -> None:
         work.waiting.discard(end.unit.id)
@@ -654,8 +658,8 @@ class Driver:
             task_id=task_id,
             stage=stage,
             error_class=error_class,
-            error=error,
-            traceback=traceback,
+            error=redact(error),
+            traceback=redact(traceback) if traceback else None,
             attempt=attempt,
             host=host or socket.gethostname(),
             run_id=self.run.run_id,

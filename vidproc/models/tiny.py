@@ -100,15 +100,16 @@ class _Mix(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.mix = _Conv(3 * channels, channels, kernel=1)
+        self.before, self.now, self.after = (nn.Conv2d(channels, channels, 1, bias=False) for _ in range(3))
+        self.mixed = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        n, c, h, w = x.shape
-        video = x.view(n // frames, frames, c, h, w)
-        none = torch.zeros_like(video[:, :1])
-        before, after = torch.cat([none, video[:, :-1]], 1), torch.cat([video[:, 1:], none], 1)
-        near = torch.cat([before, video, after], 2).flatten(0, 1)
-        return cast(Tensor, x + self.mix(near.contiguous(memory_format=torch.channels_last)))
+        windows = (-1, frames)
+        mixed = self.now(x).unflatten(0, windows)
+        # As many places as frames, so that the ends see nothing beyond them.
+        mixed[:, 1:] += self.before(x).unflatten(0, windows)[:, :-1]
+        mixed[:, :-1] += self.after(x).unflatten(0, windows)[:, 1:]
+        return cast(Tensor, x + self.mixed(mixed.flatten(0, 1)))
 
 
 class ActionNet(nn.Module):
@@ -117,7 +118,11 @@ class ActionNet(nn.Module):
     def __init__(self, classes: int, width: int = 24) -> None:
         super().__init__()
         self.width = c = width
-        self.stem = nn.Sequential(_Conv(6, c // 2, 2), _Conv(c // 2, c, 2))
+        # The first layer sees each frame and, by weights of its own, the mean of the window.
+        self.see = nn.Conv2d(3, c // 2, 3, 2, 1, bias=False)
+        self.see_mean = nn.Conv2d(3, c // 2, 3, 2, 1, bias=False)
+        self.seen = nn.Sequential(nn.BatchNorm2d(c // 2), nn.ReLU(inplace=True))
+        self.down4 = _Conv(c // 2, c, 2)
         self.mix4, self.down8 = _Mix(c), nn.Sequential(_Conv(c, 2 * c, 2), _Residual(2 * c))
         self.mix8, self.down16 = _Mix(2 * c), nn.Sequential(_Conv(2 * c, 4 * c, 2), _Residual(4 * c))
         self.mix16 = _Mix(4 * c)
@@ -125,15 +130,20 @@ class ActionNet(nn.Module):
         self.over_time = nn.Sequential(nn.Conv1d(4 * c, 4 * c, 3, padding=1), nn.ReLU(inplace=True))
         self.drop = nn.Dropout(0.2)
         self.answer = nn.Linear(8 * c, classes + 1)
+        with torch.no_grad():
+            # Half of the first features begin as differences from the mean: whoever moves stands out at once.
+            self.see_mean.weight.zero_()[: c // 4] -= self.see.weight[: c // 4]
+            self.see.weight[: c // 4] *= 2
+            self.see_mean.weight[: c // 4] *= 2
 
     def frames(self, windows: Tensor) -> Tensor:
         """(n, t, 4 * width): what is known of each frame, in the light of its neighbours."""
         n, t = windows.shape[:2]
-        x = (windows - 114.0) / 64.0
-        # Beside each frame, what differs from the window's mean: whoever moves stands out from the first layer on.
-        x = torch.cat([x, 2 * (x - x.mean(1, keepdim=True))], 2).flatten(0, 1)
-        x = x.contiguous(memory_format=torch.channels_last)
-        x = self.down8(self.mix4(self.stem(x), t))
+        x = ((windows.flatten(0, 1) - 114.0) / 64.0).contiguous(memory_format=torch.channels_last)
+        mean = x.unflatten(0, (n, t)).mean(1).contiguous(memory_format=torch.channels_last)
+        x = (self.see(x).unflatten(0, (n, t)) + self.see_mean(mean)[:, None]).flatten(0, 1)
+        x = self.down4(self.seen(x.contiguous(memory_format=torch.channels_last)))
+        x = self.down8(self.mix4(x, t))
         x = self.down16(self.mix8(x, t))
         x = self.mix16(x, t)
         return cast(Tensor, self.squeeze(torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)).view(n, t, -1))
