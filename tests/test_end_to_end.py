@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import Root
 from tests.media import cut_off, make_sound, make_video
 from vidproc.config import Job, load_job
+from vidproc.errors import ConfigError
 from vidproc.plan import load_plan
 from vidproc.query import connect
 from vidproc.run import index
@@ -337,3 +338,30 @@ def test_a_forecast_tells_what_there_is_and_writes_nothing(archive: Path, tmp_pa
     assert plan["predicted_seconds"] > 0 and plan["predicted_output_bytes"] > 0 and found["trial"]["frames"] > 0
     loaded, videos = load_plan(open_storage(str(tmp_path / "plan")), "plan")
     assert loaded.videos == 6 and len(list(videos)) == 6
+
+
+def test_following_an_archive_indexes_what_arrives_once(archive: Path, tmp_path: Path) -> None:
+    folder, lake = tmp_path / "in", str(tmp_path / "lake")
+    folder.mkdir()
+    shutil.copy(archive / "whole.mp4", folder / "first.mp4")
+    given = ["--detector", "tests.fakes:Numbers", "--actions", "none", "--executor", "inline", "--follow", "1"]
+    process = run_cli("index", str(folder), lake, *given)
+
+    def indexed() -> int:
+        assert process.poll() is None, process.communicate()[0]
+        try:
+            with connect(lake) as database:
+                return len(database.sql("SELECT uri FROM videos").read_all())
+        except ConfigError:
+            return 0
+
+    deadline = time.monotonic() + 120
+    while indexed() < 1 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    shutil.copy(archive / "-late.mp4", folder / "second.mp4")
+    while indexed() < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    time.sleep(2.5)
+    os.kill(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=30)
+    assert "2 indexed" in text, text

@@ -278,6 +278,8 @@ class Listing:
         self._queue: queue.Queue[Video | Skipped | BaseException | None] = queue.Queue(LISTED_AHEAD)
         self._closed = threading.Event()
         self.done = False
+        self.idle = False
+        """Nothing more is known of just now: at the end, or between two listings."""
         # The first object is asked for here and now: an archive that is not there is refused at once.
         self._objects = self._open()
         self._first = next(self._objects, None)
@@ -293,10 +295,10 @@ class Listing:
                 for item in self._objects:
                     if not self._put(item):
                         return
+                self._put(None)
                 if self._follow is None or self._closed.wait(self._follow):
-                    break
+                    return
                 self._objects = self._open()
-            self._put(None)
         except BaseException as error:
             self._put(error)
 
@@ -319,12 +321,13 @@ class Listing:
             return None
         if isinstance(item, BaseException):
             raise item
-        self.done = item is None
+        self.idle = item is None
+        self.done = item is None and self._follow is None
         return item
 
     def close(self) -> None:
         """No more is wanted."""
-        self.done = True
+        self.done = self.idle = True
         self._closed.set()
 
 
@@ -381,6 +384,8 @@ class Driver:
         self._busy: defaultdict[str, float] = defaultdict(float)
         self._frames_decoded = self._frames_sampled = 0
         self._video_s_known = self._video_s_done = 0.0
+        self._done_now: dict[str, str] = {}
+        """Content by video_id, of what this run has published: kept only while it follows the archive."""
         self._over_budget = 0
         self._bytes_in_flight = 0
         self._gauged = 0.0
@@ -428,8 +433,10 @@ class Driver:
         item = self.listing.take()
         if item is None:
             return False
-        self._count["listed"] += 1
         video = as_video(item)
+        if self._done_now.get(video.video_id) == video.content_id:
+            return True  # listed again while following
+        self._count["listed"] += 1
         due = video.video_id in self._released or is_due(
             video, self._committed.get(video.video_id), self.pipeline.pipeline_id
         )
@@ -610,7 +617,7 @@ class Driver:
             len(self._batch) >= self.job.execution.publish_videos
             or self._batch_rows >= ROWS_A_BATCH
             or time.monotonic() - self._batch_since >= self.job.execution.publish_seconds
-            or (self.listing.done and len(self._batch) + self._in_publication() == len(self._work))
+            or (self.listing.idle and len(self._batch) + self._in_publication() == len(self._work))
         )
 
     def _in_publication(self) -> int:
@@ -642,6 +649,8 @@ class Driver:
         for outcome in batch:
             self.metrics.count("vidproc_videos_total", status=outcome.status)
         ended = {outcome.video.video_id for outcome in batch}
+        if self.job.follow is not None:
+            self._done_now.update((o.video.video_id, o.video.content_id) for o in batch)
         self._storage.delete(self._released_prefix + video_id for video_id in ended & self._released)
         self._released -= ended
         for video_id in ended:
