@@ -43,16 +43,16 @@ from vidproc.models.tiny import (
     fused,
 )
 
-JOINTS_WEIGHT = 0.5
+JOINTS_WEIGHT = 0.05
 HERE = Path(__file__).resolve().parent.parent / "vidproc" / "models" / "demo"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     seed: int = 0
-    detector_scenes: int = 1500
-    """A third of them activity scenes; six frames of each."""
-    detector_steps: int = 2400
+    detector_scenes: int = 900
+    """A third of them activity scenes; five frames of each."""
+    detector_steps: int = 1300
     detector_batch: int = 24
     action_scenes: int = 900
     action_steps: int = 1600
@@ -207,7 +207,7 @@ def fit(
                 else:
                     mean.copy_(now)
         seen = float(loss.detach()) if step == 0 else 0.98 * seen + 0.02 * float(loss.detach())
-        if (step + 1) % 50 == 0 or step + 1 == steps:
+        if (step + 1) % 100 == 0 or step + 1 == steps:
             print(f"{name} step {step + 1}/{steps} loss {seen:.4f} {time.perf_counter() - started:.0f} s", flush=True)
     return average.eval()
 
@@ -455,7 +455,7 @@ def train(kind: str, settings: TrainSettings, out: Path) -> dict[str, float]:
     torch.manual_seed(settings.seed)
     first = first_scene(settings.seed)
     if kind == "detector":
-        shown = [s for part in map(draw_frames, detector_orders(first, settings.detector_scenes, 6)) for s in part]
+        shown = [s for part in map(draw_frames, detector_orders(first, settings.detector_scenes, 5)) for s in part]
         print(f"detector: {len(shown)} frames drawn in {time.perf_counter() - started:.0f} s", flush=True)
         network: nn.Module = DetectorNet(len(LABELS))
         network = fit(kind, network, detector_batches(shown, settings), detector_loss, settings.detector_steps, 2e-3)
