@@ -597,13 +597,13 @@ class Driver:
         self._frames_sampled += outcome.frames_sampled
         self._video_s_done += outcome.duration_s
         if status != "indexed":
-            self.reporter.say(f"{status}: {work.video.uri}: {error}", status=status, error_class=error_class)
+            self.reporter.say(f"{status}: {named(work.video, error)}", status=status, error_class=error_class)
 
     def _tally(self, video: Video, status: Status, error_class: str | None, error: str | None, by: int = 1) -> None:
         self._statuses[status] += by
         if error_class is not None:
             self._errors[error_class] += by
-            self._examples.setdefault(error_class, f"{video.uri}: {error}")
+            self._examples.setdefault(error_class, named(video, error))
         self._over_budget += by * counts_as_failure(status, error_class)
 
     def _recount(self, outcome: VideoOutcome, status: Status, error_class: str, error: str) -> None:
@@ -737,6 +737,11 @@ class Driver:
             busy_s=dict(self._busy),
             pipeline_id=self.pipeline.pipeline_id,
         )
+
+
+def named(video: Video, error: str | None) -> str:
+    """The sentence with the video's URI in front, once."""
+    return str(error) if error and error.startswith(video.uri) else f"{video.uri}: {error}"
 
 
 def as_video(item: Video | Skipped) -> Video:
