@@ -48,9 +48,9 @@ QUESTIONS = (
         "When did somebody fall?",
         "SELECT regexp_extract(uri, '[^/]+/[^/]+$') AS video, label, round(start_s, 1) AS from_s,\n"
         "       round(end_s, 1) AS to_s, round(score, 2) AS score,\n"
-        "       recorded_at + to_milliseconds(CAST(1000 * start_s AS BIGINT)) AS at\n"
+        "       recorded_at + to_milliseconds(CAST(1000 * start_s AS BIGINT)) AS happened_at\n"
         "FROM segments JOIN videos USING (video_id, pipeline)\n"
-        "WHERE kind = 'action' AND label IN ('fall', 'lie') ORDER BY at LIMIT 5",
+        "WHERE kind = 'action' AND label IN ('fall', 'lie') ORDER BY happened_at LIMIT 5",
     ),
 )
 
