@@ -7,7 +7,6 @@ python -m tests.benchmarks.driver ray 20000          with Ray's round trips
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -129,6 +128,7 @@ class Listing:
 
     videos: Iterator[Video]
     done: bool = field(default=False)
+    idle: bool = field(default=False)
 
     def start(self) -> None: ...
 
@@ -136,7 +136,7 @@ class Listing:
 
     def take(self) -> Video | None:
         video = next(self.videos, None)
-        self.done = video is None
+        self.done = self.idle = video is None
         return video
 
 
@@ -145,6 +145,7 @@ def main() -> None:
     from vidproc.pipeline import make_pipeline
     from vidproc.progress import Reporter
     from vidproc.run import Driver, make_executor
+    from vidproc.runtime.metrics import NoMetrics
     from vidproc.tables.lake import Lake
     from vidproc.tables.publish import RunInfo
 
@@ -159,7 +160,7 @@ def main() -> None:
         pipeline = make_pipeline(wanted)
         listing: Any = Listing(Video(f"/archive/{n:06d}.mp4", 1 << 30, f"{n}:1") for n in range(count))
         run_info = RunInfo(run_id="r", pipeline=pipeline.name, pipeline_id=pipeline.pipeline_id)
-        driver_ = Driver(wanted, pipeline, Lake.create(wanted.lake), listing, run_info, Reporter())
+        driver_ = Driver(wanted, pipeline, Lake.create(wanted.lake), listing, run_info, Reporter(), NoMetrics())
         executor = make_executor(wanted)
         steps: Any = {
             "probe": (EmptyProbe(),), "task": (EmptyDecode(), EmptyInfer()), "publish": (EmptyPublish(),)
@@ -189,8 +190,9 @@ def main() -> None:
 
 
 def rss() -> int:
-    """Highest so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    """Of this process, highest so far."""
+    with open("/proc/self/status") as f:
+        return next(int(line.split()[1]) << 10 for line in f if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":
