@@ -156,14 +156,18 @@ def _score(database: LakeDatabase, truth: Any) -> Scores:
 
 
 def _sheet(database: LakeDatabase, scores: Scores, summary: RunSummary) -> bytes:
-    """The moments with the most to see, one or two a video, each with its boxes and its action."""
+    """Of each video the moment with the most to see, with its boxes and, where it is sure, its action."""
     moments = database.sql(
-        "WITH seen AS (SELECT video_id, pipeline, time_s, any_value(pts) AS pts, count(*) AS things, "
-        "count(DISTINCT label) AS kinds FROM detections WHERE score >= 0.5 GROUP BY ALL), "
-        "ranked AS (SELECT *, row_number() OVER "
-        "(PARTITION BY video_id, time_s < 4 ORDER BY kinds DESC, things DESC, time_s) AS place FROM seen) "
-        "SELECT uri, r.video_id, r.time_s, r.pts FROM ranked r JOIN videos USING (video_id, pipeline) "
-        f"WHERE place = 1 ORDER BY kinds + things DESC, uri, time_s LIMIT {FRAMES_SHOWN}"
+        "WITH seen AS (SELECT video_id, pipeline, time_s, count(*) AS things, count(DISTINCT label) AS kinds "
+        "FROM detections WHERE score >= 0.5 GROUP BY ALL), "
+        "doing AS (SELECT video_id, pipeline, start_s, end_s, max(score) AS sure FROM actions "
+        "WHERE label NOT IN ('stand', 'walk') GROUP BY ALL), "
+        "ranked AS (SELECT s.*, row_number() OVER (PARTITION BY s.video_id "
+        "ORDER BY kinds + coalesce(sure, 0) DESC, things DESC, time_s) AS place FROM seen s LEFT JOIN doing d "
+        "ON d.video_id = s.video_id AND d.pipeline = s.pipeline "
+        "AND time_s BETWEEN d.start_s + 0.3 AND d.end_s - 0.3) "
+        "SELECT uri, r.video_id, r.time_s FROM ranked r JOIN videos USING (video_id, pipeline) "
+        f"WHERE place = 1 ORDER BY uri, time_s LIMIT {FRAMES_SHOWN}"
     ).read_all()
     items = []
     for moment in sorted(moments.to_pylist(), key=lambda m: (m["uri"], m["time_s"])):
