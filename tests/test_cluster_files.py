@@ -685,7 +685,7 @@ def test_a_policy_is_one(name: str) -> None:
 
 # --- job files
 
-JOB_FILES = sorted(JOBS.glob("*.yaml"))
+JOB_FILES = sorted(p for p in JOBS.glob("*.yaml") if not p.name.startswith("train_"))
 
 
 def test_there_is_a_job_file_for_each_occasion() -> None:
@@ -833,7 +833,6 @@ def readme_commands() -> list[list[str]]:
     return commands
 
 
-@pytest.mark.xfail(strict=True, reason="`vidproc submit` and `vidproc jobs` are not on the command line yet")
 def test_the_readmes_commands_exist() -> None:
     ours = [words for words in readme_commands() if words[0] in ("vidproc", "ray")]
     assert {words[1] for words in ours if words[0] == "vidproc"} >= {"submit", "jobs", "plan", "status", "failures"}
