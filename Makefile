@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test acceptance bench lint install lock clean
+.PHONY: demo test acceptance bench learn soak lint install lock clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,9 @@ acceptance: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks
+
+learn: $(INSTALLED)
+	$(BIN)/python jobs/learn_demo.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

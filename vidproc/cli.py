@@ -573,6 +573,132 @@ def models_check(model: str, kind: KindOption = None, device: DeviceOption = "au
     print(f"loaded in {found.load_seconds:.2f} s, first answer in {found.run_seconds:.3f} s")
 
 
+# Learning -----------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="A training job, such as jobs/train_actions.yaml.")],
+    out: Annotated[str | None, typer.Option("--out", help="The model folder to be, over what the job says.")] = None,
+    as_json: AsJson = False,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+) -> None:
+    """Train a detector or an action model; a killed training goes on where it was."""
+    from vidproc.learn.job import read_job
+    from vidproc.learn.train import TrainSettings
+    from vidproc.learn.train import train as run_train
+
+    settings = read_job(job, TrainSettings, **({} if out is None else {"out": absolute(out)}))
+    _answer(run_train(settings, options=_options(endpoint_url, profile, region)), as_json)
+
+
+@app.command("eval")
+def evaluate(
+    task: Annotated[str, typer.Argument(help="detection, classification, segments or tracking.")],
+    truth: Annotated[str, typer.Argument(help="Label file in the field's format.")],
+    predictions: Annotated[str | None, typer.Option("--predictions", help="A file in the field's format.")] = None,
+    lake: Annotated[str | None, typer.Option("--lake", help="Or a lake: what it found is scored.")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Folder for figures and pictures.")] = None,
+    truth_fps: Annotated[
+        float | None, typer.Option("--truth-fps", help="Tracking: frames a second of the truth.")
+    ] = None,
+    sample_fps: Annotated[float | None, typer.Option("--sample-fps", help="Tracking: samples a second.")] = None,
+    as_json: AsJson = False,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+) -> None:
+    """Score predictions, or a lake, against the truth."""
+    from vidproc.learn.evaluate import EvalSettings
+    from vidproc.learn.evaluate import evaluate as run_evaluate
+
+    settings = EvalSettings(
+        task=cast(Any, task), truth=truth, predictions=predictions, lake=absolute(lake), out=absolute(out),
+        truth_fps=truth_fps, sample_fps=sample_fps,
+    )  # fmt: skip
+    found = run_evaluate(settings, options=_options(endpoint_url, profile, region))
+    if as_json:
+        _print_json(found)
+        return
+    _table("", ("figure", "value"), [(k, f"{v:.4f}") for k, v in found.summary.items()])
+    for file in found.files:
+        print(file)
+
+
+@app.command()
+def fewshot(
+    examples: Annotated[str, typer.Argument(help="CSV: label, uri, start_s, end_s; 1 to 20 rows a class.")],
+    archive: Annotated[str, typer.Argument(metavar="ARCHIVE", help="Where the URIs lie.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The model folder to be.")],
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="A model whose features tell the classes apart.")
+    ] = "demo",
+    head: Annotated[str, typer.Option("--head", help="prototypes or linear.")] = "prototypes",
+    as_json: AsJson = False,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+) -> None:
+    """A new action model from a few examples a class."""
+    from vidproc.learn.fewshot import FewShotSettings, few_shot
+
+    settings = FewShotSettings(
+        examples=examples, archive=absolute(archive) or archive, backbone=backbone, out=absolute(out) or out,
+        head=cast(Any, head),
+    )  # fmt: skip
+    _answer(few_shot(settings, options=_options(endpoint_url, profile, region)), as_json)
+
+
+@app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="A model name or folder.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder for overlay.mp4, overlay.png, explanation.json.")],
+    kind: Annotated[str, typer.Option("--kind", help="detector or actions.")] = "detector",
+    video: Annotated[str | None, typer.Option("--video", help="A file; or give --lake and --row.")] = None,
+    time_s: Annotated[float, typer.Option("--time", help="Seconds into the video.")] = 0.0,
+    lake: Annotated[str | None, typer.Option("--lake")] = None,
+    row: Annotated[str | None, typer.Option("--row", help="SQL condition that picks a row.")] = None,
+    label: Annotated[str | None, typer.Option("--label", help="What is to be explained.")] = None,
+    method: Annotated[str, typer.Option("--method", help="auto, grad-cam or occlusion.")] = "auto",
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+) -> None:
+    """Why a model answered so: a heat map over the frames."""
+    from vidproc.learn.explain import ExplainSettings
+    from vidproc.learn.explain import explain as run_explain
+
+    settings = ExplainSettings(
+        model=model, kind=cast(Any, kind), out=absolute(out) or out, video=absolute(video), time_s=time_s,
+        lake=absolute(lake), row=row, label=label, method=cast(Any, method),
+    )  # fmt: skip
+    found = run_explain(settings, options=_options(endpoint_url, profile, region))
+    when, x, y = found.peak
+    print(f"{found.label} ({found.score:.2f}) by {found.method}: most at {when:.2f} s, x {x:.0f}, y {y:.0f}")
+    for file in found.files:
+        print(file)
+
+
+@app.command()
+def dataset(
+    lake: Lake_,
+    out: Annotated[str, typer.Argument(metavar="OUT.json", help="The label file to be.")],
+    kind: Annotated[str, typer.Option("--kind", help="coco or activitynet.")] = "coco",
+    where: Annotated[str | None, typer.Option("--where", help="SQL condition on rows (d) and videos (v).")] = None,
+    as_json: AsJson = False,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+) -> None:
+    """Rows of the lake as training data."""
+    from vidproc.learn.dataset import DatasetSettings, make_dataset
+
+    settings = DatasetSettings(lake=absolute(lake) or lake, out=absolute(out) or out, kind=cast(Any, kind), where=where)
+    _answer(make_dataset(settings, options=_options(endpoint_url, profile, region)), as_json)
+
+
 # Helpers ------------------------------------------------------------------------------------------
 
 
