@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vidproc.demo.people import ACTIONS, JOINTS
+from vidproc.demo.people import ACTIONS
 from vidproc.demo.score import AveragePrecision, Found, label_of_window
 from vidproc.demo.truth import LABELS, Box
 from vidproc.demo.world import HEIGHT, TRAIN_SEEDS, VALIDATION_SEED, WIDTH, Kind, Scene, SceneSettings
@@ -43,7 +43,6 @@ from vidproc.models.tiny import (
     fused,
 )
 
-JOINTS_WEIGHT = 0.05
 HERE = Path(__file__).resolve().parent.parent / "vidproc" / "models" / "demo"
 
 
@@ -54,8 +53,8 @@ class TrainSettings:
     """A third of them activity scenes; five frames of each."""
     detector_steps: int = 1300
     detector_batch: int = 24
-    action_scenes: int = 900
-    action_steps: int = 1600
+    action_scenes: int = 500
+    action_steps: int = 1500
     action_batch: int = 24
     validation_scenes: int = 60
 
@@ -94,8 +93,6 @@ class Played:
     jpegs: tuple[bytes, ...]
     labels: tuple[str | None, ...]
     """Of the window that begins with that frame; None: not clear."""
-    joints: np.ndarray | None
-    """float32 (frames, 26): the actor's joints from the middle of the hips, in heights of the picture."""
 
     def window(self, start: int) -> np.ndarray:
         n = ACTIONS_GRID.window
@@ -126,29 +123,14 @@ def draw_windows(order: tuple[int, Kind]) -> Played:
     grid, size = ACTIONS_GRID, (ACTIONS_GRID.size.width, ACTIONS_GRID.size.height)
     fps, offset = float(grid.fps), float(rng.uniform(0, 1 / grid.fps))
     quality = int(rng.integers(80, 97))
-    jpegs, labels, joints = [], [], []
+    jpegs, labels = [], []
     truth = scene.truth("", boxes=False)
     for k in range(int(scene.settings.seconds * fps)):
         t = k / fps + offset
         small = cv2.resize(scene.picture(t), size, interpolation=cv2.INTER_AREA)
         jpegs.append(_jpeg(small, quality))
         labels.append("" if kind == "street" else label_of_window(truth, t, t + grid.window / fps))
-        points = scene.joints_at(t)
-        if points is not None:
-            middle = (points[JOINTS.index("hip_l")] + points[JOINTS.index("hip_r")]) / 2
-            joints.append(((points - middle) / HEIGHT).ravel())
-    return Played(
-        tuple(jpegs),
-        tuple(labels[: len(jpegs) - grid.window + 1]),
-        np.stack(joints).astype(np.float32) if joints else None,
-    )
-
-
-def mirrored(joints: np.ndarray) -> np.ndarray:
-    """(frames, 26) of the mirror image, in which the left hand is the right one."""
-    points = joints.reshape(len(joints), -1, 2) * np.array([-1, 1], np.float32)
-    order = [JOINTS.index(n[:-1] + {"l": "r", "r": "l"}[n[-1]] if n[-2] == "_" else n) for n in JOINTS]
-    return points[:, order].reshape(len(joints), -1)
+    return Played(tuple(jpegs), tuple(labels[: len(jpegs) - grid.window + 1]))
 
 
 def detector_orders(first: int, scenes: int, frames: int) -> list[tuple[int, Kind, int]]:
@@ -323,7 +305,7 @@ def detector_loss(outputs: tuple[Tensor, Tensor], targets: tuple[Tensor, ...]) -
     return focal + 2.0 * boxes
 
 
-def action_batches(played: Sequence[Played], settings: TrainSettings) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+def action_batches(played: Sequence[Played], settings: TrainSettings) -> Iterator[tuple[Tensor, Tensor]]:
     """Every class as often as every other, "none of these" included."""
     rng = np.random.default_rng((settings.seed, 2))
     names = (*ACTIONS, "")
@@ -334,9 +316,8 @@ def action_batches(played: Sequence[Played], settings: TrainSettings) -> Iterato
                 where[label].append((i, k))
     present = [label for label in names if where[label]]
     h, w = ACTIONS_GRID.size.height, ACTIONS_GRID.size.width
-    nobody = np.full((ACTIONS_GRID.window, 2 * len(JOINTS)), np.nan, np.float32)
     while True:
-        windows, labels, joints = [], [], []
+        windows, labels = [], []
         for _ in range(settings.action_batch):
             label = present[int(rng.integers(len(present)))]
             i, k = where[label][int(rng.integers(len(where[label])))]
@@ -350,43 +331,16 @@ def action_batches(played: Sequence[Played], settings: TrainSettings) -> Iterato
                     for f in frames
                 ]
             )
-            known = played[i].joints
-            body = nobody if known is None else known[k : k + len(frames)] * zoom
             # Left and right mean nothing to these actions.
-            flip = rng.random() < 0.5
-            windows.append(frames[:, :, ::-1] if flip else frames)
-            joints.append(mirrored(body) if flip else body)
+            windows.append(frames[:, :, ::-1] if rng.random() < 0.5 else frames)
             labels.append(names.index(label))
         flat = coloured(np.concatenate(windows), rng, len(windows))
         pixels = torch.from_numpy(flat).view(len(windows), -1, h, w, 3).permute(0, 1, 4, 2, 3)
-        yield pixels, (torch.tensor(labels), torch.from_numpy(np.stack(joints)))
+        yield pixels, torch.tensor(labels)
 
 
-class WithJoints(nn.Module):
-    """The action network with a second task, for training alone: to say where the actor's joints are in each frame.
-
-    What a body looks like is learned from many numbers a frame instead of one label a window; with the same
-    windows, actions are told apart several times sooner.
-    """
-
-    def __init__(self, network: ActionNet) -> None:
-        super().__init__()
-        self.network = network
-        self.joints = nn.Linear(4 * network.width, 2 * len(JOINTS))
-
-    def forward(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        frames = self.network.frames(windows)
-        return self.network.answer_of(frames), self.joints(frames)
-
-
-def action_loss(outputs: tuple[Tensor, Tensor], targets: tuple[Tensor, ...]) -> Tensor:
-    logits, joints = (o.float() for o in outputs)
-    labels, wanted = targets
-    known = ~torch.isnan(wanted)
-    # 0.03 heights of the picture is about the thickness of an arm: an error of that size costs about one.
-    off = torch.where(known, (joints - wanted.nan_to_num()) / 0.03, 0.0)
-    distance = nn.functional.smooth_l1_loss(off, torch.zeros_like(off), reduction="sum") / known.sum().clamp(min=1)
-    return nn.functional.cross_entropy(logits, labels, label_smoothing=0.03) + JOINTS_WEIGHT * distance
+def action_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits.float(), labels, label_smoothing=0.03)
 
 
 # --- validation ----------------------------------------------------------------------------------------------------
@@ -467,9 +421,8 @@ def train(kind: str, settings: TrainSettings, out: Path) -> dict[str, float]:
     else:
         played = list(map(draw_windows, action_orders(first + 10_000, settings.action_scenes)))
         print(f"actions: {len(played)} scenes drawn in {time.perf_counter() - started:.0f} s", flush=True)
-        both = WithJoints(ActionNet(len(ACTIONS)))
-        both = fit(kind, both, action_batches(played, settings), action_loss, settings.action_steps, 2e-3)
-        network = both.network
+        network = ActionNet(len(ACTIONS))
+        network = fit(kind, network, action_batches(played, settings), action_loss, settings.action_steps, 2.5e-3)
         still = list(map(draw_windows, action_orders(VALIDATION_SEED + 10_000, settings.validation_scenes)))
         half_and_back(network)
         metrics = validate_actions(fused(deepcopy(network)), still)

@@ -143,7 +143,7 @@ def _jump(t: float, d: float, m: Manner) -> Pose:
 def _wave(t: float, d: float, m: Manner) -> Pose:
     beat = np.sin(2 * np.pi * (m.rate * t + m.phase))
     side = "lr"[m.side % 2]
-    raised = pose(**{f"arm_{side}": 0.5 + 0.15 * beat, f"arm_out_{side}": 2.25 + 0.42 * beat * m.reach})
+    raised = pose(**{f"arm_{side}": 0.5 + 0.15 * beat, f"arm_out_{side}": 2.35 + 0.6 * beat * m.reach})
     raised[_AT[f"elbow_{side}"]] = 0.55 - 0.35 * beat
     return raised
 
@@ -341,23 +341,6 @@ def dress(rng: np.random.Generator) -> Look:
     )
 
 
-JOINTS: Final = (
-    "head",
-    *("shoulder_l", "elbow_l", "hand_l", "hip_l", "knee_l", "ankle_l"),
-    *("shoulder_r", "elbow_r", "hand_r", "hip_r", "knee_r", "ankle_r"),
-)
-"""The points of a figure that can be asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A drawn person."""
-
-    shapes: list[Shape]
-    joints: NDArray[np.float32]
-    """(13, 2) pixels, in the order of `JOINTS`."""
-
-
 # A camera a little above the ground sees depth as height: this much of a body height per body height.
 _TILT = 0.13
 
@@ -368,7 +351,9 @@ def _rotation(angle: float) -> NDArray[np.float64]:
     return np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
 
 
-def figure(look: Look, p: Pose, x: float, y: float, height: float, yaw: float, holds: Colour | None = None) -> Figure:
+def figure(
+    look: Look, p: Pose, x: float, y: float, height: float, yaw: float, holds: Colour | None = None
+) -> list[Shape]:
     """The person in pose `p` on the ground at pixel (x, y), `height` pixels tall, facing `yaw`: 0 to the right,
     pi/2 to the camera, pi to the left. `holds`: the colour of a box carried in both hands."""
     a = dict(zip(_JOINTS, p, strict=True))
@@ -456,7 +441,7 @@ def figure(look: Look, p: Pose, x: float, y: float, height: float, yaw: float, h
     if holds is not None:
         parts.append((0.06 if forward[1] >= -0.2 else -0.2, parcel(hands[0], hands[1] + 0.05 * height, height, holds)))
     parts.sort(key=lambda part: part[0])
-    return Figure([s for _, shapes in parts for s in shapes], np.stack([at[n] for n in JOINTS]).astype(np.float32))
+    return [s for _, shapes in parts for s in shapes]
 
 
 def _limb(flex: float, out: float) -> NDArray[np.float64]:

@@ -18,12 +18,10 @@ from typing import Final, Literal, Protocol
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from vidproc.demo.people import (
     ACTIONS,
     THIGH,
-    Figure,
     Look,
     Manner,
     Pose,
@@ -115,7 +113,7 @@ class Person:
         p = act(s.label, min(t, s.end) - s.start, s.end - s.start, s.manner)
         return carrying(p) if s.holds else p
 
-    def figure(self, t: float) -> Figure:
+    def _figure(self, t: float) -> list[Shape]:
         i = self._stretch(t)
         s = self.timeline[i]
         p, yaw, u = self._pose(s, t), s.yaw, min(max((t - s.start) / (s.end - s.start), 0.0), 1.0)
@@ -133,10 +131,10 @@ class Person:
         return figure(self.look, p, x, self.ground, self.height, yaw, self.parcel_colour if holds else None)
 
     def parts(self, t: float) -> list[Part]:
-        drawn = self.figure(t)
-        x0, _, x1, _ = bounds(drawn.shapes)
+        shapes = self._figure(t)
+        x0, _, x1, _ = bounds(shapes)
         shadow = ((x0 + x1) / 2, self.ground, max(0.16 * self.height, (x1 - x0) * 0.5))
-        out = [Part("person", self.track_id, self.ground, drawn.shapes, shadow)]
+        out = [Part("person", self.track_id, self.ground, shapes, shadow)]
         lying = self._parcel_on_floor(t)
         if lying is not None:
             out.append(Part(None, 0, self.ground + 0.5, parcel(lying, self.ground, self.height, self.parcel_colour)))
@@ -350,14 +348,6 @@ class Scene:
             )
         return tuple(sorted(out, key=lambda b: b.track_id))
 
-    def joints_at(self, t: float) -> NDArray[np.float32] | None:
-        """(13, 2) pixels, in the order of `people.JOINTS`, of the main actor; None in a street scene."""
-        actor = self.things[0]
-        if self.kind != "activity" or not isinstance(actor, Person):
-            return None
-        joints: NDArray[np.float32] = actor.figure(t).joints + np.array(self._camera(t), np.float32)
-        return joints
-
     def truth(self, name: str, *, boxes: bool = True) -> VideoTruth:
         """What is in every frame; `boxes=False` leaves them out, where only the actions are asked for."""
         frames = tuple(self.boxes(i) if boxes else () for i in range(self.frame_count))
@@ -508,7 +498,7 @@ def _performance(
     rng: np.random.Generator, place: Place, settings: SceneSettings
 ) -> tuple[Person, list[Thing], Fixture | None]:
     """The main actor, who else is there, and the stool."""
-    height = float(rng.uniform(0.40, 0.62) * HEIGHT)
+    height = float(rng.uniform(0.43, 0.63) * HEIGHT)
     ground = float(rng.uniform(0.84, 0.96) * HEIGHT) if place != "street" else float(rng.uniform(0.86, 0.97) * HEIGHT)
     wanted = settings.actions
     seat_x = float(rng.uniform(0.3, 0.7) * WIDTH) if {"sit_down", "sit", "stand_up"} & set(wanted) else None

@@ -40,7 +40,7 @@ ACTIONS_GRID = Grid(
     window=8,
     stride=4,
 )
-SCORE_THRESHOLD = 0.3
+SCORE_THRESHOLD = 0.2
 """Of the detector, unless the job says otherwise: low enough for the tracker to hold on to what is half hidden."""
 NMS_IOU = 0.7
 """Peaks that lie side by side in one object; people who overlap more than this are seldom told apart anyway."""
@@ -104,11 +104,11 @@ class _Mix(nn.Module):
         self.mixed = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        windows = (-1, frames)
-        mixed = self.now(x).unflatten(0, windows)
-        # As many places as frames, so that the ends see nothing beyond them.
-        mixed[:, 1:] += self.before(x).unflatten(0, windows)[:, :-1]
-        mixed[:, :-1] += self.after(x).unflatten(0, windows)[:, 1:]
+        windows = (-1, frames, *x.shape[1:])
+        mixed = self.now(x).view(windows)
+        # The first frame has none before it and the last none after it.
+        mixed[:, 1:] += self.before(x).view(windows)[:, :-1]
+        mixed[:, :-1] += self.after(x).view(windows)[:, 1:]
         return cast(Tensor, x + self.mixed(mixed.flatten(0, 1)))
 
 
@@ -140,8 +140,9 @@ class ActionNet(nn.Module):
         """(n, t, 4 * width): what is known of each frame, in the light of its neighbours."""
         n, t = windows.shape[:2]
         x = ((windows.flatten(0, 1) - 114.0) / 64.0).contiguous(memory_format=torch.channels_last)
-        mean = x.unflatten(0, (n, t)).mean(1).contiguous(memory_format=torch.channels_last)
-        x = (self.see(x).unflatten(0, (n, t)) + self.see_mean(mean)[:, None]).flatten(0, 1)
+        mean = x.view(n, t, *x.shape[1:]).mean(1).contiguous(memory_format=torch.channels_last)
+        x = self.see(x)
+        x = (x.view(n, t, *x.shape[1:]) + self.see_mean(mean)[:, None]).flatten(0, 1)
         x = self.down4(self.seen(x.contiguous(memory_format=torch.channels_last)))
         x = self.down8(self.mix4(x, t))
         x = self.down16(self.mix8(x, t))
