@@ -26,13 +26,17 @@ demo: $(INSTALLED)
 	$(BIN)/vidproc demo demo
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -m 'not acceptance'
+	$(BIN)/python -m pytest -m 'not acceptance and not slow'
 
 acceptance: $(INSTALLED)
 	VIDPROC_ACCEPTANCE_DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -m acceptance tests
 
 bench: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks
+
+# The long form of what `make test` proves, and what needs a quiet machine.
+soak: $(INSTALLED)
+	$(BIN)/python -m pytest -m 'slow and not acceptance'
 
 learn: $(INSTALLED)
 	$(BIN)/python jobs/learn_demo.py

@@ -18,6 +18,8 @@ from typing import Any
 ACCESS_KEY, SECRET_KEY = "vidproc", "vidproc-secret-key"
 READ_ONLY_ACCESS_KEY, READ_ONLY_SECRET_KEY = "vidro", "vidro-secret-key"
 BUCKET = "vidproc-tests"
+LIMITED_ACCESS_KEY, LIMITED_SECRET_KEY = "vidlimited", "vidlimited-secret-key"
+"""May read the bucket vidproc-archive, and read and write below `limited/` of the tests' bucket."""
 PORTS = (
     "s3.port",
     "s3.port.grpc",
@@ -87,6 +89,16 @@ class SeaweedFS:
     def _spawn(self) -> None:
         identities = [
             _identity("admin", ACCESS_KEY, SECRET_KEY, ["Admin", "Read", "List", "Tagging", "Write"]),
+            _identity(
+                "limited",
+                LIMITED_ACCESS_KEY,
+                LIMITED_SECRET_KEY,
+                [
+                    "Read:vidproc-archive",
+                    "List:vidproc-archive",
+                    *(f"{what}:{BUCKET}/limited/*" for what in ("Read", "List", "Write")),
+                ],
+            ),
             _identity("ro", READ_ONLY_ACCESS_KEY, READ_ONLY_SECRET_KEY, ["Read", "List"]),
         ]
         config = self.folder / "s3.json"
@@ -113,7 +125,8 @@ class SeaweedFS:
                 "-s3.port.lance=0",
                 *(f"-{name}={port}" for name, port in self.ports.items()),
             ],
-            env={**os.environ, "GOMEMLIMIT": "300MiB"},
+            # The server takes keys from these variables too: those of another server would win over ours.
+            env={k: v for k, v in os.environ.items() if not k.startswith("AWS_")} | {"GOMEMLIMIT": "300MiB"},
             stdout=log,
             stderr=log,
             cwd=self.folder,

@@ -598,9 +598,9 @@ def store(compose: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
             command.append(f"{name}={instead[name]}" if name in instead else word)
     command += [f"-{name}={port}" for name, port in ports.items()] + ["-s3.iam.readOnly=false"]
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            command, cwd=folder, env=os.environ | {"GOMEMLIMIT": "300MiB"}, stdout=log, stderr=log
-        )
+        # The server takes keys from these variables too; those of another test's server would win.
+        env = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")} | {"GOMEMLIMIT": "300MiB"}
+        server = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
     found = Store(f"http://127.0.0.1:{ports['s3.port']}")
     try:
         deadline = time.monotonic() + 60

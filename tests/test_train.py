@@ -359,6 +359,7 @@ def test_job_files_are_read_strictly(moving: Path, tmp_path: Path) -> None:
 # On Ray
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # three times the workers of Ray Train import torch, which takes minutes on a busy machine
 def test_two_workers_of_ray_train_share_the_work(moving: Path, tmp_path: Path) -> None:
     import ray

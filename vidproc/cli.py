@@ -62,13 +62,19 @@ LogFormat = Annotated[str, typer.Option("--log-format", help="auto, text or json
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"vidproc {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
 
 
 # The main job -----------------------------------------------------------------------------------
