@@ -106,6 +106,8 @@ def bus(paint: Colour, x: float, y: float, length: float, way: int, travelled: f
 # Middle of the pedals, saddle and handlebar of a bicycle one unit long.
 _WHEEL_R, _AXLES, _CRANK = 0.20, (-0.30, 0.30), (-0.04, 0.17)
 _SADDLE, _BAR = (-0.13, 0.50), (0.21, 0.55)
+# Body height of the rider in lengths of the bicycle.
+_RIDER = 1.02
 
 
 def bicycle(paint: Colour, x: float, y: float, length: float, way: int, travelled: float) -> tuple[list[Shape], float]:
@@ -145,40 +147,45 @@ def _knee(hip: NDArray[np.float64], foot: NDArray[np.float64], thigh: float, shi
 
 def rider(look: Look, x: float, y: float, length: float, way: int, crank: float) -> list[Shape]:
     """The person on a bicycle at the same place and size; `crank` is the angle of the pedals."""
-    k = 1.02  # body height in lengths of the bicycle
     hip = np.array(_SADDLE) + np.array([0.0, 0.045])
-    shoulder = hip + k * 0.29 * np.array([np.sin(0.55), np.cos(0.55)])
+    shoulder = hip + _RIDER * 0.29 * np.array([np.sin(0.55), np.cos(0.55)])
+    far_leg, far_arm = _rider_limbs(look, hip, shoulder, crank + np.pi, 0.72)
+    near_leg, near_arm = _rider_limbs(look, hip, shoulder, crank, 1.0)
+    neck = shoulder + np.array([0.03, 0.075])
+    head = neck + np.array([0.025, 0.06])
+    trunk = [disc(float(p[0]), float(p[1]), r) for p, r in ((hip, 0.066), (shoulder, 0.060))]
+    top = disc(head[0] - 0.008, head[1] + 0.004, HEAD * _RIDER * 1.04)
+    body: list[Shape] = [
+        (hull(np.concatenate(trunk)), look.shirt),
+        (capsule((shoulder[0], shoulder[1]), (neck[0], neck[1]), 0.034), shade(look.skin, 0.86)),
+        (disc(head[0], head[1], HEAD * _RIDER * 0.92, HEAD * _RIDER), look.skin),
+        (hull(top[(top - head) @ np.array([-0.55, 0.83]) > 0.012]), look.hat or look.hair),
+    ]
+    return _placed([*far_leg, *far_arm, *body, *near_leg, *near_arm], x, y, length, way)
+
+
+def _rider_limbs(
+    look: Look, hip: NDArray[np.float64], shoulder: NDArray[np.float64], turn: float, light: float
+) -> tuple[list[Shape], list[Shape]]:
+    """The leg whose pedal stands at `turn`, and the arm of that side."""
+    pedal = np.array(_CRANK) + 0.085 * np.array([np.cos(turn), np.sin(turn)])
+    ankle = pedal + np.array([-0.03, 0.045])
+    knee = _knee(hip, ankle, THIGH * _RIDER, SHIN * _RIDER)
+    calf = look.trousers if look.long_trousers else look.skin
+    leg: list[Shape] = [
+        (capsule((hip[0], hip[1]), (knee[0], knee[1]), 0.056, 0.043), shade(look.trousers, light)),
+        (capsule((knee[0], knee[1]), (ankle[0], ankle[1]), 0.042, 0.028), shade(calf, light)),
+        (capsule((ankle[0], ankle[1]), (pedal[0] + 0.05, pedal[1] + 0.01), 0.026, 0.02), shade(look.shoes, light)),
+    ]
     hand = np.array(_BAR)
-    parts: list[Shape] = []
-    for turn, dark in ((crank + np.pi, 0.72), (crank, 1.0)):
-        pedal = np.array(_CRANK) + 0.085 * np.array([np.cos(turn), np.sin(turn)])
-        ankle = pedal + np.array([-0.03, 0.045])
-        knee = _knee(hip, ankle, THIGH * k, SHIN * k)
-        leg = shade(look.trousers if look.long_trousers else look.skin, dark)
-        limbs = [
-            (capsule((hip[0], hip[1]), (knee[0], knee[1]), 0.056, 0.043), shade(look.trousers, dark)),
-            (capsule((knee[0], knee[1]), (ankle[0], ankle[1]), 0.042, 0.028), leg),
-            (capsule((ankle[0], ankle[1]), (pedal[0] + 0.05, pedal[1] + 0.01), 0.026, 0.02), shade(look.shoes, dark)),
-        ]
-        if dark == 1.0:
-            trunk = [disc(float(p[0]), float(p[1]), r) for p, r in ((hip, 0.066), (shoulder, 0.060))]
-            parts.append((hull(np.concatenate(trunk)), look.shirt))
-            neck = shoulder + np.array([0.03, 0.075])
-            head = neck + np.array([0.025, 0.06])
-            parts.append((capsule((shoulder[0], shoulder[1]), (neck[0], neck[1]), 0.034), shade(look.skin, 0.86)))
-            parts.append((disc(head[0], head[1], HEAD * k * 0.92, HEAD * k), look.skin))
-            top = disc(head[0] - 0.008, head[1] + 0.004, HEAD * k * 1.04)
-            cover = look.hat or look.hair
-            parts.append((hull(top[(top - head) @ np.array([-0.55, 0.83]) > 0.012]), cover))
-        parts += limbs
-        reach = shoulder + np.array([0.005, -0.02])
-        elbow = (reach + hand) / 2 + np.array([-0.01, -0.045])
-        sleeve = look.shirt if look.long_sleeves else look.skin
-        parts.append((capsule((reach[0], reach[1]), (elbow[0], elbow[1]), 0.038, 0.032), shade(look.shirt, dark * 0.9)))
-        parts.append((capsule((elbow[0], elbow[1]), (hand[0], hand[1]), 0.031, 0.025), shade(sleeve, dark * 0.94)))
-        if dark != 1.0:
-            parts = [*limbs, *parts[3:]]
-    return _placed(parts, x, y, length, way)
+    reach = shoulder + np.array([0.005, -0.02])
+    elbow = (reach + hand) / 2 + np.array([-0.01, -0.045])
+    sleeve = look.shirt if look.long_sleeves else look.skin
+    arm: list[Shape] = [
+        (capsule((reach[0], reach[1]), (elbow[0], elbow[1]), 0.038, 0.032), shade(look.shirt, light * 0.9)),
+        (capsule((elbow[0], elbow[1]), (hand[0], hand[1]), 0.031, 0.025), shade(sleeve, light * 0.94)),
+    ]
+    return leg, arm
 
 
 def dog(coat: Colour, x: float, y: float, length: float, way: int, travelled: float) -> list[Shape]:

@@ -376,7 +376,7 @@ def _size_at(ground: float) -> float:
     return 0.70 * (ground - 0.30 * HEIGHT)
 
 
-def _moving(rng: np.random.Generator, seconds: float, margin: float, speed: float) -> float:
+def _moving(rng: np.random.Generator, seconds: float, speed: float) -> float:
     """Where to start, so that one is in the picture for a good part of the scene."""
     middle_at, middle = rng.uniform(0.1, 0.9) * seconds, rng.uniform(0.1, 0.9) * WIDTH
     return float(middle - speed * middle_at)
@@ -411,7 +411,7 @@ def _passers(rng: np.random.Generator, place: Place, seconds: float) -> Iterator
         size = _size_at(ground)
         # One speed a lane, so that nobody drives through the one ahead.
         speed = way * float(rng.uniform(0.55, 1.15)) * 1.75 * size
-        x = _moving(rng, seconds, 0, speed)
+        x = _moving(rng, seconds, speed)
         for _ in range(int(rng.integers(0, 4))):
             if rng.random() < 0.16 and line < 0.7:
                 length = size * float(rng.uniform(2.7, 3.1))
@@ -431,14 +431,14 @@ def _passers(rng: np.random.Generator, place: Place, seconds: float) -> Iterator
         size = _size_at(ground)
         speed = way * float(rng.uniform(0.7, 1.3)) * size
         length = size * float(rng.uniform(0.92, 1.02))
-        x = _moving(rng, seconds, length, speed)
+        x = _moving(rng, seconds, speed)
         yield Vehicle("bicycle", number, _one(rng, PAINTS), 0, length, ground, x, speed, dress(rng))
         number += 2
     if place == "park" and rng.random() < 0.3:
         ground = float(rng.uniform(0.6, 0.95) * HEIGHT)
         length = _size_at(ground) * float(rng.uniform(0.45, 0.6))
         speed = float(rng.choice((-1, 1)) * rng.uniform(0.7, 1.6) * length)
-        yield Vehicle("dog", number, _one(rng, _COATS), 0, length, ground, _moving(rng, seconds, length, speed), speed)
+        yield Vehicle("dog", number, _one(rng, _COATS), 0, length, ground, _moving(rng, seconds, speed), speed)
 
 
 def _one(rng: np.random.Generator, palette: Sequence[Colour]) -> Colour:
@@ -459,7 +459,7 @@ def _pedestrian(rng: np.random.Generator, number: int, ground: float, seconds: f
         gait = replace(gait, rate=abs(speed) / height / 0.95)
     end = seconds + 1
     if kind in ("walk", "run"):
-        x = _moving(rng, seconds, height, speed)
+        x = _moving(rng, seconds, speed)
         line = [Stretch(str(kind), 0, end, x, x + speed * end, facing, gait)]
     elif kind == "stand":
         x, half = float(rng.uniform(0.06, 0.94) * WIDTH), float(rng.uniform(0.3, 0.7) * end)
