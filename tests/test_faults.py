@@ -1,0 +1,155 @@
+"""Somebody dies at a random moment, the same command is given again: the tables of an undisturbed run.
+And what crashes, hangs or bloats a worker costs its own task, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import Root
+from tests.cues import FIRST_NUMBERS, cued_routes
+from tests.kills import Harness, Scene
+from tests.media import cut_off, draw, make_sound, make_video
+from tests.test_end_to_end import job, statuses, tables, upload
+from vidproc.query import connect
+from vidproc.run import index, release
+from vidproc.storage import StorageOptions
+
+
+def make_archive(folder: Path) -> None:
+    """Ten videos of different make, one of them cut off, and two files that are none."""
+    folder.mkdir(parents=True)
+    for i, (gop, bframes, extension) in enumerate(
+        [(5, 0, "mp4"), (12, 2, "mp4"), (25, 2, "mkv"), (8, 1, "mkv"), (6, 0, "ts"), (12, 2, "mp4"), (10, 0, "mkv")]
+    ):
+        make_video(folder / f"v{i}.{extension}", seconds=1.5 + 0.25 * i, gop=gop, bframes=bframes)
+    make_video(folder / "late.mp4", seconds=2, gop=10, first_s=1.5)
+    make_video(folder / "vfr.mp4", seconds=2, gop=10, gaps=[1, 3, 2])
+    whole = make_video(folder / "w.mp4", seconds=3, gop=6, container_options={"movflags": "faststart"})
+    cut_off(whole, folder / "cut off.mp4", 0.6)
+    whole.path.unlink()
+    make_sound(folder / "sound.m4a")
+    (folder / "text.mp4").write_text("not a video at all\n" * 50)
+
+
+OF_THE_KILLS = "('crash', 'infrastructure', 'transient')"
+
+
+def rows(lake: str) -> dict[str, list[dict[str, Any]]]:
+    """All rows without what differs from run to run; of the failures those that no kill explains."""
+    with connect(lake) as database:
+        failures = database.sql(
+            f"""SELECT uri, video_id, task_id, stage, error_class, error, attempt FROM failures
+            WHERE error_class NOT IN {OF_THE_KILLS} ORDER BY ALL"""
+        )
+        return tables(lake) | {"failures": failures.read_all().to_pylist()}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("faults") / "archive"
+    make_archive(folder)
+    return folder
+
+
+@pytest.fixture
+def harness(request: pytest.FixtureRequest, archive: Path, tmp_path: Path) -> Iterator[Harness]:
+    seed = int(os.environ.get("VIDPROC_TEST_SEED") or random.randrange(1 << 32))
+    archives, place, server = {False: str(archive)}, lambda name, on_s3: str(tmp_path / name), None
+    if request.node.callspec.params["scene"].on_s3:
+        root: Root = request.getfixturevalue("s3_root")
+        archives[True] = upload(archive, root.below("archive"))
+        place = lambda name, on_s3: root.below(name).uri  # noqa: E731
+        server = request.getfixturevalue("s3_server")
+    made = Harness(seed, archives, place, rows, server)
+    yield made
+    print(f"{made.runs} runs, deaths: {dict(made.deaths)}")
+    made.close()
+
+
+SCENES = [
+    Scene(victims=("effect",), kills=12),
+    Scene(victims=("driver",), kills=12),
+    Scene(victims=("driver", "effect"), kills=5, on_s3=True),
+    Scene(victims=("server",), kills=3, on_s3=True),
+    Scene(victims=("decode", "infer", "publish"), kills=8, executor="ray"),
+    Scene(victims=("driver",), kills=1, executor="ray"),
+]
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("scene", SCENES, ids=str)
+def test_killed_again_and_again(scene: Scene, harness: Harness) -> None:
+    harness.perform(scene)
+    assert harness.deaths.total() >= scene.kills
+
+
+def test_there_are_enough_kills() -> None:
+    assert sum(scene.kills for scene in SCENES) >= 40
+
+
+# Files that kill their worker ---------------------------------------------------------------------------
+
+CUES = {
+    "probe-segfault.mp4": ("failed", "crash"),
+    "decode-segfault.mp4": ("partial", "crash"),
+    "decode-hang.mp4": ("partial", "timeout"),
+    "decode-bloat.mp4": ("partial", "memory"),
+    "infer-segfault.mp4": ("partial", "crash"),
+    "infer-hang.mp4": ("partial", "timeout"),
+    "infer-bloat.mp4": ("partial", "memory"),
+    "good.mp4": ("indexed", None),
+}
+
+
+@pytest.mark.timeout(1200)
+def test_what_kills_its_worker_is_quarantined_remembered_and_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, lake = tmp_path / "in", str(tmp_path / "lake")
+    folder.mkdir()
+    for name in CUES:
+        step, _, fault = name.removesuffix(".mp4").partition("-")
+        first = FIRST_NUMBERS[fault] if step == "infer" else 0
+        pictures = [np.repeat(draw(first + n, 96, 64)[:, :, None], 3, axis=2) for n in range(60)]
+        make_video(folder / name, seconds=3, fps=20, gop=20, bframes=0, frames=pictures)
+    given: dict[str, Any] = {
+        "detector": {"model": "tests.cues:Cued", "fps": 10},
+        "cut": {"clip_seconds": 1.0, "clips_per_task": 1},
+        "limits": {"time_limit_s": 10.0, "memory_bytes": 1 << 30},
+        "execution": {"executor": "ray", "device": "cpu", "actors": 2},
+    }
+    monkeypatch.setattr("vidproc.run.routes", cued_routes)
+    monkeypatch.setenv("VIDPROC_TEST_CUES", "1")
+    summary = index(job(str(folder), lake, **given))
+    assert summary.exit_code == 1
+    assert statuses(lake, str(folder)) == CUES
+    with connect(lake) as database:
+        counts = database.sql(
+            "SELECT uri, n_detections AS n, count(*) FILTER (at IS NOT NULL) AS failures, max(attempt) AS attempt, "
+            "max(stage) AS stage FROM videos v LEFT JOIN failures f USING (video_id, uri) GROUP BY ALL"
+        )
+        found = {r["uri"].rpartition("/")[2]: r for r in counts.read_all().to_pylist()}
+    for name, row in found.items():
+        step = name.partition("-")[0]
+        if name == "good.mp4":
+            assert row["n"] == 30
+        else:
+            assert row["n"] == (0 if step == "probe" else 20), "the other two of its tasks are whole"
+            assert (row["failures"], row["attempt"], row["stage"]) == (3, 3, step)
+    again = index(job(str(folder), lake, **given))
+    assert again.due == 0, "what is quarantined is not tried again by itself"
+    monkeypatch.delenv("VIDPROC_TEST_CUES")
+    assert release(lake, StorageOptions(), ())[0] == len(CUES) - 1
+    inline = given | {"execution": {"executor": "inline", "device": "cpu"}}
+    healed = index(job(str(folder), lake, **inline))
+    assert (healed.due, healed.exit_code, healed.statuses) == (7, 0, {"indexed": 7})
+    calm = str(tmp_path / "calm")
+    index(job(str(folder), calm, **inline))
+    assert tables(lake) == tables(calm)
