@@ -132,8 +132,12 @@ class Person:
 
     def parts(self, t: float) -> list[Part]:
         shapes = self._figure(t)
-        x0, _, x1, _ = bounds(shapes)
-        shadow = ((x0 + x1) / 2, self.ground, max(0.16 * self.height, (x1 - x0) * 0.5))
+        # The shadow lies below what is near the ground: the feet, or all of somebody who lies there.
+        points = np.concatenate([p for p, _ in shapes])
+        low = points[points[:, 1] > self.ground - 0.15 * self.height, 0]
+        x0, x1 = (low.min(), low.max()) if len(low) else (points[:, 0].min(), points[:, 0].max())
+        half = max(0.15 * self.height, 0.5 * float(x1 - x0) + 0.03 * self.height)
+        shadow = (float(x0 + x1) / 2, self.ground, half)
         out = [Part("person", self.track_id, self.ground, shapes, shadow)]
         lying = self._parcel_on_floor(t)
         if lying is not None:
