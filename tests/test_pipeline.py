@@ -27,8 +27,8 @@ def batch(samples: list[int], owned: int, *, is_last: bool) -> FrameBatch:
     [
         (list(range(8)), 4, False, [[0, 1, 2, 3], [2, 3, 4, 5]]),
         (list(range(3, 10)), 4, False, [[4, 5, 6, 7], [6, 7, 8, 9]]),  # multiples of the stride, not of the task
-        (list(range(6)), 6, True, [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 5, 5]]),  # half of the last is there
-        (list(range(7)), 7, True, [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 6]]),  # a quarter would not do
+        (list(range(6)), 6, True, [[0, 1, 2, 3], [2, 3, 4, 5]]),  # half of the last would not do
+        (list(range(7)), 7, True, [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 6]]),  # three quarters are there
         ([0], 1, True, [[0, 0, 0, 0]]),  # the first window of a short video is always there
         ([0, 1, 2, 5, 6, 7, 8, 9], 6, False, [[6, 7, 8, 9]]),  # samples that did not decode are not guessed
         ([0, 1, 2], 3, False, []),

@@ -12,7 +12,10 @@ equal rows.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, cast
@@ -141,9 +144,22 @@ def uses_gpu(job: Job) -> bool:
         return job.execution.device != "cpu"
     if any(w.num_gpus for w in (job.detector, job.actions)):
         return True
+    if not _gpu_driver():
+        return False
     import torch
 
     return torch.cuda.is_available()
+
+
+def _gpu_driver() -> bool:
+    """Whether it is worth asking torch for a GPU: importing it takes seconds and hundreds of megabytes."""
+    if sys.platform != "linux":
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")  # without it torch finds no NVIDIA GPU either
+    except OSError:
+        return os.path.exists("/dev/kfd")  # AMD
+    return True
 
 
 def _model_settings(kind: Kind, wanted: ModelJob, device: str) -> ModelSettings:
@@ -265,9 +281,9 @@ def classify_windows(model: ActionModel, batch: FrameBatch, grid: Grid) -> tuple
 def window_frames(batch: FrameBatch, grid: Grid) -> np.ndarray:
     """int64 (n, window): for each window that the task owns, the indices of its frames in the batch.
 
-    A window that the end of the video cuts short is completed by its last frame if at least half of
-    it is there, or if it is the video's first; otherwise it is left out. So is one in which a sample
-    did not decode: it is not guessed at.
+    A window that the end of the video cuts short is completed by its last frame if at least three
+    quarters of it are there, or if it is the video's first; otherwise it is left out, since a picture
+    that stands still looks like people who do. So is one in which a sample did not decode.
     """
     n, sample = len(batch.sample), batch.sample
     starts = np.flatnonzero(sample[: batch.owned] % grid.stride == 0)
@@ -276,7 +292,7 @@ def window_frames(batch: FrameBatch, grid: Grid) -> np.ndarray:
     unbroken = sample[starts + there - 1] - sample[starts] == there - 1
     enough = there == grid.window
     if batch.is_last:
-        enough |= (there >= (grid.window + 1) // 2) | (sample[starts] == 0)
+        enough |= (4 * there >= 3 * grid.window) | (sample[starts] == 0)
     owned: np.ndarray = np.minimum(frames, n - 1)[unbroken & enough]
     return owned
 
