@@ -31,7 +31,14 @@ test: $(INSTALLED) lint
 acceptance: $(INSTALLED)
 	VIDPROC_ACCEPTANCE_DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -m acceptance tests
 
-bench: $(INSTALLED)
+# The rivals want other versions of shared libraries, so they live in an environment of their own.
+RIVALS := .venv-rivals
+$(RIVALS)/.installed: tests/benchmarks/rivals-requirements.txt $(INSTALLED)
+	test -x $(RIVALS)/bin/python || $(PYTHON) -m venv $(RIVALS)
+	$(BIN)/uv pip install --quiet --python $(RIVALS)/bin/python --only-binary :all: -r tests/benchmarks/rivals-requirements.txt
+	touch $@
+
+bench: $(INSTALLED) $(RIVALS)/.installed
 	$(BIN)/python -m tests.benchmarks
 
 # The long form of what `make test` proves, and what needs a quiet machine.
