@@ -43,6 +43,7 @@ bench: $(INSTALLED) $(RIVALS)/.installed
 
 # The long form of what `make test` proves, and what needs a quiet machine.
 soak: $(INSTALLED)
+	$(BIN)/python -m tests.soak --kills 200
 	$(BIN)/python -m pytest -m 'slow and not acceptance'
 
 learn: $(INSTALLED)
