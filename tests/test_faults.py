@@ -22,6 +22,9 @@ from vidproc.run import index, release
 from vidproc.storage import StorageOptions
 
 
+pytestmark = pytest.mark.slow  # minutes: part of `make soak`
+
+
 def make_archive(folder: Path) -> None:
     """Ten videos of different make, one of them cut off, and two files that are none."""
     folder.mkdir(parents=True)
@@ -128,7 +131,8 @@ def test_what_kills_its_worker_is_quarantined_remembered_and_released(
     monkeypatch.setattr("vidproc.run.routes", cued_routes)
     monkeypatch.setenv("VIDPROC_TEST_CUES", "1")
     summary = index(job(str(folder), lake, **given))
-    assert summary.exit_code == 1
+    assert summary.exit_code == 1, summary.reason
+    print(summary.reason)
     assert statuses(lake, str(folder)) == CUES
     with connect(lake) as database:
         counts = database.sql(
