@@ -21,7 +21,6 @@ from vidproc.query import connect
 from vidproc.run import index, release
 from vidproc.storage import StorageOptions
 
-
 pytestmark = pytest.mark.slow  # minutes: part of `make soak`
 
 
