@@ -380,3 +380,13 @@ def test_a_cluster_that_does_not_answer_is_a_configuration_error(address: str, m
     with pytest.raises(ConfigError, match=f"no Ray cluster answers at '{address}'"):
         _find("auto")
     assert _find("local") is None
+
+
+def test_a_run_with_nothing_to_do_starts_no_ray() -> None:
+    script = (
+        "import ray; from tests.faults import ListFeed; from vidproc.runtime.ray import RayExecutor\n"
+        "executor = RayExecutor('local')\n"
+        "assert list(executor.run(ListFeed([]), {'task': ()})) == []\n"
+        "assert not ray.is_initialized()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

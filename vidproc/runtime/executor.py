@@ -59,6 +59,29 @@ class Feed(Protocol):
         The feed decides what comes first; a full route never holds up the others."""
 
 
+class Ahead:
+    """A feed that was asked for its first unit already, so that nothing is started for nothing."""
+
+    def __init__(self, feed: Feed, routes: Iterable[str]) -> None:
+        self._feed, self._first = feed, feed.take(frozenset(routes))
+
+    @property
+    def empty(self) -> bool:
+        """Nothing just now."""
+        return self._first is None
+
+    @property
+    def exhausted(self) -> bool:
+        return self._first is None and self._feed.exhausted
+
+    def take(self, routes: frozenset[str]) -> Unit | None:
+        first = self._first
+        if first is not None and first.route in routes:
+            self._first = None
+            return first
+        return self._feed.take(routes)
+
+
 @dataclass(frozen=True, slots=True)
 class PoolSize:
     """How many actors a stateful step may have."""

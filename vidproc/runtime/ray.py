@@ -54,7 +54,9 @@ from vidproc.errors import ConfigError, RunAborted
 from vidproc.runtime.events import Event, Listener, PoolChanged, PoolWaiting, SetupFailed
 from vidproc.runtime.executor import (
     DEFAULT_LIMITS,
+    POLL_S,
     Admission,
+    Ahead,
     Done,
     Feed,
     Flight,
@@ -661,6 +663,13 @@ class RayExecutor:
         listeners: Sequence[Listener] = (),
     ) -> Iterator[UnitEnd]:
         try:
+            if not ray.is_initialized():
+                _find(self._address)  # refuses an address where no cluster answers
+            while (ahead := Ahead(feed, routes)).empty:  # a run with nothing to do needs no Ray
+                if feed.exhausted or self._stop:
+                    return
+                time.sleep(POLL_S)
+            feed = ahead
             self.start(routes, limits)
             store = ray.cluster_resources().get("object_store_memory", 0.0)  # type: ignore[no-untyped-call]
             admission = Admission(routes, limits, min(limits.max_bytes, int(store / 2)))
