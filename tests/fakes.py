@@ -85,3 +85,15 @@ class Slow(Numbers):
     def detect(self, frames: np.ndarray) -> Detections:
         time.sleep(0.05 * len(frames))
         return super().detect(frames)
+
+
+class Pairs:
+    """An embedding: two frames that follow each other, as a vector that says which."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        fps = Fraction(settings.fps or 3).limit_denominator(1000)
+        self.card = card("embedding", (), Grid(fps=fps, size=SIZE, window=2), "pairs")
+
+    def embed(self, windows: np.ndarray) -> np.ndarray:
+        numbers = [[read_number(frame) for frame in window] for window in windows]
+        return np.array([[a, b, a - b] for a, b in numbers], np.float32)

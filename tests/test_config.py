@@ -39,7 +39,7 @@ def test_a_model_may_be_given_by_its_name_alone(tmp_path: Path) -> None:
         (MINIMAL | {"cut": {"clip_seconds": 0}}, "`cut.clip_seconds`"),
         (MINIMAL | {"limits": {"max_failures": "many"}}, "max_failures is a share"),
         (MINIMAL | {"limits": {"max_failures": "500%"}}, "max_failures is a share"),
-        (MINIMAL | {"detector": "none", "actions": "none"}, "needs a detector or an action model"),
+        (MINIMAL | {"detector": "none", "actions": "none"}, "needs a detector, an action model or an embedding"),
         (MINIMAL | {"name": "../x"}, "`name`"),
     ],
 )

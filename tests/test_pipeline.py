@@ -10,7 +10,7 @@ import pytest
 
 from vidproc.config import load_job
 from vidproc.media import FrameBatch, FrameSize, Geometry, Grid
-from vidproc.pipeline import Pipeline, classify_windows, make_pipeline, window_frames
+from vidproc.pipeline import Pipeline, make_pipeline, on_windows, window_frames
 
 GRID = Grid(fps=Fraction(2), size=FrameSize(), window=4, stride=2)
 
@@ -42,13 +42,11 @@ def test_windows(samples: list[int], owned: int, is_last: bool, expected: list[l
 
 def test_windows_are_scored_in_chunks_with_their_times() -> None:
     class Mean:
-        card = None
-
         def classify(self, windows: np.ndarray) -> np.ndarray:
             assert windows.dtype == np.uint8 and windows.shape[1:] == (4, 1, 1, 3)
             return windows.reshape(len(windows), -1).mean(axis=1, keepdims=True).astype(np.float32)
 
-    starts, ends, scores = classify_windows(Mean(), batch(list(range(100)), 96, is_last=False), GRID)  # type: ignore[arg-type]
+    starts, ends, scores = on_windows(Mean().classify, batch(list(range(100)), 96, is_last=False), GRID)
     assert starts.tolist() == [k / 2 for k in range(0, 96, 2)]
     assert (ends - starts == 2.0).all()
     assert scores[:, 0].tolist() == [k + 1.5 for k in range(0, 96, 2)]

@@ -54,6 +54,9 @@ DetectorOption = Annotated[
     str | None, typer.Option("--detector", help="A model name, file, folder or package.module:Class; none.")
 ]
 ActionsOption = Annotated[str | None, typer.Option("--actions", help="The same for actions; none.")]
+EmbeddingOption = Annotated[
+    str | None, typer.Option("--embedding", help="A model that turns frames into vectors (resnet18, demo, ...); none.")
+]
 Include = Annotated[
     list[str] | None, typer.Option("--include", help="Glob on the path below the archive; may be repeated.")
 ]
@@ -87,6 +90,7 @@ def index(
     job: JobFile = None,
     detector: DetectorOption = None,
     actions: ActionsOption = None,
+    embedding: EmbeddingOption = None,
     name: Annotated[
         str | None, typer.Option("--name", help="The pipeline's name: a lake holds one answer a name and video.")
     ] = None,
@@ -132,6 +136,7 @@ def index(
             "name": name,
             "detector": {"model": detector, "fps": fps},
             "actions": {"model": actions},
+            "embedding": {"model": embedding},
             "sampling": sampling,
             "recorded_at": recorded_at,
             "cut": {"clip_seconds": clip_seconds},
@@ -168,6 +173,7 @@ def plan(
     job: JobFile = None,
     detector: DetectorOption = None,
     actions: ActionsOption = None,
+    embedding: EmbeddingOption = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Samples a second for the detector.")] = None,
     clip_seconds: Annotated[float | None, typer.Option("--clip-seconds", help="Length of a clip.")] = None,
     workers: Annotated[
@@ -197,6 +203,7 @@ def plan(
             "lake": absolute(lake),
             "detector": {"model": detector, "fps": fps},
             "actions": {"model": actions},
+            "embedding": {"model": embedding},
             "cut": {"clip_seconds": clip_seconds},
             "filters": {"include": include or None, "exclude": exclude or None},
             "execution": {"workers": workers, "executor": executor},

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -21,6 +21,25 @@ from vidproc.errors import ConfigError
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PoolJob(_Section):
+    """Actors which hold one model and nothing else, so that they grow, and take nodes, apart from the rest."""
+
+    min: int = Field(1, ge=1, description="Actors kept, also with nothing to do")
+    max: int | None = Field(None, ge=1, description="Most actors; by default as many as the cluster has room for")
+    num_gpus: float | None = Field(None, ge=0, description="GPUs of one actor; 0.25: four actors share one")
+    num_cpus: float = Field(1.0, ge=0, description="CPUs of one actor")
+    memory_bytes: int | None = Field(None, gt=0, description="Of one actor; by default `limits.memory_bytes`")
+    accelerator_type: str | None = Field(
+        None, description="Only on nodes with this kind of GPU, by Ray's names: L4, A100, H100, ..."
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> PoolJob:
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"a pool's max ({self.max}) may not be less than its min ({self.min})")
+        return self
 
 
 class ModelJob(_Section):
@@ -43,7 +62,21 @@ class ModelJob(_Section):
     size: tuple[int, int] | None = Field(None, description="Height and width that the model gets")
     nms_iou: float | None = Field(None, ge=0, le=1, description="Overlap above which a box is suppressed")
     threads: int | None = Field(None, ge=1, description="CPU threads of one forward pass")
-    num_gpus: float | None = Field(None, ge=0, description="GPU share of one actor")
+    num_gpus: float | None = Field(None, ge=0, description="GPUs of one actor; 0.25: four actors share one")
+    pool: PoolJob | None = Field(None, description="Actors of its own; by default one actor holds all models")
+
+    @property
+    def gpus(self) -> float | None:
+        """GPUs of one actor, wherever the job says so; None: it does not."""
+        return self.pool.num_gpus if self.pool and self.pool.num_gpus is not None else self.num_gpus
+
+    @model_validator(mode="after")
+    def _gpus_make_sense(self) -> ModelJob:
+        if self.pool and None not in (self.pool.num_gpus, self.num_gpus):
+            raise ValueError("num_gpus is given twice: keep the one in `pool`")
+        if self.gpus is not None and self.gpus > 1 and self.gpus % 1:
+            raise ValueError(f"num_gpus above 1 must be a whole number, not {self.gpus:g}")
+        return self
 
 
 class Filters(_Section):
@@ -131,6 +164,9 @@ class Job(_Section):
     )
     detector: ModelJob = ModelJob(model="auto")
     actions: ModelJob = ModelJob(model="auto")
+    embedding: ModelJob = Field(
+        ModelJob(model="none"), description="Turns frames or windows into vectors: an image model, or `demo`"
+    )
     sampling: Literal["grid", "keyframes"] = "grid"
     recorded_at: str | None = Field(None, description="strptime pattern over the file name, such as cam1_%Y%m%d_%H%M%S")
     filters: Filters = Filters()
@@ -144,15 +180,19 @@ class Job(_Section):
         None
     )
 
-    @field_validator("detector", "actions", mode="before")
+    @property
+    def models(self) -> dict[Literal["detector", "actions", "embedding"], ModelJob]:
+        return {"detector": self.detector, "actions": self.actions, "embedding": self.embedding}
+
+    @field_validator("detector", "actions", "embedding", mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return {"model": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Job:
-        if self.detector.model == "none" and self.actions.model == "none":
-            raise ValueError("a job needs a detector or an action model; both are 'none'")
+        if all(wanted.model == "none" for wanted in self.models.values()):
+            raise ValueError("a job needs a detector, an action model or an embedding; all are 'none'")
         parse_failure_budget(self.limits.max_failures)
         return self
 
@@ -247,8 +287,9 @@ def _explain(error: ValidationError, source: str) -> str:
         if problem["type"] == "extra_forbidden":
             section: Any = Job
             for part in problem["loc"][:-1]:
-                section = section.model_fields[str(part)].annotation if hasattr(section, "model_fields") else None
-            known = list(getattr(section, "model_fields", {}))
+                section = section.model_fields[str(part)].annotation
+                section = next((t for t in get_args(section) if t is not type(None)), section)  # Section | None
+            known = list(section.model_fields)
             close = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
             lines.append(
                 f"unknown key `{where}`"

@@ -19,12 +19,11 @@ import pyarrow.parquet as pq
 
 from vidproc.archive import Skipped
 from vidproc.config import Job
-from vidproc.errors import ConfigError
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, routes
 from vidproc.plan import CutSettings, Plan, PlanWriter, cut
-from vidproc.run import Listing, as_video, is_due, make_executor, storage_options
-from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
+from vidproc.run import Listing, as_video, is_due, make_executor, pool_sizes, storage_options
+from vidproc.runtime.executor import Executor, Limits, Unit, UnitEnd
 from vidproc.step import AnyStep
 from vidproc.storage import open_storage
 from vidproc.tables.lake import MARKER, Committed, Lake
@@ -91,19 +90,21 @@ class Forecast:
 class _Rehearsal:
     """Runs the models on a task as the real step does, and weighs the rows instead of staging them."""
 
-    name = "infer"
     stateful = True
 
     def __init__(self, infer: Infer) -> None:
-        self._infer, self.needs = infer, infer.needs
+        self._infer, self.needs, self.name = infer, infer.needs, infer.name
 
     def setup(self) -> None:
         self._infer.setup()
 
-    def __call__(self, decoded: DecodedTask) -> tuple[int, int]:
+    def __call__(self, decoded: DecodedTask) -> DecodedTask | tuple[int, int]:
         """-> (bytes of the rows as Parquet, frames sampled)."""
+        answered = self._infer.answered(decoded)
+        if answered.batches:
+            return answered
         total = 0
-        for table in self._infer.rows(decoded).values():
+        for table in answered.tables.values():
             sink = pa.BufferOutputStream()
             pq.write_table(table, sink, compression="zstd")
             total += sink.tell()
@@ -199,8 +200,6 @@ def forecast(job: Job, *, save: str | None = None, calibrate_s: float = 30.0) ->
     if job.lake and open_storage(job.lake, options=lake_options).exists(MARKER):
         committed = Lake.open(job.lake, lake_options).committed(job.name)
     pipeline = make_pipeline(job)
-    if not pipeline.uses:
-        raise ConfigError("this job has no model to run: name a detector or an action model")
     settings = CutSettings(clip_seconds=job.cut.clip_seconds, clips_per_task=job.cut.clips_per_task)
     survey = _Survey(listing, committed, pipeline, settings, job.limit)
     run = RunInfo(run_id="plan", pipeline=pipeline.name, pipeline_id=pipeline.pipeline_id)
@@ -254,20 +253,19 @@ def _predict(plan: Plan, trial: Trial, job: Job) -> None:
 def _rehearse(
     executor: Executor, steps: tuple[AnyStep, ...], tasks: deque[Task], seconds: float, job: Job
 ) -> Trial | None:
-    decode, infer = steps
-    assert isinstance(infer, Infer)
+    decode, *infer = steps
     by_id = {t.task_id: t for t in tasks}
     feed = _TrialFeed(deque(tasks), time.monotonic() + seconds)
     # Few at a time: what is admitted is finished, however little time is left.
     limits = Limits(
         max_units=1 if job.execution.executor == "inline" else 2 * _workers(job),
         max_bytes=job.limits.bytes_in_flight,
-        pools={"infer": PoolSize(1, job.execution.actors)},
+        pools=pool_sizes(job),
     )
     busy: Counter[str] = Counter()
     video_s, row_bytes, frames = 0.0, 0, 0
     began = time.monotonic()
-    for end in executor.run(feed, {"task": (decode, _Rehearsal(infer))}, limits):
+    for end in executor.run(feed, {"task": (decode, *(_Rehearsal(i) for i in infer if isinstance(i, Infer)))}, limits):
         if end.failure is None:
             busy.update(end.seconds)
             video_s += _seconds(by_id[end.unit.id])

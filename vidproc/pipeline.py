@@ -1,9 +1,9 @@
 """What happens to one video, as one ordered list of steps. Read this first.
 
-    probe    the container's index -> VideoInfo             any worker
-    decode   a task -> the frames that each model wants     any worker, one pass for all models
-    infer    frames -> rows, staged as the task's checkpoint   the model actors
-    publish  whole videos -> linked, committed               any worker
+    probe    the container's index -> VideoInfo                any worker
+    decode   a task -> the frames that each model wants        any worker, one pass for all models
+    infer    frames -> rows, staged as the task's checkpoint   the model actors, or one pool after another
+    publish  whole videos -> linked, committed                 any worker
 
 A pipeline is its models (with the hashes of their weights), their grids and thresholds, and the
 rules by which rows are made and linked. All of that is hashed into `pipeline_id`: equal ids mean
@@ -16,26 +16,28 @@ import ctypes
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
 
 from vidproc.annotations import Detections
+from vidproc.config import PoolJob
 from vidproc.decode import MediaLimits, Source, decode
+from vidproc.errors import ConfigError
 from vidproc.link import LinkSettings, VideoKeys, link
 from vidproc.media import DecodeReport, FrameBatch, Grid, Task, Video, VideoInfo, content_hash
 from vidproc.models import Kind, ModelSettings, describe_model, load_model, resolve_spec
-from vidproc.models.base import ActionModel, Detector, ModelCard
+from vidproc.models.base import ActionModel, Detector, EmbeddingModel, ModelCard
 from vidproc.outcome import VideoOutcome
 from vidproc.probe import probe
 from vidproc.step import AnyStep, Resources
 from vidproc.storage import StorageOptions, open_storage
 from vidproc.tables.lake import Lake
 from vidproc.tables.publish import PublishReport, RunInfo, publish
-from vidproc.tables.rows import actions_table, detections_table
+from vidproc.tables.rows import actions_table, detections_table, embeddings_table
 from vidproc.tables.staging import Staging, TaskReport
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 ROW_SEMANTICS = 1
 
 WINDOWS_AT_A_TIME = 16
-"""Action windows handed to a model in one call: bounds what the model copies, not what it batches."""
+"""Windows handed to a model in one call: bounds what the model copies, not what it batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +115,7 @@ class Pipeline:
 def make_pipeline(job: Job) -> Pipeline:
     """Looks the job's models up and describes them: refuses what does not exist before work starts."""
     uses = []
-    asked: tuple[tuple[Kind, ModelJob], ...] = (("detector", job.detector), ("actions", job.actions))
-    for kind, wanted in asked:
+    for kind, wanted in job.models.items():
         if wanted.model == "none":
             continue
         settings = _model_settings(kind, wanted, job.execution.device)
@@ -126,6 +127,8 @@ def make_pipeline(job: Job) -> Pipeline:
         if job.sampling == "keyframes" and kind == "detector":
             card = replace(card, grid=replace(card.grid, keyframes_only=True))
         uses.append(ModelUse(spec=spec, settings=settings, card=card, top_k=wanted.top_k))
+    if not uses:
+        raise ConfigError("this job has no model to run: name a detector or an action model")
     rules = job.link.model_dump()
     from vidproc.link import Hysteresis
 
@@ -142,7 +145,7 @@ def uses_gpu(job: Job) -> bool:
     driver of a cluster may have none: there a job names its device."""
     if job.execution.device != "auto":
         return job.execution.device != "cpu"
-    if any(w.num_gpus for w in (job.detector, job.actions)):
+    if any(wanted.gpus for wanted in job.models.values()):
         return True
     if not _gpu_driver():
         return False
@@ -163,18 +166,20 @@ def _gpu_driver() -> bool:
 
 
 def _model_settings(kind: Kind, wanted: ModelJob, device: str) -> ModelSettings:
-    given = wanted.model_dump(exclude={"model", "top_k", "num_gpus"}, exclude_none=True)
+    given = wanted.model_dump(exclude={"model", "top_k", "num_gpus", "pool"}, exclude_none=True)
     return ModelSettings(kind=kind, device=device, **given)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedTask:
-    """A task with its frames, on the way from a decoder to the models."""
+    """A task on the way from a decoder through the models: each model's frames give way to its rows."""
 
     task: Task
-    batches: tuple[FrameBatch, ...]
-    """One a grid of the pipeline, in order."""
+    batches: Mapping[Kind, FrameBatch]
+    """What each model that has not answered yet is to see."""
     report: DecodeReport
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    """The rows made so far, by table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +203,7 @@ class Probe:
 class Decode:
     """Task -> DecodedTask."""
 
-    grids: tuple[Grid, ...]
+    grids: Mapping[Kind, Grid]
     source: Source
     limits: MediaLimits
     needs: Resources
@@ -208,8 +213,8 @@ class Decode:
     def setup(self) -> None: ...
 
     def __call__(self, task: Task) -> DecodedTask:
-        batches, report = decode(task, self.grids, self.source, self.limits)
-        return DecodedTask(task, batches, report)
+        batches, report = decode(task, tuple(self.grids.values()), self.source, self.limits)
+        return DecodedTask(task, dict(zip(self.grids, batches, strict=True)), report)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,41 +226,57 @@ class TaskDone:
 
 
 class Infer:
-    """DecodedTask -> TaskDone; the rows are staged in between. Holds all models of the pipeline, so
-    that frames are read once."""
+    """DecodedTask -> the same with the rows of some models in place of their frames; whoever takes the
+    last frames stages all rows -> TaskDone. One such step holds all models, unless a job gives a model
+    actors of its own: frames are then read once all the same, but travel on from pool to pool."""
 
-    name = "infer"
     stateful = True
 
-    def __init__(self, pipeline: Pipeline, lake_uri: str, options: StorageOptions, needs: Resources) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        lake_uri: str,
+        options: StorageOptions,
+        needs: Resources,
+        *,
+        kinds: frozenset[Kind],
+        name: str = "infer",
+    ) -> None:
         self.pipeline, self.lake_uri, self.options, self.needs = pipeline, lake_uri, options, needs
+        self.uses, self.name = tuple(u for u in pipeline.uses if u.card.kind in kinds), name
 
     def setup(self) -> None:
-        self._models = [
-            load_model(u.spec, device=self.pipeline.device, settings=u.settings) for u in self.pipeline.uses
-        ]
+        self._models = [load_model(u.spec, device=self.pipeline.device, settings=u.settings) for u in self.uses]
         self._staging = Staging(open_storage(self.lake_uri, options=self.options), self.pipeline.pipeline_id)
 
-    def __call__(self, decoded: DecodedTask) -> TaskDone:
-        tables = self.rows(decoded)
-        report = TaskReport.of(decoded.task, tables, decoded.report)
-        self._staging.put(decoded.task, tables, report)
-        return TaskDone(decoded.task.task_id, report)
+    def __call__(self, decoded: DecodedTask) -> DecodedTask | TaskDone:
+        answered = self.answered(decoded)
+        if answered.batches:
+            return answered
+        report = TaskReport.of(answered.task, answered.tables, answered.report)
+        self._staging.put(answered.task, answered.tables, report)
+        return TaskDone(answered.task.task_id, report)
 
-    def rows(self, decoded: DecodedTask) -> dict[str, pa.Table]:
-        """The rows of one task by table, not staged."""
-        tables: dict[str, pa.Table] = {}
-        video_id = decoded.task.video.video_id
-        for use, model, batch in zip(self.pipeline.uses, self._models, decoded.batches, strict=True):
-            if use.card.kind == "detector":
+    def answered(self, decoded: DecodedTask) -> DecodedTask:
+        """The task with the rows of these models, and without their frames. Stages nothing."""
+        batches, tables = dict(decoded.batches), dict(decoded.tables)
+        video_id, name = decoded.task.video.video_id, self.pipeline.name
+        for use, model in zip(self.uses, self._models, strict=True):
+            card = use.card
+            batch = batches.pop(card.kind)
+            if card.kind == "detector":
                 found = detect_upright(cast(Detector, model), batch)
-                tables["detections"] = detections_table(video_id, self.pipeline.name, use.card, batch, found)
+                tables["detections"] = detections_table(video_id, name, card, batch, found)
+                continue
+            answer = cast(ActionModel, model).classify if card.kind == "actions" else cast(EmbeddingModel, model).embed
+            starts_s, ends_s, values = on_windows(answer, batch, card.grid)
+            if not len(values):
+                continue
+            if card.kind == "actions":
+                tables["actions"] = actions_table(video_id, name, card, starts_s, ends_s, values, use.top_k)
             else:
-                starts_s, ends_s, scores = classify_windows(cast(ActionModel, model), batch, use.card.grid)
-                tables["actions"] = actions_table(
-                    video_id, self.pipeline.name, use.card, starts_s, ends_s, scores, use.top_k
-                )
-        return tables
+                tables["embeddings"] = embeddings_table(video_id, name, card, starts_s, ends_s, values)
+        return replace(decoded, batches=batches, tables=tables)
 
 
 def detect_upright(model: Detector, batch: FrameBatch) -> Detections:
@@ -266,16 +287,19 @@ def detect_upright(model: Detector, batch: FrameBatch) -> Detections:
     return replace(found, boxes=batch.geometry.to_upright(found.boxes))
 
 
-def classify_windows(model: ActionModel, batch: FrameBatch, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Windows that the task owns -> start and end seconds, float64 (n,), and scores, float32 (n, classes)."""
+def on_windows(
+    answer: Callable[[np.ndarray], np.ndarray], batch: FrameBatch, grid: Grid
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Windows that the task owns -> start and end seconds, float64 (n,), and what the model answers,
+    float32 (n, d): scores or vectors; (0, 0) without a window."""
     frames = window_frames(batch, grid)
     if not len(frames):
-        return np.zeros(0), np.zeros(0), np.zeros((0, len(model.card.labels)), np.float32)
+        return np.zeros(0), np.zeros(0), np.zeros((0, 0), np.float32)
     chunks = (frames[i : i + WINDOWS_AT_A_TIME] for i in range(0, len(frames), WINDOWS_AT_A_TIME))
-    scores = np.concatenate([model.classify(batch.pixels[chunk]) for chunk in chunks])
+    values = np.concatenate([answer(batch.pixels[chunk]) for chunk in chunks])
     fps = float(grid.fps)
     starts = batch.sample[frames[:, 0]]
-    return starts / fps, (batch.sample[frames].max(axis=1) + 1) / fps, scores
+    return starts / fps, (batch.sample[frames].max(axis=1) + 1) / fps, values
 
 
 def window_frames(batch: FrameBatch, grid: Grid) -> np.ndarray:
@@ -330,14 +354,42 @@ def routes(
     memory, seconds = job.limits.memory_bytes, job.limits.time_limit_s
     any_worker = Resources(cpus=1.0, memory_bytes=memory, time_limit_s=seconds)
     light = Resources(cpus=0.5, memory_bytes=min(memory, 1 << 30), time_limit_s=min(seconds, 120.0))
-    asked = [w.num_gpus for w in (job.detector, job.actions) if w.num_gpus is not None]
-    gpus = sum(asked) if asked else float(uses_gpu(job))
-    actor = Resources(cpus=1.0, gpus=gpus, memory_bytes=memory, time_limit_s=seconds)
     return {
         "probe": (Probe(source=source, limits=limits, recorded_pattern=job.recorded_at, needs=light),),
         "task": (
-            Decode(grids=pipeline.grids, source=source, limits=limits, needs=any_worker),
-            Infer(pipeline, job.lake, lake_options, actor),
+            Decode(
+                grids={u.card.kind: u.card.grid for u in pipeline.uses},
+                source=source,
+                limits=limits,
+                needs=any_worker,
+            ),
+            *_inference(pipeline, job, lake_options),
         ),
         "publish": (Publish(pipeline=pipeline, lake_uri=job.lake, options=lake_options, run=run, needs=any_worker),),
     }
+
+
+def _inference(pipeline: Pipeline, job: Job, lake_options: StorageOptions) -> tuple[Infer, ...]:
+    """One step for all models; one more for each model with a pool of its own."""
+    groups: dict[str, list[Kind]] = {}
+    for use in pipeline.uses:
+        groups.setdefault(pool_of(job, use.card.kind), []).append(use.card.kind)
+    steps = []
+    for name, kinds in groups.items():
+        models = [job.models[kind] for kind in kinds]
+        pool = models[0].pool or PoolJob()
+        asked = [m.gpus for m in models if m.gpus is not None]
+        needs = Resources(
+            cpus=pool.num_cpus,
+            gpus=sum(asked) if asked else float(uses_gpu(job)),
+            memory_bytes=pool.memory_bytes or job.limits.memory_bytes,
+            time_limit_s=job.limits.time_limit_s,
+            accelerator_type=pool.accelerator_type,
+        )
+        steps.append(Infer(pipeline, job.lake, lake_options, needs, kinds=frozenset(kinds), name=name))
+    return tuple(steps)
+
+
+def pool_of(job: Job, kind: Kind) -> str:
+    """Name of the step, and so of the pool of actors, in which the job's model of that kind lives."""
+    return f"infer-{kind}" if job.models[kind].pool else "infer"

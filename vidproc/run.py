@@ -31,7 +31,7 @@ from vidproc.decode import coverage
 from vidproc.errors import ConfigError, RunAborted, VidprocError
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.outcome import Failure, Status, VideoOutcome
-from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, routes
+from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, routes
 from vidproc.plan import CutSettings, cut
 from vidproc.progress import Progress, Reporter
 from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaiting, SetupFailed
@@ -116,8 +116,6 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     listing = Listing(job, archive_options)
     check_place(job.lake, lake_options)
     pipeline = make_pipeline(job)
-    if not pipeline.uses:
-        raise ConfigError("this job has no model to run: name a detector or an action model")
     lake = Lake.create(job.lake, lake_options)
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
@@ -224,6 +222,12 @@ def versions() -> str:
 
     names = ("ray", "torch", "torchvision", "av", "pyarrow", "deltalake", "onnxruntime")
     return json.dumps({"vidproc": __version__} | {n: version(n) for n in names})
+
+
+def pool_sizes(job: Job) -> dict[str, PoolSize]:
+    """By step: how many actors hold its models."""
+    own = {pool_of(job, kind): PoolSize(m.pool.min, m.pool.max) for kind, m in job.models.items() if m.pool}
+    return {"infer": PoolSize(1, job.execution.actors)} | own
 
 
 def make_executor(job: Job) -> Executor:
@@ -398,7 +402,7 @@ class Driver:
             route_units={"probe": 64, "publish": 2},
             max_bytes=limits.bytes_in_flight,
             strikes=limits.attempts,
-            pools={"infer": PoolSize(1, execution.actors)},
+            pools=pool_sizes(self.job),
             batch={"probe": PROBES_A_CALL},
         )
 

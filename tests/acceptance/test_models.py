@@ -21,7 +21,7 @@ from vidproc.container import MediaLimits, Source
 from vidproc.decode import decode
 from vidproc.media import FrameBatch, FrameSize, Grid
 from vidproc.models import Detector, ModelSettings, load_model
-from vidproc.pipeline import classify_windows, detect_upright
+from vidproc.pipeline import detect_upright, on_windows
 from vidproc.plan import CutSettings, cut
 from vidproc.probe import probe
 
@@ -146,7 +146,7 @@ def test_a_users_action_model_names_every_window(monkeypatch: pytest.MonkeyPatch
     entry = json.loads((DATA / "groundtruth" / "actions" / "dev_splice.json").read_text())
     inside, right, weak = 0, 0, []
     for batch in decoded(DATA / "videos" / "spliced" / "dev_splice.mp4", grid):
-        starts, ends, scores = classify_windows(model, batch, grid)
+        starts, ends, scores = on_windows(model.classify, batch, grid)
         for start, end, score in zip(starts, ends, scores, strict=True):
             for part in entry["all_parts"]:
                 if part["segment"][0] <= start and end <= part["segment"][1] and end - start >= 16 / 5 - 1e-9:
