@@ -9,7 +9,8 @@ until it exits with 0; then the tables must equal those of an undisturbed run, r
     decode, infer, publish    a Ray worker which does that just now, the driver lives on
     server    SeaweedFS, and it is started again
 
-    python -m tests.kills WHEN NUMBER index ...     is `vidproc index ...` that dies of itself (effect)
+Inline runs are forked from one process that has imported everything: imports are most of what a run
+over a tiny archive costs, and it is deaths that count here.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vidproc.config import Job, load_job
 from vidproc.storage import StorageOptions, open_storage
@@ -78,19 +80,26 @@ class Harness:
         """Short enough for Ray's sockets."""
         return Path(tempfile.mkdtemp(prefix="vk-", dir="/tmp"))
 
+    @cached_property
+    def nursery(self) -> Nursery:
+        return Nursery(os.environ | {"TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1"})
+
     def close(self) -> None:
         """Ends what killed drivers left running, and only that: our folder is on their command line."""
+        if "nursery" in self.__dict__:
+            self.nursery.close()
         for pid, command in processes():
             if str(self.folder) in command and pid != os.getpid():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def perform(self, scene: Scene) -> None:
-        """Lakes are built, each under a few kills, until the scene had its number of them."""
-        due = scene.kills
+    def perform(self, scene: Scene) -> Counter[str]:
+        """Lakes are built, each under a few kills, until the scene had its number of them -> kills by victim."""
+        before, due = self.deaths.copy(), scene.kills
         while due > 0:
             due -= self._one_lake(scene, min(due, KILLS_A_LAKE))
+        return self.deaths - before
 
     def _one_lake(self, scene: Scene, most: int) -> int:
         archive = self.archives[scene.on_s3]
@@ -142,19 +151,12 @@ class Harness:
     def _one_run(self, scene: Scene, job: Path, lake: str, most: int) -> int:
         self.runs += 1
         victim = self.dice.choice(scene.victims)
-        command = ["-m", "vidproc", "index", "--job", str(job), "--quiet"]
+        death = None
         if victim == "effect" and most:
-            when, number = self.dice.choice(("before", "within", "after")), self.dice.randint(1, 40)
-            command[1:2] = ["tests.kills", when, str(number)]
+            death = self.dice.choice(("before", "within", "after")), self.dice.randint(1, 40)
         log = self.folder / f"run-{self.runs}.log"
-        with log.open("wb") as out:
-            run = subprocess.Popen(
-                [sys.executable, *command],
-                cwd=REPOSITORY,
-                env=os.environ | {"TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1"},
-                stdout=out,
-                stderr=out,
-            )
+        arguments = ["index", "--job", str(job), "--quiet"]
+        run = self.nursery.start(arguments, log, death) if scene.executor == "inline" else self._spawn(arguments, log)
         killed = 0
         try:
             if victim == "driver" and most:
@@ -166,14 +168,24 @@ class Harness:
             run.wait(RUN_LIMIT_S)
         finally:
             run.kill()
-            run.wait()
+            run.wait(RUN_LIMIT_S)
         self._ended, self._said = run.returncode, log.read_text("utf-8", "replace")[-3000:]
         if victim == "effect":
             killed = int(self._ended == -signal.SIGKILL)
             self.deaths["effect"] += killed
         return killed
 
-    def _kill_driver(self, run: subprocess.Popen[bytes], lake: str) -> int:
+    def _spawn(self, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+        with log.open("wb") as out:
+            return subprocess.Popen(
+                [sys.executable, "-m", "vidproc", *arguments],
+                cwd=REPOSITORY,
+                env=os.environ | {"TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1"},
+                stdout=out,
+                stderr=out,
+            )
+
+    def _kill_driver(self, run: Run, lake: str) -> int:
         kind = self.dice.choice(list(SIGNS))
         await_signs(run, lake, SIGNS[kind], self.dice.randint(1, 6))
         time.sleep(self.dice.uniform(0.0, 0.05 if kind != "begun" else 1.0))
@@ -181,9 +193,9 @@ class Harness:
             return 0
         run.kill()
         self.deaths["driver"] += 1
-        return int(run.wait() == -signal.SIGKILL)
+        return int(run.wait(RUN_LIMIT_S) == -signal.SIGKILL)
 
-    def _kill_server(self, run: subprocess.Popen[bytes], lake: str, most: int) -> int:
+    def _kill_server(self, run: Run, lake: str, most: int) -> int:
         killed = 0
         while killed < most:
             kind = self.dice.choice(list(SIGNS))
@@ -197,7 +209,7 @@ class Harness:
             killed += 1
         return killed
 
-    def _kill_workers(self, run: subprocess.Popen[bytes], kinds: tuple[str, ...], most: int) -> int:
+    def _kill_workers(self, run: Run, kinds: tuple[str, ...], most: int) -> int:
         killed = 0
         while killed < most and run.poll() is None:
             kind = self.dice.choice(kinds)
@@ -232,7 +244,7 @@ TITLES = {"decode": r"ray::decode", "infer": r"ray::_ActorBody", "publish": r"ra
 """What Ray calls a worker process while it runs that step."""
 
 
-def await_signs(run: subprocess.Popen[bytes], lake: str, sign: str, number: int) -> None:
+def await_signs(run: Run, lake: str, sign: str, number: int) -> None:
     """Until so many new objects with such a name were there, or the run has ended."""
     known = set(_matching(lake, sign))
     seen: set[str] = set()
@@ -275,6 +287,111 @@ def below(pid: int) -> list[tuple[int, str]]:
     return [(p, command) for p, command in processes() if p in ours]
 
 
+# Runs that are born with everything imported ------------------------------------------------------------
+
+
+class Run(Protocol):
+    """As subprocess.Popen has it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float) -> int: ...
+
+    def kill(self) -> None: ...
+
+
+class Nursery:
+    """A process of its own (`python -m tests.kills`) that forks runs of `vidproc`: a test's own process
+    has threads, which a fork does not survive."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.kills"],
+            cwd=REPOSITORY,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, question: dict[str, Any]) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def start(self, arguments: Sequence[str], log: Path, death: tuple[str, int] | None) -> Run:
+        """`vidproc *arguments`; with `death` it kills itself before, within or after its n-th side effect."""
+        return _Born(self, self.ask({"arguments": [*arguments], "log": str(log), "death": death}))
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@dataclass
+class _Born:
+    nursery: Nursery
+    pid: int
+    returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self.nursery.ask({"poll": self.pid})
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("vidproc", timeout)
+            time.sleep(0.01)
+        return code
+
+    def kill(self) -> None:
+        if self.poll() is None:  # its number is kept for it until it was asked about
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _serve() -> dict[str, Any] | None:
+    """Forks runs as it is told; comes back with None at the end, and with what to do in each of them."""
+    for line in sys.stdin:
+        question = json.loads(line)
+        if "poll" in question:
+            ended, status = os.waitpid(question["poll"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if ended else None
+        elif (answer := os.fork()) == 0:
+            return dict(question)
+        print(json.dumps(answer), flush=True)
+    return None
+
+
+def _live(question: dict[str, Any]) -> None:
+    out = os.open(question["log"], os.O_WRONLY | os.O_CREAT)
+    for number in (1, 2):
+        os.dup2(out, number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if question["death"]:
+        _die_at(*question["death"])
+    sys.argv = ["vidproc", *question["arguments"]]
+    code: Any = 1
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)  # libraries would wait for threads that the fork left behind
+
+
 # A run that kills itself --------------------------------------------------------------------------------
 
 
@@ -310,8 +427,15 @@ def _die_at(when: str, number: int) -> None:
 
 
 if __name__ == "__main__":
+    # Imported, not used: threads would not be there after a fork.
+    import boto3  # noqa: F401
+    import supervision  # noqa: F401
+    import trackers  # noqa: F401
+
+    import tests.fakes  # noqa: F401
+    import vidproc.query
+    import vidproc.run  # noqa: F401
     from vidproc.cli import main
 
-    _die_at(sys.argv[1], int(sys.argv[2]))
-    sys.argv[1:3] = []
-    main()
+    if (todo := _serve()) is not None:
+        _live(todo)

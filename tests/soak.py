@@ -9,7 +9,7 @@ import argparse
 import os
 import random
 import tempfile
-from collections import Counter
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,17 +42,15 @@ def main() -> None:
             server,
         )
         share = given.kills / sum(scene.kills for scene in SCENES)
-        deaths: Counter[str] = Counter()
         try:
             for scene in SCENES:
-                harness.deaths.clear()
-                harness.perform(replace(scene, kills=max(1, round(scene.kills * share))))
-                print(f"{scene}: {dict(harness.deaths)}, the rows are equal", flush=True)
-                deaths += harness.deaths
+                began = time.monotonic()
+                died = harness.perform(replace(scene, kills=max(1, round(scene.kills * share))))
+                print(f"{scene}: {dict(died)}, the rows are equal, {time.monotonic() - began:.0f} s", flush=True)
         finally:
             harness.close()
             server.stop()
-    print(f"{deaths.total()} kills in {harness.runs} runs, seed {given.seed}: {dict(deaths)}")
+    print(f"{harness.deaths.total()} kills in {harness.runs} runs, seed {given.seed}: {dict(harness.deaths)}")
 
 
 if __name__ == "__main__":
