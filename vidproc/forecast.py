@@ -212,7 +212,9 @@ def forecast(job: Job, *, save: str | None = None, calibrate_s: float = 30.0) ->
     listing.start()
     try:
         with writer or nullcontext():
-            for end in executor.run(survey, {"probe": steps["probe"]}, Limits(route_units={"probe": 64})):
+            for end in executor.run(
+                survey, {"probe": steps["probe"]}, Limits(route_units={"probe": 64}, infra_strikes=3)
+            ):
                 found = survey.ended(end)
                 if writer and found:
                     writer.add(*found)
