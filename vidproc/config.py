@@ -123,7 +123,7 @@ class Limits(_Section):
     attempts: int = Field(3, ge=1, description="Attempts before a task is quarantined")
     time_limit_s: float = Field(900.0, gt=0, description="For one attempt at one task")
     memory_bytes: int = Field(4 << 30, gt=0, description="Private memory of one worker")
-    bytes_in_flight: int = Field(1 << 30, gt=0, description="Decoded frames between decoders and models")
+    bytes_in_flight: int = Field(1 << 30, gt=0, description="Decoded frames between decoders and models, for each node")
     max_pixels: int = Field(8192 * 8192, gt=0)
     max_streams: int = Field(64, gt=0)
 
@@ -134,7 +134,9 @@ class Execution(_Section):
     executor: Literal["ray", "inline"] = "ray"
     address: str | None = Field(None, description="A running Ray cluster (`auto`, host:port); none: this machine")
     workers: int | None = Field(None, ge=1, description="Decoders at a time; by default as many as there are CPUs")
-    actors: int | None = Field(None, ge=1, description="Most model actors; by default one a GPU, or one a few CPUs")
+    actors: int | None = Field(
+        None, ge=1, description="Most actors that hold all models; by default as many as there is room for"
+    )
     device: str = "auto"
     publish_videos: int = Field(200, ge=1, description="Videos that are published in one commit, at most")
     publish_seconds: float = Field(60.0, gt=0, description="A finished video waits no longer for its batch")

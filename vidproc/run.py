@@ -34,7 +34,7 @@ from vidproc.outcome import Failure, Status, VideoOutcome
 from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, routes
 from vidproc.plan import CutSettings, cut
 from vidproc.progress import Progress, Reporter
-from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaiting, SetupFailed
+from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaiting, SetupFailed, said
 from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
 from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
 from vidproc.runtime.retry import ERROR_CLASSES
@@ -393,13 +393,15 @@ class Driver:
         self._over_budget = 0
         self._bytes_in_flight = 0
         self._gauged = 0.0
-        self._note = ""
+        self._notes: dict[str, str] = {}
+        """By step: what it waits for, while it does."""
 
     def limits(self) -> Limits:
         execution, limits = self.job.execution, self.job.limits
         return Limits(
             max_units=max(16, 4 * (execution.workers or os.cpu_count() or 1)),
             route_units={"probe": 64, "publish": 2},
+            at_once={"decode": execution.workers} if execution.workers else {},
             max_bytes=limits.bytes_in_flight,
             strikes=limits.attempts,
             pools=pool_sizes(self.job),
@@ -479,11 +481,11 @@ class Driver:
                     self.reporter.say(
                         f"{work.video.uri}: {fault.stage} failed ({fault.error_class}), trying again: {fault.error}"
                     )
-            case PoolWaiting(step=step, why=why):
-                self._note = f"waiting for workers ({step}): {why}"
-                self.reporter.say(self._note)
-            case PoolChanged(ready=ready, starting=starting):
-                self._note = "" if ready else f"{starting} model worker(s) starting"
+            case PoolWaiting(step=step, wants=wants, why=why):
+                self._notes[step] = f"{step} waits for a worker ({said(wants)}): {why}"
+                self.reporter.say(self._notes[step], step=step, waited_s=round(event.waited_s))
+            case PoolChanged(step=step, ready=ready, starting=starting):
+                self._notes[step] = "" if ready else f"{step}: {starting} worker(s) starting"
             case SetupFailed(fault=fault, in_a_row=n):
                 self.reporter.say(f"a model worker did not start ({n} in a row): {fault.error}")
             case _:
@@ -492,6 +494,7 @@ class Driver:
     def ended(self, end: UnitEnd) -> None:
         for step, seconds in end.seconds.items():
             self._busy[step] += seconds
+            self._notes.pop(step, None)
             self.metrics.count("vidproc_stage_seconds_total", seconds, stage=step)
         if end.unit.route == "probe":
             self._probed(self._work[end.unit.id], end)
@@ -703,7 +706,7 @@ class Driver:
             video_s_done=self._video_s_done,
             in_work=len(self._work),
             tasks_waiting=len(self._tasks),
-            note=self._note,
+            note="; ".join(filter(None, self._notes.values())),
         )
 
     def summary(self, outcome: str, reason: str, elapsed_s: float) -> RunSummary:

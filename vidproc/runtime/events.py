@@ -3,7 +3,7 @@ called on the driver, between two steps of the loop, so it should be quick and m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -53,9 +53,18 @@ class PoolWaiting:
     step: str
     waited_s: float
     wants: dict[str, float]
-    """What one actor needs: CPU, GPU, memory."""
+    """What one actor needs, by Ray's names: CPU, GPU, memory in bytes, accelerator_type:L4."""
     why: str
     at: datetime
+
+
+def said(wants: Mapping[str, float]) -> str:
+    """{"CPU": 2, "GPU": 0.5, "memory": 4e9, "accelerator_type:L4": 0.001} -> 2 CPU, 0.5 GPU, 4.0 GB, L4"""
+    parts = []
+    for name, amount in wants.items():
+        _, _, kind = name.partition("accelerator_type:")
+        parts.append(kind or (f"{amount / 1e9:.1f} GB" if name == "memory" else f"{amount:g} {name}"))
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,10 +98,13 @@ class PoolSize:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits(RetryRules):
     max_units: int = 64
-    """In flight, of each route that `route_units` does not name."""
+    """In flight, of each route that `route_units` does not name. On a cluster with n times the CPUs of
+    the driver's machine n times as many."""
     route_units: Mapping[str, int] = field(default_factory=dict)
     max_bytes: int = 2 << 30
-    """In flight, over all routes. A unit larger than this runs while no other unit with bytes does."""
+    """In flight, over all routes, for each node. A unit larger than this runs while no other unit with bytes does."""
+    at_once: Mapping[str, int] = field(default_factory=dict)
+    """By name of a stateless step: how many calls of it may run at a time."""
     max_quarantined_share: float = 0.2
     """Of the units ended so far: above it the run stops, for a model or an image must be broken."""
     min_quarantined: int = 20
@@ -227,11 +230,19 @@ class Stop:
 class Admission:
     """Which routes have room, counted over the units in flight."""
 
-    def __init__(self, routes: Iterable[str], limits: Limits, max_bytes: int) -> None:
+    def __init__(self, routes: Iterable[str], limits: Limits) -> None:
         self.count: Counter[str] = Counter()
+        self._limits = limits
         self._caps = {r: limits.route_units.get(r, limits.max_units) for r in routes}
-        self._bytes, self._max_bytes = 0, max_bytes
+        self._bytes, self._max_bytes = 0, limits.max_bytes
         self._held: dict[str, Unit] = {}
+
+    def follow(self, *, cpus: float, nodes: int, store_bytes: float) -> None:
+        """Fits the window to the cluster as it is now; `cpus`: a multiple of the driver's machine."""
+        units = int(self._limits.max_units * max(1.0, cpus))
+        self._caps = {r: self._limits.route_units.get(r, units) for r in self._caps}
+        # The store frees in the background, and holds what travels between two steps twice for a moment.
+        self._max_bytes = int(min(self._limits.max_bytes * max(1, nodes), store_bytes / 2))
 
     def take(self, feed: Feed) -> Unit | None:
         for route, unit in self._held.items():

@@ -30,7 +30,7 @@ class InlineExecutor:
         limits: Limits = DEFAULT_LIMITS,
         listeners: Sequence[Listener] = (),
     ) -> Iterator[UnitEnd]:
-        admission = Admission(routes, limits, limits.max_bytes)
+        admission = Admission(routes, limits)
         yield from drive(feed, routes, limits, listeners, _Here(), admission, self._stop)
 
     def stop(self) -> None:

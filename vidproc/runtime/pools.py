@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from vidproc.step import Resources
 
@@ -15,6 +15,8 @@ class Room:
     cpus: float
     gpus: float
     memory_bytes: float
+    gpus_of_type: Mapping[str, float] = field(default_factory=dict)
+    """The same GPUs, by accelerator type."""
 
 
 def share(
@@ -30,8 +32,8 @@ def share(
     leave each other waiting. The first is given even where there is no room: it will wait, and an
     autoscaler sees that it does.
     """
-    free = Room(room.cpus - task_cpus, room.gpus, room.memory_bytes)
-    half = Room(min(free.cpus, room.cpus / 2), free.gpus, free.memory_bytes)
+    free = replace(room, cpus=room.cpus - task_cpus)
+    half = replace(free, cpus=min(free.cpus, room.cpus / 2))
     sizes = dict.fromkeys(needs, 1)
     growing = set(needs)
     while growing:
@@ -51,4 +53,10 @@ def _fits(needs: Mapping[str, Resources], sizes: Mapping[str, int], room: Room) 
         sum(needs[n].cpus * k for n, k in sizes.items()) <= room.cpus + 1e-6
         and sum(needs[n].gpus * k for n, k in sizes.items()) <= room.gpus + 1e-6
         and sum(needs[n].memory_bytes * k for n, k in sizes.items()) <= room.memory_bytes
+        and all(
+            sum(needs[n].gpus * k for n, k in sizes.items() if needs[n].accelerator_type == kind)
+            <= room.gpus_of_type.get(kind, 0.0) + 1e-6
+            for kind in {needs[n].accelerator_type for n in sizes}
+            if kind is not None
+        )
     )

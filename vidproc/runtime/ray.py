@@ -51,7 +51,7 @@ from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vidproc.errors import ConfigError, RunAborted
-from vidproc.runtime.events import Event, Listener, PoolChanged, PoolWaiting, SetupFailed
+from vidproc.runtime.events import Event, Listener, PoolChanged, PoolWaiting, SetupFailed, said
 from vidproc.runtime.executor import (
     DEFAULT_LIMITS,
     POLL_S,
@@ -83,6 +83,7 @@ WAITING_AFTER_S = 10.0
 """A pool without an actor for so long is worth an event; and again after each such time."""
 IDLE_S = 60.0
 """An actor above the minimum with nothing to do for so long is let go."""
+NO_PLACE = "the cluster has no such node yet"
 KV = b"vidproc"
 """Namespace of our keys in the cluster's key-value store."""
 INFRASTRUCTURE = (
@@ -143,7 +144,8 @@ def _run_task(
 class _ActorBody:
     """Lives in an actor process. A failed setup is told, not raised: the driver decides."""
 
-    def __init__(self, name: str, step_hash: str, pickled: bytes) -> None:
+    def __init__(self, name: str, step_hash: str, pickled: bytes, notice: bytes) -> None:
+        self._notice = notice
         self._fault: Fault | None = None
         try:
             self._step = load(step_hash, pickled)
@@ -153,7 +155,9 @@ class _ActorBody:
     def ready(self) -> tuple[Fault | None, _Place]:
         return self._fault, _Place.here()
 
-    def run(self, is_last: bool, *items: Any) -> Any:
+    def run(self, number: int, is_last: bool, *items: Any) -> Any:
+        # A death can swallow the answer of the call before: the driver learns here which one had begun.
+        internal_kv._internal_kv_put(self._notice, b"%d" % number, overwrite=True, namespace=KV)
         return answer([attempt(self._step, item) for item in items], is_last)
 
 
@@ -167,6 +171,8 @@ class _Call:
     flights: list[Flight]
     outputs: list[Any]
     """Object references of the outputs, empty after a route's last step."""
+    number: int = 0
+    """Of the calls of one pool, in order of submission."""
 
 
 class _Crew:
@@ -290,8 +296,9 @@ def _first_line(error: Exception) -> str:
 class _Tasks(_Crew):
     """A stateless step: any worker may run it, each call is a task."""
 
-    def __init__(self, step: AnyStep, batch: int, options: Mapping[str, Any]) -> None:
+    def __init__(self, step: AnyStep, batch: int, options: Mapping[str, Any], at_once: int | None) -> None:
         super().__init__(step, batch)
+        self._at_once = at_once
         self._task, self._options = ray.remote(_task_of(step.name)), {"name": step.name, "max_retries": 0, **options}
         self._by_returns: dict[int, Any] = {}
         self.calls: dict[Any, tuple[_Call, bytes, int]] = {}
@@ -300,7 +307,7 @@ class _Tasks(_Crew):
         self._free: list[bytes] = []  # keys for notices, used again: as many as calls at once
 
     def pump(self) -> None:
-        while self.ready:
+        while self.ready and (self._at_once is None or len(self.calls) < self._at_once):
             flights = self.next_batch()
             returns = 1 if flights[0].is_last else len(flights) + 1
             task = self._by_returns.get(returns)
@@ -338,6 +345,8 @@ class _Tasks(_Crew):
 @dataclass(slots=True, eq=False)
 class _Actor:
     handle: Any
+    notice: bytes
+    """The key under which it says which call it began."""
     place: _Place | None = None
     """None until it is up."""
     queue: dict[Any, _Call] = field(default_factory=dict)
@@ -364,10 +373,14 @@ class _Pool(_Crew):
         self._min, self._first_wait_s, self._demand, self._tell = minimum, first_wait_s, demand, tell
         self.room = 1
         """The most actors, set anew as the cluster changes."""
+        self.has_place = True
+        """Some node of the cluster is large enough for an actor."""
         self._starting: dict[Any, _Actor] = {}
         self._actors: list[_Actor] = []
         self._of: dict[Any, _Actor] = {}
         self._bad_setups, self._not_before = 0, 0.0
+        self._prefix = f"{secrets.token_hex(8)}:".encode()
+        self._hired = self._sent = 0
         self._empty_since: float | None = None
         self._told = 0.0
 
@@ -382,7 +395,9 @@ class _Pool(_Crew):
             actor = min(free, key=lambda a: len(a.queue))
             flights = self.next_batch()
             returns = 1 if flights[0].is_last else len(flights) + 1
-            ref, call = self.send(actor.handle.run.options(num_returns=returns).remote, flights=flights)
+            self._sent += 1
+            ref, call = self.send(actor.handle.run.options(num_returns=returns).remote, self._sent, flights=flights)
+            call.number = self._sent
             actor.queue[ref] = call
             self._of[ref] = actor
 
@@ -394,7 +409,9 @@ class _Pool(_Crew):
         size = len(self._starting) + len(staying)
         if size < want and now >= self._not_before:
             for _ in range(want - size):
-                actor = _Actor(self._class.remote(self.step.name, self.step_hash, self.pickled))
+                self._hired += 1
+                notice = self._prefix + str(self._hired).encode()
+                actor = _Actor(self._class.remote(self.step.name, self.step_hash, self.pickled, notice), notice)
                 self._starting[actor.handle.ready.remote()] = actor
             self._changed()
         elif size > self.room and self._starting:
@@ -423,7 +440,7 @@ class _Pool(_Crew):
                     step=self.step.name,
                     waited_s=now - self._empty_since,
                     wants=_wants(self.step.needs),
-                    why="no worker is up: it is still loading, or the cluster has no room for it yet",
+                    why="it is still loading, or its place is taken" if self.has_place else NO_PLACE,
                     at=_now(),
                 )
             )
@@ -485,19 +502,23 @@ class _Pool(_Crew):
             raise RunAborted(f"no worker of the step {self.step.name!r} comes up: {fault.error}")
 
     def _died(self, actor: _Actor, error: rx.RayActorError) -> Iterator[Outcome]:
-        """Blames the head of its queue alone: nothing else was running."""
+        """Blames the call that was running alone. One whose answer came through had ended, and so had one whose
+        answer was lost in the death of a later call."""
         for ref in list(actor.queue):
             try:
-                outcomes = self.read(ref, actor.queue[ref])  # had ended just before the death
+                outcomes = self.read(ref, actor.queue[ref])
             except rx.RayError:
                 break
             self._settle(actor, ref)
             yield from outcomes
-        head = self._settle(actor, next(iter(actor.queue))) if actor.queue else None
+        begun = int(internal_kv._internal_kv_get(actor.notice, namespace=KV) or 0)
+        # Where none had begun, the first is to blame: its input may be what killed the worker.
+        ref = next((ref for ref, call in actor.queue.items() if call.number >= begun), None)
+        blamed = self._settle(actor, ref) if ref is not None else None
         self._put_back(actor)
         self._remove(actor)
-        if head:
-            yield from self.lost(error, head.flights, actor.place)
+        if blamed:
+            yield from self.lost(error, blamed.flights, actor.place)
 
     def _put_back(self, actor: _Actor) -> None:
         """What is queued at this actor goes to another, unblamed."""
@@ -507,6 +528,7 @@ class _Pool(_Crew):
     def _remove(self, actor: _Actor) -> None:
         self._actors.remove(actor)
         ray.kill(actor.handle)
+        internal_kv._internal_kv_del(actor.notice, namespace=KV)
         self._changed()
 
     def _changed(self) -> None:
@@ -519,6 +541,7 @@ class _Pool(_Crew):
         self._starting.clear()
         self._actors.clear()
         self._of.clear()
+        internal_kv._internal_kv_del(self._prefix, del_by_prefix=True, namespace=KV)
 
 
 def _now() -> datetime:
@@ -536,9 +559,11 @@ class _OnRay:
         admission: Admission,
         *,
         task_slots: float | None,
+        joined: bool,
     ) -> None:
-        """`task_slots`: CPUs which tasks always keep, None: as many as the largest task needs."""
-        self._listeners = listeners
+        """`task_slots`: CPUs which tasks always keep, None: as many as the largest task needs. `joined`:
+        the cluster may be larger than this machine, and the window follows it."""
+        self._listeners, self._admission, self._joined = listeners, admission, joined
         self._steps = _steps_of(routes)
         self._crews: dict[str, _Tasks | _Pool] = {}
         for name, step in self._steps.items():
@@ -548,15 +573,16 @@ class _OnRay:
                 least = limits.pools.get(name, PoolSize()).min
                 self._crews[name] = _Pool(step, batch, options, least, limits.first_wait_s, demand, self._tell)
             else:
-                self._crews[name] = _Tasks(step, batch, options)
+                self._crews[name] = _Tasks(step, batch, options, limits.at_once.get(name))
         self._pools = {n: c for n, c in self._crews.items() if isinstance(c, _Pool)}
-        self._maxima = {n: limits.pools.get(n, PoolSize()).max for n in self._pools}
+        self._sizes = {n: limits.pools.get(n, PoolSize()) for n in self._pools}
         tasks = [s.needs for s in self._steps.values() if not s.stateful]
         largest = max((t.cpus for t in tasks), default=0.0)
         self._task_cpus = largest if task_slots is None else max(task_slots, largest)
         self._task_memory = max((t.memory_bytes for t in tasks), default=0)
         self._looked = self._told = 0.0
         self._asked = False
+        self._look_at_cluster()
 
     def _tell(self, event: Event) -> None:
         for listen in self._listeners:
@@ -582,35 +608,46 @@ class _OnRay:
             yield from of[ref].collect(ref)
 
     def _look_at_cluster(self) -> None:
-        """Pools follow the cluster: nodes come and go."""
+        """Pools and the window follow the cluster: nodes come and go."""
         self._looked = time.monotonic()
-        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        room = Room(total.get("CPU", 0.0), total.get("GPU", 0.0), total.get("memory", 0.0) - self._task_memory)
+        nodes = _nodes()
+        total = {name: sum(node.get(name, 0.0) for node in nodes) for node in nodes for name in node}
+        cpus = total.get("CPU", 0.0)
+        self._admission.follow(
+            cpus=cpus / (os.cpu_count() or 1) if self._joined else 1.0,
+            nodes=len(nodes) if self._joined else 1,
+            store_bytes=total.get("object_store_memory", 0.0),
+        )
+        types = {kind for step in self._steps.values() if (kind := step.needs.accelerator_type)}
+        of_type = {t: sum(n.get("GPU", 0.0) for n in nodes if _of_type(t) in n) for t in types}
+        room = Room(cpus, total.get("GPU", 0.0), total.get("memory", 0.0) - self._task_memory, of_type)
         needs = {name: self._steps[name].needs for name in self._pools}
-        sizes = share(needs, self._maxima, room, self._task_cpus)
+        sizes = share(needs, {name: size.max for name, size in self._sizes.items()}, room, self._task_cpus)
         for name, pool in self._pools.items():
             pool.room = sizes[name]
-        wanted = {n: most for n, most in self._maxima.items() if most is not None and most > sizes[n]}
-        if wanted and not self._asked:
+            pool.has_place = _fits_somewhere(needs[name], nodes)
+        wanted = {name: max(size.max or size.min, sizes[name]) for name, size in self._sizes.items()}
+        if wanted != sizes and not self._asked:
             # Actors beyond the room would take the CPUs of the tasks. So we start none, and ask an autoscaler,
             # if there is one, for a cluster that holds them all.
-            sdk.request_resources(
-                bundles=[_wants(needs[n]) for n in self._pools for _ in range(self._maxima[n] or sizes[n])]
-                + [{"CPU": self._task_cpus}]
-            )
+            actors = [_wants(needs[name]) for name, number in wanted.items() for _ in range(number)]
+            sdk.request_resources(bundles=[*actors, {"CPU": self._task_cpus}])
             self._asked = True
         if self._looked - self._told > WAITING_AFTER_S:
             self._told = self._looked
-            self._tell_what_fits_nowhere()
+            self._tell_what_cannot_run(nodes, room)
 
-    def _tell_what_fits_nowhere(self) -> None:
-        nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
-        why = "no node of the cluster is large enough for this step"
+    def _tell_what_cannot_run(self, nodes: Sequence[Mapping[str, float]], room: Room) -> None:
+        actors = sum(self._steps[name].needs.cpus for name in self._pools)
         for name, crew in self._crews.items():
-            wants = _wants(self._steps[name].needs)
-            fits = any(all(node.get(r, 0.0) >= amount for r, amount in wants.items()) for node in nodes)
-            if isinstance(crew, _Tasks) and crew.calls and not fits:
-                self._tell(PoolWaiting(step=name, waited_s=WAITING_AFTER_S, wants=wants, why=why, at=_now()))
+            needs = self._steps[name].needs
+            if isinstance(crew, _Pool) or not crew.calls:
+                continue  # a pool tells by itself
+            why = "" if _fits_somewhere(needs, nodes) else NO_PLACE
+            if actors + needs.cpus > room.cpus:
+                why = f"the cluster has {room.cpus:g} CPUs, and {actors:g} are held by the models"
+            if why:
+                self._tell(PoolWaiting(step=name, waited_s=WAITING_AFTER_S, wants=_wants(needs), why=why, at=_now()))
 
     def abandon(self) -> None:
         with contextlib.suppress(Exception):  # the cluster itself may be what failed
@@ -630,7 +667,24 @@ def _steps_of(routes: Mapping[str, Sequence[AnyStep]]) -> dict[str, AnyStep]:
 
 def _wants(needs: Resources) -> dict[str, float]:
     wants = {"CPU": needs.cpus, "GPU": needs.gpus, "memory": float(needs.memory_bytes)}
+    if needs.accelerator_type:
+        wants[_of_type(needs.accelerator_type)] = 0.001  # of the 1 that each such node has: Ray's own convention
     return {name: amount for name, amount in wants.items() if amount}
+
+
+def _of_type(accelerator: str) -> str:
+    """The resource by which Ray marks nodes with such GPUs."""
+    return f"accelerator_type:{accelerator}"
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each living node of the cluster has in all."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _fits_somewhere(needs: Resources, nodes: Iterable[Mapping[str, float]]) -> bool:
+    wants = _wants(needs)
+    return any(all(node.get(name, 0.0) >= amount for name, amount in wants.items()) for node in nodes)
 
 
 def _options(needs: Resources) -> dict[str, Any]:
@@ -671,10 +725,9 @@ class RayExecutor:
                 time.sleep(POLL_S)
             feed = ahead
             self.start(routes, limits)
-            store = ray.cluster_resources().get("object_store_memory", 0.0)  # type: ignore[no-untyped-call]
-            admission = Admission(routes, limits, min(limits.max_bytes, int(store / 2)))
+            admission = Admission(routes, limits)
             task_slots = float(self._num_workers) if self._ours else None
-            workers = _OnRay(routes, limits, listeners, admission, task_slots=task_slots)
+            workers = _OnRay(routes, limits, listeners, admission, task_slots=task_slots, joined=self._joined)
             yield from drive(feed, routes, limits, listeners, workers, admission, self._stop)
         except rx.RayError as error:
             raise RunAborted(f"the Ray cluster failed: {type(error).__name__}: {_first_line(error)}") from error
@@ -737,13 +790,20 @@ class RayExecutor:
                     object_store_memory=_store_bytes(limits.max_bytes),
                     _temp_dir=self._ours,
                 )
-                return
+                break
             except Exception as error:  # Ray gives its processes 30 s, too little on a very busy machine
                 ray.shutdown()
                 _kill_children(self._ours)
                 if last_try:
                     self.close()
                     raise RunAborted(f"Ray could not be started on this machine: {_first_line(error)}") from error
+        for step in steps:
+            if not _fits_somewhere(step.needs, _nodes()):
+                self.close()
+                raise ConfigError(
+                    f"this machine is too small for a worker of the step {step.name!r}, which asks for "
+                    f"{said(_wants(step.needs))}: ask for less, or join a cluster (--address)"
+                )
 
 
 def _kill_children(folder: str) -> None:
