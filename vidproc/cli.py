@@ -665,6 +665,27 @@ def fewshot(
 
 
 @app.command()
+def relabel(
+    lake: Lake_,
+    model: Annotated[str, typer.Argument(help="A model folder that `vidproc fewshot` made.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Pipeline of the new rows; by default the model's name.")
+    ] = None,
+    pipeline: Annotated[str | None, typer.Option("--pipeline", help="Whose vectors, where there are several.")] = None,
+    as_json: AsJson = False,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
+) -> None:
+    """Label the vectors that a lake holds with a few-shot model; nothing is decoded again."""
+    from vidproc.learn.relabel import RelabelSettings
+    from vidproc.learn.relabel import relabel as run_relabel
+
+    settings = RelabelSettings(lake=absolute(lake) or lake, model=model, name=name, pipeline=pipeline)
+    _answer(run_relabel(settings, options=_options(endpoint_url, profile, region)), as_json)
+
+
+@app.command()
 def explain(
     model: Annotated[str, typer.Argument(help="A model name or folder.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder for overlay.mp4, overlay.png, explanation.json.")],
