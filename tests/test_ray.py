@@ -28,7 +28,7 @@ from vidproc.step import Resources
 
 ONE_ACTOR = {"infer": PoolSize(1, 1)}
 TWO_STRIKES = Limits(strikes=2, first_wait_s=0.01, max_quarantined_share=1.0, pools=ONE_ACTOR)
-SMALL = Resources(cpus=1, memory_bytes=256 << 20, time_limit_s=2.0)
+SMALL = Resources(cpus=1, memory_bytes=256 << 20, time_limit_s=3.0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,6 +79,16 @@ def test_exactly_the_poison_is_quarantined_and_nothing_else_is_run_twice(
     assert capfd.readouterr().out == "", "standard output belongs to the answer of a command"
 
 
+def test_a_call_that_had_ended_is_not_blamed_for_the_death_of_the_next(tmp_path: Path) -> None:
+    deadly = [f"t{i}" for i in range(1, 12, 2)]  # each right behind a unit that ends at once
+    table = FaultTable({unit: ["kill"] for unit in deadly}, tmp_path)
+    heard: list[Event] = []
+    steps = [Faulty("infer", table, stateful=True, needs=SMALL)]
+    ends = list(RayExecutor("local").run(ListFeed(units(12)), {"task": steps}, TWO_STRIKES, [heard.append]))
+    assert not any(e.failure for e in ends)
+    assert sorted(e.unit.id for e in heard if isinstance(e, AttemptFailed)) == sorted(deadly)
+
+
 def test_a_death_says_how_and_where(tmp_path: Path) -> None:
     table = FaultTable(
         {"decode:t0": ["segfault"], "decode:t1": ["hang_c"], "decode:t2": ["kill"], "infer:t3": ["hang"]}, tmp_path
@@ -88,9 +98,9 @@ def test_a_death_says_how_and_where(tmp_path: Path) -> None:
     said = {e.unit.id: e for e in failed}
     assert all(e.blamed and e.fault.host for e in failed)
     assert said["t0"].fault.error == "the worker process died in 'decode': Segmentation fault"
-    assert said["t1"].fault.error == "'decode' did not end within its 2 s, and its worker was ended"
+    assert said["t1"].fault.error == "'decode' did not end within its 3 s, and its worker was ended"
     assert said["t2"].fault.error.startswith("the worker process died in 'decode' without a word")
-    assert said["t3"].fault.error == "'infer' did not end within its 2 s, and its worker was ended"
+    assert said["t3"].fault.error == "'infer' did not end within its 3 s, and its worker was ended"
     for unit in ("t0", "t1", "t3"):
         assert "faults.py" in (said[unit].fault.traceback or ""), "the stack of the dead worker"
 
