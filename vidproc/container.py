@@ -13,7 +13,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,7 +54,7 @@ class MediaLimits:
     max_task_bytes: int = 4 << 30
     """Of sampled frames for one grid in one task. Cutting keeps far below; timestamps that leap
     hours ahead do not."""
-    timeout_s: float = 60.0
+    timeout_s: float = 30.0
     """For one read from the source, reconnections included."""
     threads: int = 1
     """Of one decoder. One is best where many workers share a machine."""
@@ -82,6 +82,13 @@ class Source:
         if self.access == "blocks":
             return open_block_reader(video.uri, options, etag_of(video)), {"protocol_whitelist": "file"}
         return readable_url(video.uri, options, self.url_seconds), _http_options()
+
+    def closer(self, video: Video) -> Source | None:
+        """For a second look at what seems damaged: over a URL, the demuxer takes a connection that broke
+        for the end of the file, or for damage to it, where the block reader raises TransientError. None:
+        there is no closer look."""
+        by_url = video.uri.startswith("s3://") and self.access == "url"
+        return replace(self, access="blocks") if by_url else None
 
     def check_unchanged(self, video: Video) -> None:
         """Called after reading: the object is still the one that was listed, so every byte read in

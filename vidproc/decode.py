@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from heapq import heappop, heappush
@@ -36,7 +37,7 @@ from vidproc.container import (
     prepare,
     translate,
 )
-from vidproc.errors import LimitExceeded, TransientError
+from vidproc.errors import Declined, LimitExceeded, TransientError
 from vidproc.media import DecodeReport, FrameBatch, FrameSize, Geometry, Grid, Task, VideoInfo
 
 if TYPE_CHECKING:
@@ -70,13 +71,23 @@ def decode(
     and TransientError where its source fails, LimitExceeded.
     """
     began = time.perf_counter()
+    attempt, closer = None, source.closer(task.video)
+    with suppress(Declined) if closer else nullcontext():
+        attempt = _attempt(task, grids, source, limits)
+    if closer and (attempt is None or attempt.error):
+        attempt = _attempt(task, grids, closer, limits)
+    assert attempt is not None
+    return attempt.batches(), replace(attempt.report(), seconds=time.perf_counter() - began)
+
+
+def _attempt(task: Task, grids: Sequence[Grid], source: Source, limits: MediaLimits) -> _Pass:
     attempt: _Pass = (_Sparse if task.info.exact_timestamps else _Sequential)(task, grids, limits)
     _run(attempt, task, source, limits)
     if attempt.surprised:
         attempt = _Sequential(task, grids, limits)
         _run(attempt, task, source, limits)
     source.check_unchanged(task.video)
-    return attempt.batches(), replace(attempt.report(), seconds=time.perf_counter() - began)
+    return attempt
 
 
 def coverage(info: VideoInfo, reports: Sequence[DecodeReport]) -> float:

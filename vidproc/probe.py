@@ -8,6 +8,7 @@ no index, or it lies, the packets are read once without being decoded.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -28,7 +29,7 @@ from vidproc.container import (
     prepare,
     upright_size,
 )
-from vidproc.errors import Declined, LimitExceeded
+from vidproc.errors import Declined, LimitExceeded, Undecodable
 from vidproc.media import Video, VideoInfo
 
 if TYPE_CHECKING:
@@ -80,6 +81,13 @@ def probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: s
     no_frames, unsupported_codec), LimitExceeded, SourceChanged or TransientError."""
     if video.size_bytes == 0:
         raise Declined(f"{video.uri}: is empty", "empty")
+    if closer := source.closer(video):
+        with suppress(Declined, Undecodable):
+            return _probe(video, source, limits, recorded_pattern)
+    return _probe(video, closer or source, limits, recorded_pattern)
+
+
+def _probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: str | None) -> VideoInfo:
     with open_container(video, source, limits) as container:
         stream = choose_stream(video, container, limits)
         if not stream.codec_context.width:  # nobody could tell, or it was above the limit already
@@ -95,7 +103,7 @@ def probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: s
     if index is None:
         with open_container(video, source, limits) as container:
             stream = choose_stream(video, container, limits)
-            index = _scan(video, container, stream, limits, facts)
+            index = _scan(video, container, stream, limits, facts, believe=source.closer(video) is None)
     source.check_unchanged(video)
     info = _conclude(facts, index, recorded_at)
     if info.duration_s > limits.max_duration_s:
@@ -271,9 +279,16 @@ def _number(text: str | None) -> int | None:
 
 
 def _scan(
-    video: Video, container: InputContainer, stream: VideoStream, limits: MediaLimits, facts: VideoInfo
+    video: Video,
+    container: InputContainer,
+    stream: VideoStream,
+    limits: MediaLimits,
+    facts: VideoInfo,
+    *,
+    believe: bool,
 ) -> _Index:
-    """Reads every packet and decodes none."""
+    """Reads every packet and decodes none. Where an error on the way may be the connection's, not the
+    file's (`believe`: it is not), raises Undecodable."""
     import av
 
     frontier, clock = Frontier(), RepairedClock(_duration_guess(stream))
@@ -291,6 +306,8 @@ def _scan(
             packet: Any = next(packets, None)
         except av.error.FFmpegError as e:
             error = e.strerror
+            if not believe:
+                raise Undecodable(f"{video.uri}: reading its packets ended with an error: {error}") from None
             break
         if packet is None:
             break

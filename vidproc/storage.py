@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 4 << 20
 """4 MiB: the best wall time for seek-and-decode over S3-like latency among 1, 4 and 8 MiB."""
-READ_ATTEMPTS = 5
+READ_ATTEMPTS = 4
 """botocore does not retry the reading of a body, so the readers here do."""
 _TEMPORARY = ".vidproc-put-"
 
