@@ -18,7 +18,7 @@ LAYERS = [
     ["annotations", "outcome"],
     ["storage"],
     ["progress"],
-    ["container", "archive", "tables", "models.base", "runtime.events", "runtime.retry", "runtime.executor"],
+    ["container", "archive", "pulse", "tables", "models.base", "runtime.events", "runtime.retry", "runtime.executor"],
     ["models", "probe", "plan", "decode", "query", "link", "config", "runtime"],
     ["pipeline"],
     ["run"],

@@ -10,10 +10,11 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, Literal, NoReturn, cast
 
 import typer
 
@@ -61,7 +62,10 @@ Include = Annotated[
     list[str] | None, typer.Option("--include", help="Glob on the path below the archive; may be repeated.")
 ]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Glob of what to leave out; may be repeated.")]
-LogFormat = Annotated[str, typer.Option("--log-format", help="auto, text or json.")]
+LogFormat = Annotated[
+    Literal["auto", "text", "json"],
+    typer.Option("--log-format", help="Of what is said meanwhile; auto: a bar on a terminal, lines elsewhere."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
@@ -126,8 +130,6 @@ def index(
     anonymous: Anonymous = False,
 ) -> None:
     """Index what is new or changed in ARCHIVE into the tables of LAKE."""
-    from vidproc.run import index as run_index
-
     wanted = load_job(
         job,
         {
@@ -157,12 +159,20 @@ def index(
     if dry_run:
         _plan(wanted, None, 0.0, as_json)
         return
+    _run(wanted, log_format, quiet, as_json)
+
+
+def _run(job: Job, log_format: str, quiet: bool, as_json: bool) -> NoReturn:
+    from vidproc.run import index as run_index
+
     with reporter(quiet=quiet, log_format=log_format) as shown:
-        summary = run_index(wanted, reporter=shown)
+        summary = run_index(job, reporter=shown)
+        if log_format == "json":  # whoever reads the log alone learns how it ended
+            shown.say(f"{summary.outcome}: {summary.reason}", summary=_plain(summary))
     if as_json:
-        _print_json(summary)
+        _print_json(_plain(summary) | {"limited_by": summary.limited_by, "speed": summary.speed})
     else:
-        _show_summary(summary, wanted)
+        _show_summary(summary, job)
     raise typer.Exit(summary.exit_code)
 
 
@@ -233,22 +243,24 @@ def retry(
     ] = None,
     run: Annotated[bool, typer.Option("--run/--no-run", help="Index them at once with the last run's job.")] = True,
     log_format: LogFormat = "auto",
+    quiet: Quiet = False,
+    as_json: AsJson = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
     region: Region = None,
 ) -> None:
     """Release what was given up, so that it is tried again."""
-    from vidproc.run import index as run_index
     from vidproc.run import release
 
     options = _options(endpoint_url, profile, region)
     released, last_job = release(absolute(lake) or lake, options, tuple(error_class or ()))
-    print(f"{released} video(s) released" + ("" if error_class is None else f" ({', '.join(error_class)})"))
-    if run and released and last_job is not None:
-        with reporter(log_format=log_format) as shown:
-            summary = run_index(last_job, reporter=shown)
-        _show_summary(summary, last_job)
-        raise typer.Exit(summary.exit_code)
+    again = run and released and last_job is not None
+    if not as_json:
+        print(f"{released} video(s) released" + ("" if error_class is None else f" ({', '.join(error_class)})"))
+    elif not again:
+        _print_json({"released": released})
+    if again and last_job is not None:
+        _run(last_job, log_format, quiet, as_json)
 
 
 # What the lake knows ------------------------------------------------------------------------------
@@ -256,12 +268,25 @@ def retry(
 
 @app.command()
 def status(
-    lake: Lake_, as_json: AsJson = False, endpoint_url: Endpoint = None, profile: Profile = None, region: Region = None
+    lake: Lake_,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show the jobs that run on this lake, until the last has ended.")
+    ] = False,
+    every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks of --watch.")] = 5.0,
+    as_json: AsJson = False,
+    endpoint_url: Endpoint = None,
+    profile: Profile = None,
+    region: Region = None,
 ) -> None:
-    """How many videos ended how, and what the tables hold."""
-    found = _open(lake, endpoint_url, profile, region).status()
+    """How many videos ended how, what the tables hold, and what runs just now."""
+    from vidproc.pulse import running
+
+    opened = _open(lake, endpoint_url, profile, region)
+    if watch:
+        _watch(opened.storage, every, as_json)
+    found, runs = opened.status(), running(opened.storage)
     if as_json:
-        _print_json(found)
+        _print_json(_plain(found) | {"running": [_plain(run) | {"silent": run.silent} for run in runs]})
         return
     share = " ".join(f"{n:,} {status}" for status, n in found.by_status.items())
     print(f"{found.uri}: {found.videos:,} videos, {found.video_hours:,.2f} h" + (f" ({share})" if share else ""))
@@ -274,8 +299,32 @@ def status(
     ])  # fmt: skip
     if found.pending_change is not None:
         print("a publication is half done: the next run completes it")
+    for run in runs:
+        print(printable(f"running: {run.line()}"))
     if (last := found.last_run) is not None:
         print(f"last run {last['run_id']}: {last['outcome']}" + (f", {last['reason']}" if last["reason"] else ""))
+
+
+def _watch(storage: Any, every_s: float, as_json: bool) -> None:
+    """One line a running job and look, written over on a terminal; returns when no job is alive."""
+    import time
+
+    from rich.live import Live
+    from rich.text import Text
+
+    from vidproc.pulse import running
+
+    on_terminal = sys.stdout.isatty() and not as_json
+    with Live(transient=True, auto_refresh=False) if on_terminal else nullcontext() as live:
+        while alive := [run for run in running(storage) if not run.silent]:
+            lines = [printable(run.line() + (f" | {run.said}" if run.said else "")) for run in alive]
+            if live is not None:
+                live.update(Text("\n".join(lines)), refresh=True)
+            elif as_json:
+                print(json.dumps({"running": _plain(alive)}, default=_as_json), flush=True)
+            else:
+                print("\n".join(lines), flush=True)
+            time.sleep(every_s)
 
 
 @app.command()
@@ -775,7 +824,9 @@ def _storage(
 
 
 def _options(endpoint_url: str | None, profile: str | None, region: str | None) -> StorageOptions:
-    return StorageOptions(endpoint_url=endpoint_url, profile=profile, region=region)
+    # What is not given is left to the AWS environment.
+    given = {"endpoint_url": endpoint_url, "profile": profile, "region": region}
+    return StorageOptions(**{name: value for name, value in given.items() if value is not None})
 
 
 def _open(lake: str, endpoint_url: str | None, profile: str | None, region: str | None) -> Any:
@@ -810,11 +861,12 @@ def _took(run: Mapping[str, Any]) -> str:
     return hms((run["ended_at"] - run["started_at"]).total_seconds()) if run["ended_at"] else "-"
 
 
-def _print_json(value: Any) -> None:
-    def other(x: Any) -> Any:
-        return x.isoformat() if isinstance(x, (datetime, date)) else str(x)
+def _as_json(value: Any) -> str:
+    return value.isoformat() if isinstance(value, (datetime, date)) else str(value)
 
-    print(json.dumps(_plain(value), indent=2, default=other, ensure_ascii=False))
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(_plain(value), indent=2, default=_as_json, ensure_ascii=False))
 
 
 def _cell(value: Any) -> str:
@@ -844,6 +896,15 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
+LIMITS = {
+    "probe": "probing (reading the archive)",
+    "decode": "decoding (with reading the archive)",
+    "publish": "publishing (writing the lake)",
+    "infer": "the models",
+}
+"""Steps in words; a model with a pool of its own goes by its step's name."""
+
+
 def _show_summary(summary: Any, job: Job) -> None:
     counts = ", ".join(f"{n} {s}" for s, n in sorted(summary.statuses.items())) or "nothing was due"
     print(f"{summary.outcome}: {counts}" + (f"; {summary.current} already there" if summary.current else ""))
@@ -857,7 +918,7 @@ def _show_summary(summary: Any, job: Job) -> None:
         busy = sorted(summary.busy_s.items(), key=lambda kv: -kv[1])
         if busy:
             steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in busy)
-            print(f"time in steps: {steps}; limited by {summary.limited_by}")
+            print(f"time in steps: {steps}; limited by {LIMITS.get(summary.limited_by, summary.limited_by)}")
     for error_class, number in sorted(summary.errors.items(), key=lambda kv: -kv[1])[:5]:
         print(f"  {number} x {error_class}, for example {printable(summary.examples[error_class])}")
     print(f"exit code {summary.exit_code}: {summary.reason}")

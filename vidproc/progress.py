@@ -20,22 +20,21 @@ LINE_EVERY_S = 30.0
 class Progress:
     """A moment of a run. Times in seconds."""
 
-    elapsed_s: float
-    listed: int
-    listing_done: bool
-    current: int
+    elapsed_s: float = 0.0
+    listed: int = 0
+    listing_done: bool = False
+    current: int = 0
     """Videos that the lake already has as they are."""
-    due: int
-    done: int
+    due: int = 0
+    done: int = 0
     """Due videos that have ended, whatever the ending."""
-    failed: int
-    video_s_known: float
+    failed: int = 0
+    video_s_known: float = 0.0
     """Seconds of video in what has been probed."""
-    video_s_done: float
-    in_work: int
+    video_s_done: float = 0.0
+    in_work: int = 0
     """Videos probed and not yet ended."""
-    tasks_waiting: int
-    workers: int = 0
+    tasks_waiting: int = 0
     note: str = ""
 
     @property

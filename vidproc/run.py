@@ -34,6 +34,7 @@ from vidproc.outcome import Failure, Status, VideoOutcome
 from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, routes
 from vidproc.plan import CutSettings, cut
 from vidproc.progress import Progress, Reporter
+from vidproc.pulse import Pulse
 from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaiting, SetupFailed, said
 from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
 from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
@@ -56,6 +57,9 @@ PROBES_A_CALL = 4
 """A probe takes milliseconds, about as long as handing it out."""
 
 GAUGE_EVERY_S = 5.0
+
+FULL = 0.8
+"""Share of its time from which a pool of actors is what a run waits for: the rest is handing over."""
 
 WHOLE = 0.999
 """Coverage from which a video counts as whole: less than one part in a thousand is rounding."""
@@ -92,12 +96,20 @@ class RunSummary:
     elapsed_s: float
     busy_s: Mapping[str, float]
     """Seconds spent inside each step, over all workers."""
+    actors_s: Mapping[str, float]
+    """Seconds that model actors were up, by step, over all actors; empty where models have none."""
     pipeline_id: str
 
     @property
     def limited_by(self) -> str | None:
-        """The step in which most time was spent: where more machines would help."""
-        return max(self.busy_s, key=lambda step: self.busy_s[step], default=None)
+        """The step where more machines would help: a pool of actors that was hardly ever idle, else
+        that in which most time was spent."""
+        used = {step: self.busy_s.get(step, 0.0) / up for step, up in self.actors_s.items() if up}
+        busiest = max(used, key=lambda step: used[step], default=None)
+        if busiest is not None and used[busiest] >= FULL:
+            return busiest
+        others = {step: seconds for step, seconds in self.busy_s.items() if step not in used}
+        return max(others, key=lambda step: others[step], default=None)
 
     @property
     def speed(self) -> float:
@@ -136,11 +148,13 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     listing.start()
     steps = routes(pipeline, job, archive_options=archive_options, lake_options=lake_options, run=info)
     metrics = RayMetrics(pipeline.name) if job.execution.executor == "ray" else NoMetrics()
+    sign = {name: about[name] for name in ("run_id", "pipeline", "host", "started_at")}
+    pulse = reporter = Pulse(reporter, lake.storage, **sign)
     driver = Driver(job, pipeline, lake, listing, info, reporter, metrics)
     executor = make_executor(job)
     outcome, reason = "ok", ""
     try:
-        with _interruptible(executor, reporter):
+        with pulse, _interruptible(executor, reporter):
             for end in executor.run(driver, steps, driver.limits(), (driver.hear,)):
                 driver.ended(end)
                 reporter.update(driver.progress())
@@ -386,6 +400,9 @@ class Driver:
         self._examples: dict[str, str] = {}
         self._rows: Counter[str] = Counter()
         self._busy: defaultdict[str, float] = defaultdict(float)
+        self._actors: dict[str, tuple[int, float]] = {}
+        """By step: how many are up, and since when (monotonic seconds)."""
+        self._actors_s: defaultdict[str, float] = defaultdict(float)
         self._frames_decoded = self._frames_sampled = 0
         self._video_s_known = self._video_s_done = 0.0
         self._done_now: dict[str, str] = {}
@@ -484,12 +501,20 @@ class Driver:
             case PoolWaiting(step=step, wants=wants, why=why):
                 self._notes[step] = f"{step} waits for a worker ({said(wants)}): {why}"
                 self.reporter.say(self._notes[step], step=step, waited_s=round(event.waited_s))
+                self.reporter.update(self.progress())
             case PoolChanged(step=step, ready=ready, starting=starting):
+                self._count_actors(step, ready)
                 self._notes[step] = "" if ready else f"{step}: {starting} worker(s) starting"
             case SetupFailed(fault=fault, in_a_row=n):
                 self.reporter.say(f"a model worker did not start ({n} in a row): {fault.error}")
             case _:
                 pass
+
+    def _count_actors(self, step: str, ready: int) -> None:
+        now = time.monotonic()
+        before, since = self._actors.get(step, (0, now))
+        self._actors_s[step] += before * (now - since)
+        self._actors[step] = ready, now
 
     def ended(self, end: UnitEnd) -> None:
         for step, seconds in end.seconds.items():
@@ -710,6 +735,8 @@ class Driver:
         )
 
     def summary(self, outcome: str, reason: str, elapsed_s: float) -> RunSummary:
+        for step, (ready, _) in list(self._actors.items()):
+            self._count_actors(step, ready)
         ended = sum(self._statuses.values())
         code = {"ok": 0, "interrupted": 130, "failed": 1}[outcome]
         if outcome == "ok":
@@ -742,6 +769,7 @@ class Driver:
             video_s=self._video_s_done,
             elapsed_s=elapsed_s,
             busy_s=dict(self._busy),
+            actors_s=dict(self._actors_s),
             pipeline_id=self.pipeline.pipeline_id,
         )
 
