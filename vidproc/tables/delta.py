@@ -8,6 +8,7 @@ transaction id is refused only from a stale handle, so it is checked first.
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -237,5 +238,7 @@ def translated(uri: str, also: type[Exception] | None = None) -> Iterator[None]:
 
 
 def first_line(e: BaseException) -> str:
-    lines = str(e).splitlines()
-    return redact(lines[0]) if lines else type(e).__name__
+    """The first line, and the last where causes are listed below it: that is the innermost."""
+    lines = [re.sub(r"\x1b\[\d*m|↳", "", line).strip() for line in str(e).splitlines()]
+    told = ": ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else ""
+    return redact(told) or type(e).__name__
