@@ -825,7 +825,7 @@ def _storage(
 
 def _options(endpoint_url: str | None, profile: str | None, region: str | None) -> StorageOptions:
     # What is not given is left to the AWS environment.
-    given = {"endpoint_url": endpoint_url, "profile": profile, "region": region}
+    given: dict[str, Any] = {"endpoint_url": endpoint_url, "profile": profile, "region": region}
     return StorageOptions(**{name: value for name, value in given.items() if value is not None})
 
 
