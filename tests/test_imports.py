@@ -20,7 +20,7 @@ LAYERS = [
     ["progress"],
     ["container", "archive", "pulse", "tables", "models.base", "runtime.events", "runtime.retry", "runtime.executor"],
     ["models", "probe", "plan", "decode", "query", "link", "config", "runtime"],
-    ["pipeline"],
+    ["pipeline", "unlisted"],
     ["run"],
     ["forecast", "demo", "learn"],
     ["cli"],

@@ -218,8 +218,8 @@ def test_the_summary_says_all_that_an_operator_asks(archive: Path, tmp_path: Pat
 
 def summary(busy_s: dict[str, float], actors_s: dict[str, float]) -> RunSummary:
     rest: dict[str, Any] = dict.fromkeys(
-        ("listed", "current", "due", "frames_decoded", "frames_sampled", "tasks_done", "tasks_resumed", "bytes_read",
-         "video_s", "elapsed_s", "exit_code"), 0,
+        ("listed", "current", "due", "removed", "frames_decoded", "frames_sampled", "tasks_done", "tasks_resumed",
+         "bytes_read", "video_s", "elapsed_s", "exit_code"), 0,
     ) | {key: {} for key in ("statuses", "errors", "examples", "rows")}  # fmt: skip
     return RunSummary(run_id="r", outcome="ok", reason="", pipeline_id="p", busy_s=busy_s, actors_s=actors_s, **rest)
 

@@ -118,6 +118,10 @@ def index(
     recorded_at: Annotated[
         str | None, typer.Option("--recorded-at", help="strptime pattern over the file name.")
     ] = None,
+    deleted: Annotated[
+        Literal["keep", "remove"] | None,
+        typer.Option("--deleted", help="Rows of videos that the archive no longer lists."),
+    ] = None,
     include: Include = None,
     exclude: Exclude = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
@@ -152,6 +156,7 @@ def index(
                 "address": address,
             },
             "storage": _storage(endpoint_url, profile, region, anonymous),
+            "deleted": deleted,
             "limit": limit,
             "follow": follow,
         },
@@ -907,7 +912,8 @@ LIMITS = {
 
 def _show_summary(summary: Any, job: Job) -> None:
     counts = ", ".join(f"{n} {s}" for s, n in sorted(summary.statuses.items())) or "nothing was due"
-    print(f"{summary.outcome}: {counts}" + (f"; {summary.current} already there" if summary.current else ""))
+    print(f"{summary.outcome}: {counts}" + (f"; {summary.current} already there" if summary.current else "")
+          + (f"; {summary.removed} removed, no longer in the archive" if summary.removed else ""))  # fmt: skip
     if summary.due:
         rows = ", ".join(f"{n:,} {t}" for t, n in summary.rows.items() if n)
         print(f"rows: {rows or 'none'}")

@@ -177,6 +177,9 @@ class Job(_Section):
     limits: Limits = Limits()
     execution: Execution = Execution()
     storage: StorageJob = StorageJob()
+    deleted: Literal["keep", "remove"] = Field(
+        "keep", description="What becomes of rows whose video the archive no longer lists, after a whole listing"
+    )
     limit: int | None = Field(None, ge=1, description="At most so many videos that are due")
     follow: Annotated[float | None, Field(ge=1, description="List again every so many seconds until interrupted")] = (
         None

@@ -43,6 +43,7 @@ from vidproc.storage import StorageOptions, open_storage, redact
 from vidproc.tables.lake import MARKER, CommittedVideo, Lake
 from vidproc.tables.publish import PublishReport, RunInfo, recover
 from vidproc.tables.staging import Staging, TaskReport
+from vidproc.unlisted import Unlisted
 
 VIDEOS_IN_WORK = 256
 """Videos probed and not yet ended, beside those that wait for their commit: enough that small
@@ -81,6 +82,8 @@ class RunSummary:
     listed: int
     current: int
     due: int
+    removed: int
+    """Videos whose rows went, since the archive no longer lists them."""
     statuses: Mapping[str, int]
     errors: Mapping[str, int]
     """Videos by error class."""
@@ -158,6 +161,8 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
             for end in executor.run(driver, steps, driver.limits(), (driver.hear,)):
                 driver.ended(end)
                 reporter.update(driver.progress())
+            if driver.exhausted:
+                driver.remove_unlisted()
     except VidprocError as error:
         outcome, reason = "failed", str(error)
     else:
@@ -378,7 +383,10 @@ class Driver:
         self.job, self.pipeline, self.listing, self.run = job, pipeline, listing, run
         self.reporter, self.metrics = reporter, metrics
         self.started = time.monotonic()
+        self._lake = lake
         self._committed = lake.committed(pipeline.name)
+        options = storage_options(job, archive=True)
+        self._unlisted = Unlisted(job, self._committed, options) if job.deleted == "remove" else None
         self._staging = Staging(open_storage(job.lake, options=storage_options(job)), pipeline.pipeline_id)
         self._staged: dict[str, set[str]] = {}
         for video_id, task_id in self._staging.finished():
@@ -456,6 +464,8 @@ class Driver:
         item = self.listing.take()
         if item is None:
             return False
+        if self._unlisted is not None:
+            self._unlisted.see(item)
         video = as_video(item)
         if self._done_now.get(video.video_id) == video.content_id:
             return True  # listed again while following
@@ -689,6 +699,16 @@ class Driver:
             del self._work[video_id]
         self._count["done"] += len(batch)
 
+    def remove_unlisted(self) -> None:
+        """After the last video: those that earlier runs indexed and the archive no longer lists."""
+        if self._unlisted is None:
+            return
+        self._count["removed"] = number = self._unlisted.remove(self._lake)
+        if self._unlisted.doubt:
+            self.reporter.say(f"rows of videos that are no longer listed are kept: {self._unlisted.doubt}")
+        elif number:
+            self.reporter.say(f"{number} video(s) that the archive no longer lists were removed", removed=number)
+
     def _note_failure(
         self, work: _InWork, task_id: str | None, stage: str, error_class: str, error: str, traceback: str | None,
         attempt: int, host: str, at: datetime,
@@ -757,6 +777,7 @@ class Driver:
             listed=self._count["listed"],
             current=self._count["current"],
             due=self._count["due"],
+            removed=self._count["removed"],
             statuses=dict(+self._statuses),
             errors=dict(+self._errors),
             examples=dict(self._examples),

@@ -358,17 +358,18 @@ class Committed:
             yield data[i : i + 12].hex()
 
     def __contains__(self, video_id: object) -> bool:
-        return isinstance(video_id, str) and self._find(video_id) is not None
+        return isinstance(video_id, str) and self.place(video_id) is not None
 
     def get(self, video_id: str) -> CommittedVideo | None:
-        i = self._find(video_id)
+        i = self.place(video_id)
         if i is None:
             return None
         pipeline_id, status, error_class = (meaning[codes[i]] for codes, meaning in self._small)
         assert pipeline_id is not None and status is not None
         return CommittedVideo(self._content[i].as_py(), pipeline_id, status, error_class)
 
-    def _find(self, video_id: str) -> int | None:
+    def place(self, video_id: str) -> int | None:
+        """Its place among all, from 0: for columns that somebody keeps beside these."""
         try:
             raw = bytes.fromhex(video_id)
         except ValueError:
