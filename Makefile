@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test acceptance bench learn soak lint install lock clean
+.PHONY: demo test acceptance bench bench-scale learn soak lint install lock clean
 
 install: $(INSTALLED)
 
@@ -40,6 +40,9 @@ $(RIVALS)/.installed: tests/benchmarks/rivals-requirements.txt $(INSTALLED)
 
 bench: $(INSTALLED) $(RIVALS)/.installed
 	$(BIN)/python -m tests.benchmarks
+
+bench-scale: $(INSTALLED)
+	$(BIN)/python -m tests.benchmarks driver memory second-run scale
 
 # The long form of what `make test` proves, and what needs a quiet machine.
 soak: $(INSTALLED)

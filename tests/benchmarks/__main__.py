@@ -1,6 +1,7 @@
 """The table of what vidproc promises to reach, measured on this machine.
 
-    make bench                                  everything
+    make bench                                  all rows but `scale`
+    make bench-scale                            what grows with the archive: driver, memory, second-run, scale
     python -m tests.benchmarks rivals --quick   one row, small: to see that it runs, not a measurement
 
 Ratios compare runs that took turns on the same machine; each figure is a median, and the machine's load stands
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import driver, lakes, network, pipeline
+from tests.benchmarks import driver, lakes, network, pipeline, scale
 from tests.benchmarks.measure import REPOSITORY, Row, Settings, run, size
 
 DATA = Path(os.environ.get("VIDPROC_ACCEPTANCE_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -62,7 +63,10 @@ BENCHMARKS: dict[str, Callable[[Settings], list[Row]]] = {
     "second-run": lakes.second_run,
     "driver": driver.driver,
     "query": query,
+    "scale": scale.scale,
 }
+LONG = {"scale"}
+"""Run where they are named."""
 
 
 def model_of(name: str) -> Path:
@@ -81,7 +85,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(BENCHMARKS)}; default: all but scale")
     parser.add_argument("--quick", action="store_true", help="seconds of video, one repetition: no measurement")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=20, help="of video in the rows about speed")
@@ -104,7 +108,7 @@ def main() -> int:
     results.parent.mkdir(exist_ok=True)
     found: list[Row] = []
     failed = 0
-    for name in o.rows or BENCHMARKS:
+    for name in o.rows or [n for n in BENCHMARKS if n not in LONG]:
         settings.say(f"{name} ...")
         try:
             rows = BENCHMARKS[name](settings)
