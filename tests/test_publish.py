@@ -130,6 +130,16 @@ def test_a_lost_part_leaves_the_video_as_it_is(lake_root: Root) -> None:
     assert report.missing == (batch[0].video.video_id,)
     assert report.published == (batch[1].video.video_id,)
     assert lake.videos()["uri"].to_pylist() == [batch[1].video.uri]
+    assert objects(lake.storage) == [], "a report without its part would be found, and missed, by every later run"
+
+
+def test_what_another_run_published_is_not_missing(lake_root: Root) -> None:
+    lake = make(lake_root)
+    batch = stage(lake, ["a", "b"])
+    publish(lake, batch, link, RUN)
+    report = publish(lake, batch, link, replace(RUN, run_id="run-2"))
+    assert (report.published, report.missing) == ((), ())
+    assert set(report.elsewhere) == {o.video.video_id for o in batch}
 
 
 def test_failed_attempts_are_kept_once(lake_root: Root) -> None:

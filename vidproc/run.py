@@ -19,7 +19,7 @@ import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -155,7 +155,7 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     pulse = reporter = Pulse(reporter, lake.storage, **sign)
     driver = Driver(job, pipeline, lake, listing, info, reporter, metrics)
     executor = make_executor(job)
-    outcome, reason = "ok", ""
+    outcome, reason, refused = "ok", "", None
     try:
         with pulse, _interruptible(executor, reporter):
             for end in executor.run(driver, steps, driver.limits(), (driver.hear,)):
@@ -165,6 +165,8 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
                 driver.remove_unlisted()
     except VidprocError as error:
         outcome, reason = "failed", str(error)
+        # Found out by the first worker, before any work: a bad job all the same.
+        refused = error if isinstance(error, ConfigError) and not driver.began else None
     else:
         if not driver.exhausted:
             outcome, reason = "interrupted", "interrupted: run the same command again to go on"
@@ -172,6 +174,8 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
         listing.close()
         executor.close()
     summary = driver.summary(outcome, reason, time.monotonic() - driver.started)
+    if refused is not None:
+        summary = replace(summary, exit_code=2)
     lake.record_run(
         about
         | {
@@ -191,6 +195,8 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
             "video_seconds_per_second": summary.speed,
         }
     )
+    if refused is not None:
+        raise refused
     return summary
 
 
@@ -520,6 +526,11 @@ class Driver:
             case _:
                 pass
 
+    @property
+    def began(self) -> bool:
+        """Something was done, well or badly."""
+        return bool(self._busy or self._statuses)
+
     def _count_actors(self, step: str, ready: int) -> None:
         now = time.monotonic()
         before, since = self._actors.get(step, (0, now))
@@ -686,8 +697,9 @@ class Driver:
             if outcome.video.video_id in failed:
                 self._recount(outcome, "failed", "internal", "linking failed: see the failures table")
             elif outcome.video.video_id in report.missing:
-                # Another run of the same pipeline published, or discarded, its parts in between.
-                self.reporter.say(f"{outcome.video.uri}: its staged parts are gone; the next run will see to it")
+                why = "its staged parts were taken away meanwhile (forget, or another run); the next run does it again"
+                self._recount(outcome, "failed", "transient", why)
+                self.reporter.say(f"{outcome.video.uri}: {why}")
         for outcome in batch:
             self.metrics.count("vidproc_videos_total", status=outcome.status)
         ended = {outcome.video.video_id for outcome in batch}

@@ -199,7 +199,7 @@ def _rows_before(tables: Tables, number: int, change: Change) -> dict[str, int] 
     if change.pipeline is not None:
         predicate += f" AND pipeline = {quoted([change.pipeline])}"
     columns = [f"n_{name}" for name in MODEL_TABLES]
-    found = tables.scan(LAST, columns, predicate, table).read_all()
+    found = tables.scanned(LAST, columns, predicate, pa.RecordBatchReader.read_all, table)
     counts = {name: int(pc.sum(found[f"n_{name}"]).as_py() or 0) for name in MODEL_TABLES}
     return counts | {LAST: found.num_rows}
 

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
@@ -24,9 +25,12 @@ from vidproc.tables.schema import TableSchema, load_schema
 if TYPE_CHECKING:
     from deltalake import DeltaTable, WriterProperties
 
+T = TypeVar("T")
+
 APPLICATION = "vidproc"
 """Its transaction version in a table is the number of the last change that the table has taken."""
 COMMIT_ATTEMPTS = 20
+READ_ATTEMPTS = 4
 BATCH_ROWS = 1 << 16
 CONFIGURATION = {
     "delta.checkpointInterval": "10",
@@ -50,6 +54,9 @@ class Tables:
 
     def create(self, name: str) -> None:
         """Makes the table unless it is there; safe among many that do so."""
+        patiently(partial(self._create, name))
+
+    def _create(self, name: str) -> None:
         from deltalake import DeltaTable, Schema
 
         schema = load_schema(name)
@@ -73,6 +80,9 @@ class Tables:
 
     def open(self, name: str) -> DeltaTable:
         """A fresh handle. Raises ConfigError where the table is not there."""
+        return patiently(partial(self._open, name))
+
+    def _open(self, name: str) -> DeltaTable:
         from deltalake import DeltaTable
 
         with translated(f"{self.storage.uri}/{name}"):
@@ -112,9 +122,24 @@ class Tables:
         """As `scan`, in memory, in the types of the schema."""
         schema = load_schema(name)
         columns = list(schema.names if columns is None else columns)
-        with translated(f"{self.storage.uri}/{name}"):
-            table = self.scan(name, columns, predicate).read_all()
+        table = self.scanned(name, columns, predicate, pa.RecordBatchReader.read_all)
         return table.select(columns).cast(pa.schema([schema.stored.field(c) for c in columns]))
+
+    def scanned(
+        self,
+        name: str,
+        columns: Sequence[str],
+        predicate: str | None,
+        act: Callable[[pa.RecordBatchReader], T],
+        table: DeltaTable | None = None,
+    ) -> T:
+        """What `act` makes of the stream of a `scan`; of another one where it broke."""
+
+        def once() -> T:
+            with translated(f"{self.storage.uri}/{name}"):
+                return act(self.scan(name, columns, predicate, table))
+
+        return patiently(once)
 
     def done(self, name: str) -> int:
         """Number of the last change that the table has taken, 0 before the first."""
@@ -172,6 +197,16 @@ class Tables:
                     ) from e
             time.sleep(random.uniform(0.02, 0.1) * min(2**attempt, 32))
         raise AssertionError("unreachable")
+
+
+def patiently(act: Callable[[], T]) -> T:
+    """Has it done again where the store failed: the Delta library itself does not read a broken answer again."""
+    for attempt in range(1, READ_ATTEMPTS):
+        try:
+            return act()
+        except TransientError:
+            time.sleep(random.uniform(0.05, 0.15) * 2**attempt)
+    return act()
 
 
 def taken(table: DeltaTable) -> int:

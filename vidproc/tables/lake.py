@@ -105,7 +105,7 @@ class Lake:
     def committed(self, pipeline: str) -> Committed:
         """What the lake has of one pipeline: one read of a few columns of `videos`."""
         columns = ["video_id", "content_id", "pipeline_id", "status", "error_class"]
-        return Committed.of(self.tables.scan("videos", columns, f"pipeline = {quoted([pipeline])}"))
+        return self.tables.scanned("videos", columns, f"pipeline = {quoted([pipeline])}", Committed.of)
 
     def status(self) -> LakeStatus:
         """Counts over the whole lake."""

@@ -50,7 +50,10 @@ class PublishReport:
     published: tuple[str, ...] = ()
     """video_ids that are in the lake as the batch has them, by this call or by an earlier one that was cut off."""
     missing: tuple[str, ...] = ()
-    """video_ids that were left as they are: a part of theirs is not staged (any more). To be done again."""
+    """video_ids that were left as they are: a part of theirs is not staged (any more), since `forget` or another
+    run took it. What is left of them is discarded. To be done again."""
+    elsewhere: tuple[str, ...] = ()
+    """The same, but another run of the same pipeline has published them as they are."""
     link_failed: tuple[str, ...] = ()
     """Of the published ones, those that became `failed` since linking raised."""
     rows: Mapping[str, int] = field(default_factory=dict)
@@ -77,19 +80,19 @@ def publish(
         raise ValueError("a video may be in a batch only once")
     while batch:
         number = changes.turn(lake.tables, patience_s=patience_s)
-        there = _published(lake, batch, run)
+        there = _published(lake, batch, run, run.run_id)
         prepared = _prepare(lake, [o for o in batch if o.video.video_id not in there], link, run)
         if not prepared.change.videos:
-            return _report(None, there, prepared, began)
+            return _report(lake, batch, run, None, there, prepared, began)
         for name, data in prepared.files.items():
             lake.storage.put(changes.rows_key(prepared.change.id, name), data)
         while not changes.take(lake.tables, number, prepared.change):
             number = changes.turn(lake.tables, patience_s=patience_s)
-            if _published(lake, batch, run) != there:
+            if _published(lake, batch, run, run.run_id) != there:
                 break  # an earlier, cut-off call of ours was finished meanwhile by another publisher
         else:
             changes.finish(lake.tables, number, prepared.change)
-            return _report(number, there, prepared, began)
+            return _report(lake, batch, run, number, there, prepared, began)
         lake.storage.delete(changes.rows_key(prepared.change.id, name) for name in prepared.files)
     return PublishReport(number=None)
 
@@ -109,28 +112,42 @@ class _Prepared:
     link_failed: tuple[str, ...]
 
 
-def _report(number: int | None, there: frozenset[str], prepared: _Prepared, began: float) -> PublishReport:
+def _report(
+    lake: Lake,
+    batch: Sequence[VideoOutcome],
+    run: RunInfo,
+    number: int | None,
+    there: frozenset[str],
+    prepared: _Prepared,
+    began: float,
+) -> PublishReport:
+    missing = frozenset(prepared.missing)
+    Staging(lake.storage, run.pipeline_id).discard(missing)
+    elsewhere = missing and missing & _published(lake, batch, run, None)
     return PublishReport(
         number=number,
         published=(*sorted(there), *prepared.change.videos),
-        missing=prepared.missing,
+        missing=tuple(sorted(missing - elsewhere)),
+        elsewhere=tuple(sorted(elsewhere)),
         link_failed=prepared.link_failed,
         rows=prepared.rows,
         seconds=time.monotonic() - began,
     )
 
 
-def _published(lake: Lake, batch: Sequence[VideoOutcome], run: RunInfo) -> frozenset[str]:
-    """Those which this run has published already, as they are."""
+def _published(lake: Lake, batch: Sequence[VideoOutcome], run: RunInfo, run_id: str | None) -> frozenset[str]:
+    """Those which that run, or any (None), has published already, as they are."""
     predicate = (
-        f"video_id IN ({quoted([o.video.video_id for o in batch])}) "
-        f"AND pipeline = {quoted([run.pipeline])} AND run_id = {quoted([run.run_id])}"
+        f"video_id IN ({quoted([o.video.video_id for o in batch])}) AND pipeline = {quoted([run.pipeline])} "
+        f"AND pipeline_id = {quoted([run.pipeline_id])}"
     )
-    columns = ["video_id", "content_id", "pipeline_id", "status", "attempts"]
+    if run_id is not None:
+        predicate += f" AND run_id = {quoted([run_id])}"
+    columns = ["video_id", "content_id", "attempts"]
     found = lake.tables.read("videos", columns, predicate).to_pylist()
-    same = {(r["video_id"], r["content_id"], r["pipeline_id"], r["attempts"]) for r in found}
+    same = {(r["video_id"], r["content_id"], r["attempts"] if run_id else 0) for r in found}
     return frozenset(
-        o.video.video_id for o in batch if (o.video.video_id, o.video.content_id, run.pipeline_id, o.attempts) in same
+        o.video.video_id for o in batch if (o.video.video_id, o.video.content_id, o.attempts if run_id else 0) in same
     )
 
 
