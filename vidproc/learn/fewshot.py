@@ -188,7 +188,8 @@ def embed_clips(
 TEMPERATURES = tuple(float(t) for t in np.geomspace(0.01, 100, 25))
 SHRINKAGE = 0.2
 """Of the spread within classes towards a sphere: a handful of examples cannot tell all directions apart.
-From 0.1 to 0.3 makes no difference on drawn scenes; 0 and 1 lose 3 % and 6 %."""
+On drawn scenes (5 ways, 5 shots, two sets of seeds) 0.03: 0.840 and 0.869, 0.1: 0.845 and 0.886,
+0.3: 0.841 and 0.891, 0.7: 0.829 and 0.876, 1 (no metric at all): 0.784 and 0.822."""
 
 
 def fit(vectors: Tensor, class_ids: np.ndarray, classes: int, head: HeadName = "prototypes") -> Answer:
