@@ -156,6 +156,16 @@ def test_the_window_follows_the_cluster() -> None:
     assert said({"CPU": 2, "GPU": 0.5, "memory": 4e9, "accelerator_type:L4": 0.001}) == "2 CPU, 0.5 GPU, 4.0 GB, L4"
 
 
+def test_a_pool_that_this_machine_can_never_hold_is_refused(archive: Path, tmp_path: Path) -> None:
+    """No autoscaler will bring a node to a Ray of our own."""
+    wanted = job(archive, tmp_path / "lake", actions={"pool": {"num_gpus": 64}}, execution={"executor": "ray"})
+    with pytest.raises(ConfigError, match=r"step 'infer-actions', which asks for 1 CPU, 64 GPU, 4.3 GB: ask for less"):
+        index(wanted)
+    with connect(str(tmp_path / "lake")) as database:
+        (run,) = database.sql("SELECT outcome, exit_code, reason FROM runs").read_all().to_pylist()
+    assert (run["outcome"], run["exit_code"]) == ("failed", 2) and "64 GPU" in run["reason"]
+
+
 # ---- On several nodes, one of them with a GPU (in name; nothing asks for a real one) ----------------
 
 

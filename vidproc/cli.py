@@ -55,6 +55,10 @@ DetectorOption = Annotated[
     str | None, typer.Option("--detector", help="A model name, file, folder or package.module:Class; none.")
 ]
 ActionsOption = Annotated[str | None, typer.Option("--actions", help="The same for actions; none.")]
+ExecutorOption = Annotated[
+    Literal["ray", "inline"] | None,
+    typer.Option("--executor", help="Ray, on this machine or a cluster; or one thing after the other, here."),
+]
 EmbeddingOption = Annotated[
     str | None, typer.Option("--embedding", help="A model that turns frames into vectors (resnet18, demo, ...); none.")
 ]
@@ -99,12 +103,15 @@ def index(
         str | None, typer.Option("--name", help="The pipeline's name: a lake holds one answer a name and video.")
     ] = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Samples a second for the detector.")] = None,
-    sampling: Annotated[str | None, typer.Option("--sampling", help="grid or keyframes.")] = None,
+    sampling: Annotated[
+        Literal["grid", "keyframes"] | None,
+        typer.Option("--sampling", help="Frames for the detector: evenly spaced, or every keyframe and no others."),
+    ] = None,
     clip_seconds: Annotated[float | None, typer.Option("--clip-seconds", help="Length of a clip.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Decoders at a time.")] = None,
     actors: Annotated[int | None, typer.Option("--actors", help="Model actors, at most.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda:N.")] = None,
-    executor: Annotated[str | None, typer.Option("--executor", help="ray or inline.")] = None,
+    executor: ExecutorOption = None,
     address: Annotated[str | None, typer.Option("--address", help="A running Ray cluster: auto or host:port.")] = None,
     max_failures: Annotated[
         str | None,
@@ -194,7 +201,7 @@ def plan(
     workers: Annotated[
         int | None, typer.Option("--workers", help="Decoders at a time, for the predicted time.")
     ] = None,
-    executor: Annotated[str | None, typer.Option("--executor", help="ray or inline.")] = None,
+    executor: ExecutorOption = None,
     calibrate: Annotated[
         float, typer.Option("--calibrate", help="Seconds of trial on your own files; 0: none.")
     ] = 30.0,
@@ -363,7 +370,7 @@ def failures(
 @app.command()
 def runs(
     lake: Lake_,
-    limit: Annotated[int, typer.Option("--limit")] = 20,
+    limit: Annotated[int, typer.Option("--limit", help="Runs at most.")] = 20,
     as_json: AsJson = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
@@ -390,7 +397,9 @@ def query(
     sql: Annotated[
         str, typer.Argument(metavar="SQL", help="One SELECT over videos, detections, tracks, actions, segments, ...")
     ],
-    out_format: Annotated[str, typer.Option("--format", "-f", help="table, csv, json or parquet.")] = "table",
+    out_format: Annotated[
+        Literal["table", "csv", "json", "parquet"], typer.Option("--format", "-f", help="Of the answer.")
+    ] = "table",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write to this file instead of the terminal.")
     ] = None,
@@ -401,17 +410,21 @@ def query(
     region: Region = None,
 ) -> None:
     """Read-only SQL (DuckDB) over the lake's tables."""
-    from vidproc.query import Format, connect, write_result
+    from vidproc.query import connect, write_result
 
     if out_format == "parquet" and output is None and sys.stdout.isatty():
         raise ConfigError("Parquet is not for a terminal: name a file with --output")
     with connect(absolute(lake) or lake, _options(endpoint_url, profile, region)) as database:
         answer = database.sql(sql, limit=limit, offset=offset)
         if output is None:
-            write_result(answer, cast(Format, out_format), sys.stdout.buffer)
+            write_result(answer, out_format, sys.stdout.buffer)
         else:
-            with output.open("wb") as file:
-                rows = write_result(answer, cast(Format, out_format), file)
+            try:
+                file = output.open("wb")
+            except OSError as error:
+                raise ConfigError(f"{output} cannot be written: {error.strerror}") from error
+            with file:
+                rows = write_result(answer, out_format, file)
             print(f"{rows:,} rows in {output}", file=sys.stderr)
 
 
@@ -474,7 +487,7 @@ def compact(
 def vacuum(
     lake: Lake_,
     older_than: Annotated[
-        float, typer.Option("--older-than", help="Hours; younger files may belong to a running job or reader.")
+        float, typer.Option("--older-than", min=0, help="Hours; younger files may belong to a running job or reader.")
     ] = 24.0,
     now: Annotated[
         bool, typer.Option("--now", help="Remove at once what nothing refers to; no job may be running.")
@@ -509,7 +522,7 @@ def demo(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Where the demo's archive, lake and picture go.")
     ] = Path("demo"),
-    executor: Annotated[str, typer.Option("--executor", help="ray or inline.")] = "ray",
+    executor: ExecutorOption = "ray",
     as_json: AsJson = False,
 ) -> None:
     """A small archive of which everything is known: drawn, indexed, scored, questioned and shown."""
@@ -523,7 +536,7 @@ def demo(
 
     with reporter(quiet=as_json) as shown:
         made = run_demo(
-            folder, executor=executor, reporter=shown, **({"say": lambda _: None} if as_json else {"ask": ask})
+            folder, executor=executor or "ray", reporter=shown, **({"say": lambda _: None} if as_json else {"ask": ask})
         )
     if as_json:
         _print_json(made)
@@ -578,7 +591,7 @@ def jobs_list(address: HeadAddress, as_json: AsJson = False) -> None:
 
 @jobs_app.command("logs")
 def jobs_logs(
-    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="As `vidproc jobs list` has it.")],
     address: HeadAddress,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
 ) -> None:
@@ -590,7 +603,9 @@ def jobs_logs(
 
 
 @jobs_app.command("stop")
-def jobs_stop(job_id: Annotated[str, typer.Argument(metavar="ID")], address: HeadAddress) -> None:
+def jobs_stop(
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="As `vidproc jobs list` has it.")], address: HeadAddress
+) -> None:
     """Have a job stop cleanly; submitting it again goes on where it was."""
     from vidproc.runtime.jobs import stop_job
 
@@ -600,7 +615,10 @@ def jobs_stop(job_id: Annotated[str, typer.Argument(metavar="ID")], address: Hea
 # Models -------------------------------------------------------------------------------------------
 
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda:N.")]
-KindOption = Annotated[str | None, typer.Option("--kind", help="detector or actions, where a name is both.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A name, file, folder or package.module:Class.")]
+KindOption = Annotated[
+    Literal["detector", "actions", "embedding"] | None, typer.Option("--kind", help="Where a name is several.")
+]
 
 
 @models_app.command("list")
@@ -618,20 +636,25 @@ def models_list(as_json: AsJson = False) -> None:
 
 
 @models_app.command("fetch")
-def models_fetch(model: str, kind: KindOption = None) -> None:
+def models_fetch(model: ModelName, kind: KindOption = None, as_json: AsJson = False) -> None:
     """Bring a model's weights onto this machine and verify them."""
     from vidproc.models import ModelSettings, fetch_model
 
-    path = fetch_model(model, ModelSettings(kind=kind))  # type: ignore[arg-type]
+    path = fetch_model(model, ModelSettings(kind=kind))
+    if as_json:
+        _print_json({"model": model, "path": path})
+        return
     print(path or f"{model} brings its own weights")
 
 
 @models_app.command("check")
-def models_check(model: str, kind: KindOption = None, device: DeviceOption = "auto", as_json: AsJson = False) -> None:
+def models_check(
+    model: ModelName, kind: KindOption = None, device: DeviceOption = "auto", as_json: AsJson = False
+) -> None:
     """Load a model and run it once: does it answer as its card says?"""
     from vidproc.models import ModelSettings, check_model
 
-    found = check_model(model, device=device, settings=ModelSettings(kind=kind))  # type: ignore[arg-type]
+    found = check_model(model, device=device, settings=ModelSettings(kind=kind))
     if as_json:
         _print_json(found)
         return
@@ -746,10 +769,11 @@ def explain(
     kind: Annotated[str, typer.Option("--kind", help="detector or actions.")] = "detector",
     video: Annotated[str | None, typer.Option("--video", help="A file; or give --lake and --row.")] = None,
     time_s: Annotated[float, typer.Option("--time", help="Seconds into the video.")] = 0.0,
-    lake: Annotated[str | None, typer.Option("--lake")] = None,
+    lake: Annotated[str | None, typer.Option("--lake", help="The lake in which --row is.")] = None,
     row: Annotated[str | None, typer.Option("--row", help="SQL condition that picks a row.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="What is to be explained.")] = None,
     method: Annotated[str, typer.Option("--method", help="auto, grad-cam or occlusion.")] = "auto",
+    as_json: AsJson = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
     region: Region = None,
@@ -764,6 +788,10 @@ def explain(
     )  # fmt: skip
     found = run_explain(settings, options=_options(endpoint_url, profile, region))
     when, x, y = found.peak
+    if as_json:
+        peak = {"time_s": when, "x": x, "y": y}
+        _print_json({n: getattr(found, n) for n in ("label", "score", "method", "files")} | {"peak": peak})
+        return
     print(f"{found.label} ({found.score:.2f}) by {found.method}: most at {when:.2f} s, x {x:.0f}, y {y:.0f}")
     for file in found.files:
         print(file)
@@ -898,7 +926,7 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     # A file or a pipe has no width: rows stay whole there.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else 10_000).print(table)
 
 
 LIMITS = {

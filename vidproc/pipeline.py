@@ -31,6 +31,7 @@ from vidproc.link import LinkSettings, VideoKeys, link
 from vidproc.media import DecodeReport, FrameBatch, Grid, Task, Video, VideoInfo, content_hash
 from vidproc.models import Kind, ModelSettings, describe_model, load_model, resolve_spec
 from vidproc.models.base import ActionModel, Detector, EmbeddingModel, ModelCard
+from vidproc.models.device import pick_device
 from vidproc.outcome import VideoOutcome
 from vidproc.probe import probe
 from vidproc.step import AnyStep, Resources
@@ -114,6 +115,8 @@ class Pipeline:
 
 def make_pipeline(job: Job) -> Pipeline:
     """Looks the job's models up and describes them: refuses what does not exist before work starts."""
+    if job.execution.executor == "inline" and job.execution.device not in ("auto", "cpu"):
+        pick_device(job.execution.device)
     uses = []
     for kind, wanted in job.models.items():
         if wanted.model == "none":

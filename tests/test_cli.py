@@ -1,0 +1,163 @@
+"""The command line as a user meets it: help, answers for people and programs, refusals, exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+
+from tests.media import make_video
+from vidproc.cli import app, main
+from vidproc.config import load_job
+from vidproc.run import index
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def vidproc(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
+    """The console script in this process -> exit code, standard output, standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vidproc", *map(str, arguments)])
+        capfdbinary.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capfdbinary.readouterr()
+        assert isinstance(left.value.code, int)
+        return left.value.code, out.decode(), err.decode()
+
+    return run
+
+
+def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    def walk(path: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+        yield path, command
+        for name, below in getattr(command, "commands", {}).items():
+            yield from walk((*path, name), below)
+
+    yield from walk((), typer.main.get_command(app))
+
+
+EVERY = dict(commands())
+LEAVES = {path: command for path, command in EVERY.items() if not getattr(command, "commands", None)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an archive `in` and the lake of it."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "in").mkdir()
+    make_video(folder / "in" / "a.mp4", seconds=2)
+    (folder / "in" / "text.mp4").write_text("not a video\n")
+    job = {"archive": str(folder / "in"), "lake": str(folder / "lake"), "detector": "tests.fakes:Numbers",
+           "actions": "none", "execution": {"executor": "inline"}}  # fmt: skip
+    assert index(load_job(None, job)).exit_code == 0
+    return folder
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_every_command_explains_itself(path: tuple[str, ...], vidproc: Run) -> None:
+    code, out, _ = vidproc(*path, "--help")
+    assert code == 0 and "Usage: " in out
+    command = EVERY[path]
+    assert (command.help or "").rstrip().endswith((".", "?")), "a sentence"
+    for parameter in command.params:
+        if parameter.name != "help":
+            assert getattr(parameter, "help", None), f"{' '.join(path)}: {parameter.name} is not explained"
+
+
+SPEAKS_OTHERWISE = {
+    ("query",): "--format json",
+    ("submit",): "the job's own log",
+    ("jobs", "logs"): "a log",
+    ("jobs", "stop"): "one word",
+}
+
+
+def test_every_reporting_command_answers_in_json() -> None:
+    without = {path for path, c in LEAVES.items() if not any(p.name == "as_json" for p in c.params)}
+    assert without == set(SPEAKS_OTHERWISE)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "LAKE"],
+        ["failures", "LAKE"],
+        ["runs", "LAKE"],
+        ["search", "LAKE", "--label", "person"],
+        ["compact", "LAKE"],
+        ["vacuum", "LAKE"],
+        ["forget", "LAKE", "/no/such/video.mp4"],
+        ["retry", "LAKE", "--no-run"],
+        ["models", "list"],
+        ["models", "check", "demo", "--kind", "detector"],
+        ["models", "fetch", "demo", "--kind", "actions"],
+        ["plan", "IN", "--detector", "tests.fakes:Numbers", "--actions", "none", "--calibrate", "0", "--executor",
+         "inline"],
+        ["index", "IN", "LAKE", "--detector", "tests.fakes:Numbers", "--actions", "none", "--executor", "inline"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)  # fmt: skip
+def test_standard_output_is_the_answer_and_nothing_else(made: Path, vidproc: Run, arguments: list[str]) -> None:
+    given = [{"LAKE": str(made / "lake"), "IN": str(made / "in")}.get(a, a) for a in arguments]
+    code, out, _ = vidproc(*given, "--json")
+    assert code == 0
+    json.loads(out)
+    code, out, _ = vidproc(*given)
+    assert code == 0 and out.strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["query", "LAKE", "SELECT 1", "--output", "/no/such/folder/x.csv"], "/no/such/folder/x.csv cannot be written"),
+        (["query", "LAKE", "SELECT 1", "--format", "xml"], "xml"),
+        (["query", "LAKE", "SELECT nope FROM videos"], "nope"),
+        (["query", "LAKE", "DROP TABLE videos"], "DROP is refused"),
+        (["search", "LAKE", "--between", "25-3"], "22:00-06:00"),
+        (["search", "LAKE", "--date", "yesterday"], "2026-11-22"),
+        (["search", "LAKE", "--timezone", "Mars/Olympus", "--since", "2026-01-01"], "Mars/Olympus"),
+        (["vacuum", "LAKE", "--older-than", "-5"], "older-than"),
+        (["status", "IN"], "is not a lake"),
+        (["index", "IN", "LAKE", "--executor", "spark"], "spark"),
+        (["index", "IN", "LAKE", "--sampling", "all"], "all"),
+        (["index", "IN", "LAKE", "--deleted", "maybe"], "maybe"),
+        (["index", "IN", "LAKE", "--max-failures", "200%"], "max_failures is a share"),
+        (["index", "IN", "LAKE", "--device", "cuda:99", "--executor", "inline"], "no device cuda:99"),
+        (["index", "IN", "LAKE", "--device", "gpu", "--executor", "inline"], "'gpu'"),
+        (["index", "IN", "LAKE", "--detector", "fastercnn"], "fastercnn"),
+        (["plan", "/no/such/archive"], "/no/such/archive"),
+        (["models", "check", "demo", "--kind", "tracker"], "tracker"),
+        (["models", "check", "nope", "--kind", "embedding"], "'nope'"),
+        (["submit", "/no/such/job.yaml", "--address", "http://127.0.0.1:1"], "/no/such/job.yaml"),
+        (["jobs", "list", "--address", "http://127.0.0.1:1"], "http://127.0.0.1:1"),
+        (["demo", "--executor", "spark"], "spark"),
+        (["nonsense"], "nonsense"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_bad_usage_is_one_clear_refusal(made: Path, vidproc: Run, arguments: list[str], named: str) -> None:
+    given = [{"LAKE": str(made / "lake"), "IN": str(made / "in")}.get(a, a) for a in arguments]
+    code, out, err = vidproc(*given)
+    assert code == 2, err
+    assert named in err and "Traceback" not in err and out == ""
+
+
+def test_a_long_row_is_not_broken_in_a_pipe(made: Path, vidproc: Run) -> None:
+    _, out, _ = vidproc("failures", made / "lake")
+    (line,) = [line for line in out.splitlines() if "text.mp4" in line and "probe" in line]
+    assert "not_media" in line
+
+
+def test_retry_says_what_it_released_and_runs_it(made: Path, vidproc: Run) -> None:
+    code, out, _ = vidproc("retry", made / "lake", "--class", "not_media", "--json")
+    found = json.loads(out)
+    assert code == 0 and (found["due"], found["statuses"]) == (1, {"declined": 1})
