@@ -16,6 +16,7 @@ from tests.fakes import Numbers, Order
 from tests.media import make_video
 from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError
+from vidproc.forecast import forecast
 from vidproc.media import Task
 from vidproc.models import ModelSettings
 from vidproc.pipeline import Decode, DecodedTask, make_pipeline, routes
@@ -78,6 +79,25 @@ def test_rows_are_equal_with_and_without_pools(archive: Path, tmp_path: Path) ->
     assert together.tasks_done == apart.tasks_done, "a task is staged once"
     found = rows(tmp_path / "one")
     assert found == rows(tmp_path / "own") and all(found.values())
+
+
+def test_a_trial_goes_through_all_pools(archive: Path, tmp_path: Path) -> None:
+    trial = forecast(job(archive, tmp_path / "lake", **OWN), calibrate_s=5).trial
+    assert trial is not None and trial.frames > 0 and trial.row_bytes > 0
+    assert set(trial.busy_s) == {"decode", "infer", "infer-actions", "infer-embedding"}
+
+
+def test_auto_looks_at_the_models_own_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def describe(spec: str, settings: ModelSettings) -> None:
+        asked.append(spec)
+
+    monkeypatch.setattr("vidproc.pipeline.describe_model", describe)
+    models = {"detector": {"model": "auto", "pool": {"num_gpus": 0}}, "actions": {"model": "auto", "num_gpus": 1}}
+    with pytest.raises(ConfigError, match="no model to run"):
+        make_pipeline(job(Path("/a"), "/l", embedding={"model": "none"}, **models))
+    assert asked == ["ssdlite320_mobilenet_v3_large", "s3d"]
 
 
 def test_a_pool_takes_what_the_job_says() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -126,6 +127,26 @@ def test_a_pool_grows_with_the_work_up_to_its_maximum(tmp_path: Path) -> None:
     _, _, heard = run(FaultTable({}, tmp_path), 12, limits, seconds=0.2)
     assert max(e.ready for e in heard if isinstance(e, PoolChanged)) == 2
     assert max(e.ready + e.starting for e in heard if isinstance(e, PoolChanged)) == 2
+
+
+class Stamp:
+    name = "decode"
+    needs = SMALL
+    stateful = False
+
+    def setup(self) -> None:
+        pass
+
+    def __call__(self, item: Any) -> tuple[float, float]:
+        began = time.monotonic()
+        time.sleep(0.1)
+        return began, time.monotonic()
+
+
+def test_no_more_calls_at_once_than_asked_for() -> None:
+    ends = RayExecutor("local").run(ListFeed(units(6)), {"task": [Stamp()]}, Limits(at_once={"decode": 1}))
+    stamps = sorted(end.result for end in ends)
+    assert all(after[0] >= before[1] for before, after in itertools.pairwise(stamps))
 
 
 class MakeFrames:

@@ -123,7 +123,8 @@ def make_pipeline(job: Job) -> Pipeline:
             continue
         settings = _model_settings(kind, wanted, job.execution.device)
         # What `auto` stands for is settled here, once: a worker with another device must not choose again.
-        spec = resolve_spec(wanted.model, kind, gpu=uses_gpu(job))
+        gpu = uses_gpu(job) if wanted.gpus is None else wanted.gpus > 0
+        spec = resolve_spec(wanted.model, kind, gpu=gpu)
         card = describe_model(spec, settings) if spec is not None else None
         if spec is None or card is None:  # `auto` for actions means none where there is no GPU
             continue

@@ -102,6 +102,7 @@ class Pulse(Reporter):
             raw = asdict(sign) | {"at": sign.at.isoformat(), "started_at": sign.started_at.isoformat()}
             with suppress(VidprocError):  # a run does not fail for want of a spectator
                 self._storage.put(self._key, json.dumps(raw).encode())
+            self._reporter.update(progress)  # time goes on also while nothing ends
             self._ended.wait(EVERY_S)
 
     def __enter__(self) -> Self:
