@@ -51,7 +51,7 @@ class MediaLimits:
     """Claimed or counted. Longer is a damaged header, and would be planned as millions of tasks."""
     max_scan_packets: int = 20_000_000
     """Packets read at most where a container has no index: 90 h at 60 frames a second."""
-    max_task_bytes: int = 4 << 30
+    max_task_bytes: int = 2 << 30
     """Of sampled frames for one grid in one task. Cutting keeps far below; timestamps that leap
     hours ahead do not."""
     timeout_s: float = 30.0
