@@ -106,10 +106,20 @@ def test_a_pool_takes_what_the_job_says() -> None:
     assert list(steps(wanted)) == ["decode", "infer", "infer-actions"]
     apart = steps(wanted)["infer-actions"]
     assert apart == Resources(
-        cpus=2, gpus=0.25, memory_bytes=3 << 30, accelerator_type="L4", time_limit_s=wanted.limits.time_limit_s
+        cpus=2, gpus=0.25, memory_bytes=3 << 30, memory_limit_bytes=4 << 30, accelerator_type="L4", time_limit_s=900
     )
     assert steps(wanted)["infer"].accelerator_type is None
     assert pool_sizes(wanted) == {"infer": PoolSize(1, None), "infer-actions": PoolSize(2, 8)}
+
+
+def test_each_kind_of_worker_declares_what_it_is_expected_to_use_within_its_limit() -> None:
+    wanted = job(Path("/a"), "/l", execution={"memory": {"decode": 1 << 30}})
+    declared = {name: (needs.memory_bytes, needs.memory_limit_bytes) for name, needs in steps(wanted).items()}
+    assert declared == {"decode": (1 << 30, 4 << 30), "infer": (2 << 30, 4 << 30)}
+    small = job(Path("/a"), "/l", limits={"memory_bytes": 1 << 30}, actions={"pool": {"memory_bytes": 3 << 30}})
+    asked = {name: (needs.memory_bytes, needs.memory_limit_bytes) for name, needs in steps(small).items()}
+    assert asked.pop("infer-actions") == (3 << 30, 3 << 30)
+    assert set(asked.values()) == {(1 << 30, 1 << 30)}
 
 
 def test_gpus_of_models_that_live_together_add_up() -> None:
@@ -179,7 +189,7 @@ def test_the_window_follows_the_cluster() -> None:
 def test_a_pool_that_this_machine_can_never_hold_is_refused(archive: Path, tmp_path: Path) -> None:
     """No autoscaler will bring a node to a Ray of our own."""
     wanted = job(archive, tmp_path / "lake", actions={"pool": {"num_gpus": 64}}, execution={"executor": "ray"})
-    with pytest.raises(ConfigError, match=r"step 'infer-actions', which asks for 1 CPU, 64 GPU, 4.3 GB: ask for less"):
+    with pytest.raises(ConfigError, match=r"step 'infer-actions', which asks for 1 CPU, 64 GPU, 2.1 GB: ask for less"):
         index(wanted)
     with connect(str(tmp_path / "lake")) as database:
         (run,) = database.sql("SELECT outcome, exit_code, reason FROM runs").read_all().to_pylist()

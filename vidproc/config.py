@@ -30,7 +30,7 @@ class PoolJob(_Section):
     max: int | None = Field(None, ge=1, description="Most actors; by default as many as the cluster has room for")
     num_gpus: float | None = Field(None, ge=0, description="GPUs of one actor; 0.25: four actors share one")
     num_cpus: float = Field(1.0, ge=0, description="CPUs of one actor")
-    memory_bytes: int | None = Field(None, gt=0, description="Of one actor; by default `limits.memory_bytes`")
+    memory_bytes: int | None = Field(None, gt=0, description="Memory of one actor; by default `execution.memory.infer`")
     accelerator_type: str | None = Field(
         None, description="Only on nodes with this kind of GPU, by Ray's names: L4, A100, H100, ..."
     )
@@ -122,10 +122,20 @@ class Limits(_Section):
     max_failures: str = Field("5%", description="Failed videos above which the run exits with 1: a share or a number")
     attempts: int = Field(3, ge=1, description="Attempts before a task is quarantined")
     time_limit_s: float = Field(900.0, gt=0, description="For one attempt at one task")
-    memory_bytes: int = Field(4 << 30, gt=0, description="Private memory of one worker")
+    memory_bytes: int = Field(4 << 30, gt=0, description="Private memory above which a worker is ended")
     bytes_in_flight: int = Field(1 << 30, gt=0, description="Decoded frames between decoders and models, for each node")
     max_pixels: int = Field(8192 * 8192, gt=0)
     max_streams: int = Field(64, gt=0)
+
+
+class MemoryJob(_Section):
+    """Bytes that one worker of each kind is expected to use, declared to Ray, which fills the nodes by
+    them. What it may use is `limits.memory_bytes`."""
+
+    probe: int = Field(512 << 20, gt=0)
+    decode: int = Field(1280 << 20, gt=0)
+    infer: int = Field(2 << 30, gt=0, description="Of an actor with all models; a pool has its own `memory_bytes`")
+    publish: int = Field(2 << 30, gt=0)
 
 
 class Execution(_Section):
@@ -138,6 +148,7 @@ class Execution(_Section):
         None, ge=1, description="Most actors that hold all models; by default as many as there is room for"
     )
     device: str = "auto"
+    memory: MemoryJob = MemoryJob()
     publish_videos: int = Field(200, ge=1, description="Videos that are published in one commit, at most")
     publish_seconds: float = Field(60.0, gt=0, description="A finished video waits no longer for its batch")
 

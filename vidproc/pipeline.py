@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -355,9 +355,8 @@ def routes(
     """The three ways through the machine: a video is probed, its tasks indexed, its batch published."""
     source = Source(archive_options)
     limits = MediaLimits(max_pixels=job.limits.max_pixels, max_streams=job.limits.max_streams)
-    memory, seconds = job.limits.memory_bytes, job.limits.time_limit_s
-    any_worker = Resources(cpus=1.0, memory_bytes=memory, time_limit_s=seconds)
-    light = Resources(cpus=0.5, memory_bytes=min(memory, 1 << 30), time_limit_s=min(seconds, 120.0))
+    memory, seconds = job.execution.memory, job.limits.time_limit_s
+    light = _needs(job, memory.probe, cpus=0.5, time_limit_s=min(seconds, 120.0))
     return {
         "probe": (Probe(source=source, limits=limits, recorded_pattern=job.recorded_at, needs=light),),
         "task": (
@@ -365,12 +364,26 @@ def routes(
                 grids={u.card.kind: u.card.grid for u in pipeline.uses},
                 source=source,
                 limits=limits,
-                needs=any_worker,
+                needs=_needs(job, memory.decode, cpus=1.0, time_limit_s=seconds),
             ),
             *_inference(pipeline, job, lake_options),
         ),
-        "publish": (Publish(pipeline=pipeline, lake_uri=job.lake, options=lake_options, run=run, needs=any_worker),),
+        "publish": (
+            Publish(
+                pipeline=pipeline,
+                lake_uri=job.lake,
+                options=lake_options,
+                run=run,
+                needs=_needs(job, memory.publish, cpus=1.0, time_limit_s=seconds),
+            ),
+        ),
     }
+
+
+def _needs(job: Job, memory_bytes: int, **rest: Any) -> Resources:
+    """Expects so much memory, and may have as much as any worker of the job."""
+    limit = job.limits.memory_bytes
+    return Resources(memory_bytes=min(memory_bytes, limit), memory_limit_bytes=limit, **rest)
 
 
 def _inference(pipeline: Pipeline, job: Job, lake_options: StorageOptions) -> tuple[Infer, ...]:
@@ -383,13 +396,17 @@ def _inference(pipeline: Pipeline, job: Job, lake_options: StorageOptions) -> tu
         models = [job.models[kind] for kind in kinds]
         pool = models[0].pool or PoolJob()
         asked = [m.gpus for m in models if m.gpus is not None]
-        needs = Resources(
+        needs = _needs(
+            job,
+            job.execution.memory.infer,
             cpus=pool.num_cpus,
             gpus=sum(asked) if asked else float(uses_gpu(job)),
-            memory_bytes=pool.memory_bytes or job.limits.memory_bytes,
             time_limit_s=job.limits.time_limit_s,
             accelerator_type=pool.accelerator_type,
         )
+        if pool.memory_bytes is not None:  # said of this very model, so it holds above what is said of all
+            limit = max(pool.memory_bytes, job.limits.memory_bytes)
+            needs = replace(needs, memory_bytes=pool.memory_bytes, memory_limit_bytes=limit)
         steps.append(Infer(pipeline, job.lake, lake_options, needs, kinds=frozenset(kinds), name=name))
     return tuple(steps)
 

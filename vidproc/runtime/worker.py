@@ -46,14 +46,14 @@ def load(step_hash: str, pickled: bytes) -> AnyStep:
 def limits(needs: Resources, seconds: float) -> Iterator[None]:
     """The process dies if the body takes longer: the watchdog needs no GIL, so it ends a stuck C
     call too, after writing all stacks to standard error. And the body gets MemoryError, or the
-    process dies, when it asks for more private memory than `needs.memory_bytes` on top of what the
+    process dies, when it asks for more private memory than its limit on top of what the
     process has. Pages of the object store are shared, so they do not count. CUDA reserves far more
     than it uses: a step on a GPU has no memory limit of this kind."""
     faulthandler.dump_traceback_later(seconds, exit=True)
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limited = not needs.gpus and sys.platform == "linux"
     if limited:
-        limit = _private_bytes() + needs.memory_bytes
+        limit = _private_bytes() + (needs.memory_limit_bytes or needs.memory_bytes)
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
     try:
         yield
