@@ -183,6 +183,12 @@ def test_the_window_follows_the_cluster() -> None:
     assert admitted() == 10, "never more than half of the store"
     admission.follow(cpus=0.5, nodes=1, store_bytes=10**6)
     assert admitted() == 10, "where nodes are lost, what is there is finished first"
+    unlimited = Admission(["task"], Limits(max_units=99))
+    unlimited.follow(cpus=1.0, nodes=4, store_bytes=1000)
+    taken = 0
+    while unlimited.take(feed):
+        taken += 40
+    assert taken == 480, "half of the store"
     assert said({"CPU": 2, "GPU": 0.5, "memory": 4e9, "accelerator_type:L4": 0.001}) == "2 CPU, 0.5 GPU, 4.0 GB, L4"
 
 

@@ -123,7 +123,12 @@ class Limits(_Section):
     attempts: int = Field(3, ge=1, description="Attempts before a task is quarantined")
     time_limit_s: float = Field(900.0, gt=0, description="For one attempt at one task")
     memory_bytes: int = Field(4 << 30, gt=0, description="Private memory above which a worker is ended")
-    bytes_in_flight: int = Field(1 << 30, gt=0, description="Decoded frames between decoders and models, for each node")
+    bytes_in_flight: int | None = Field(
+        None,
+        gt=0,
+        description="Decoded frames between decoders and models, for each node; by default 1 GiB on a machine of "
+        "our own, half of the object stores on a cluster",
+    )
     max_pixels: int = Field(8192 * 8192, gt=0)
     max_streams: int = Field(64, gt=0)
 

@@ -23,7 +23,7 @@ from vidproc.media import Task, Video, VideoInfo
 from vidproc.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, routes
 from vidproc.plan import CutSettings, Plan, PlanWriter, cut
 from vidproc.run import Listing, as_video, is_due, make_executor, pool_sizes, storage_options
-from vidproc.runtime.executor import Executor, Limits, Unit, UnitEnd
+from vidproc.runtime.executor import ONE_MACHINE_BYTES, Executor, Limits, Unit, UnitEnd
 from vidproc.step import AnyStep
 from vidproc.storage import open_storage
 from vidproc.tables.lake import MARKER, Committed, Lake
@@ -247,7 +247,7 @@ def _predict(plan: Plan, trial: Trial, job: Job) -> None:
     share = plan.seconds_of_video / trial.video_s
     cores = min(_workers(job), os.cpu_count() or 1)
     plan.predicted_seconds = sum(trial.busy_s.values()) * share / cores
-    in_flight = min(job.limits.bytes_in_flight, 2 * _workers(job) * plan.largest_task_bytes)
+    in_flight = min(job.limits.bytes_in_flight or ONE_MACHINE_BYTES, 2 * _workers(job) * plan.largest_task_bytes)
     plan.predicted_memory_bytes = in_flight + (_workers(job) + 1) * WORKER_BYTES
     plan.predicted_output_bytes = round(trial.row_bytes * share)
 

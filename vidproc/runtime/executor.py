@@ -29,6 +29,9 @@ from vidproc.runtime.events import AttemptFailed, Event, Listener, UnitStarted
 from vidproc.runtime.retry import PASSING, Abort, Fault, GiveUp, Retry, RetryRules, Tally, verdict
 from vidproc.step import AnyStep
 
+ONE_MACHINE_BYTES = 1 << 30
+"""In flight where nobody says how many: room for some minutes of frames, and for the rest of the machine."""
+
 POLL_S = 0.1
 """How often a feed that had nothing is asked again while nothing else happens."""
 
@@ -101,8 +104,9 @@ class Limits(RetryRules):
     """In flight, of each route that `route_units` does not name. On a cluster with n times the CPUs of
     the driver's machine n times as many."""
     route_units: Mapping[str, int] = field(default_factory=dict)
-    max_bytes: int = 2 << 30
-    """In flight, over all routes, for each node. A unit larger than this runs while no other unit with bytes does."""
+    max_bytes: int | None = None
+    """In flight, over all routes, for each node; None: half of the cluster's object stores. A unit larger
+    than this runs while no other unit with bytes does."""
     at_once: Mapping[str, int] = field(default_factory=dict)
     """By name of a stateless step: how many calls of it may run at a time."""
     max_quarantined_share: float = 0.2
@@ -118,7 +122,8 @@ class Limits(RetryRules):
     """How long `stop()` lets running units finish."""
 
     def __post_init__(self) -> None:
-        if self.max_units < 1 or self.max_bytes < 1 or any(n < 1 for n in self.route_units.values()):
+        counts = (self.max_units, *self.route_units.values(), *([] if self.max_bytes is None else [self.max_bytes]))
+        if min(counts) < 1:
             raise ConfigError("max_units, route_units and max_bytes must be at least 1: nothing would ever run")
 
 
@@ -234,7 +239,7 @@ class Admission:
         self.count: Counter[str] = Counter()
         self._limits = limits
         self._caps = {r: limits.route_units.get(r, limits.max_units) for r in routes}
-        self._bytes, self._max_bytes = 0, limits.max_bytes
+        self._bytes, self._max_bytes = 0, limits.max_bytes or ONE_MACHINE_BYTES
         self._held: dict[str, Unit] = {}
 
     def follow(self, *, cpus: float, nodes: int, store_bytes: float) -> None:
@@ -242,7 +247,9 @@ class Admission:
         units = int(self._limits.max_units * max(1.0, cpus))
         self._caps = {r: self._limits.route_units.get(r, units) for r in self._caps}
         # The store frees in the background, and holds what travels between two steps twice for a moment.
-        self._max_bytes = int(min(self._limits.max_bytes * max(1, nodes), store_bytes / 2))
+        self._max_bytes = int(store_bytes / 2)
+        if self._limits.max_bytes is not None:
+            self._max_bytes = min(self._max_bytes, self._limits.max_bytes * max(1, nodes))
 
     def take(self, feed: Feed) -> Unit | None:
         for route, unit in self._held.items():

@@ -54,6 +54,7 @@ from vidproc.errors import ConfigError, RunAborted
 from vidproc.runtime.events import Event, Listener, PoolChanged, PoolWaiting, SetupFailed, said
 from vidproc.runtime.executor import (
     DEFAULT_LIMITS,
+    ONE_MACHINE_BYTES,
     POLL_S,
     Admission,
     Ahead,
@@ -787,7 +788,7 @@ class RayExecutor:
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
-                    object_store_memory=_store_bytes(limits.max_bytes),
+                    object_store_memory=_store_bytes(limits.max_bytes or ONE_MACHINE_BYTES),
                     _temp_dir=self._ours,
                 )
                 break
