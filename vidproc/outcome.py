@@ -20,7 +20,7 @@ class Failure:
     task_id: str | None
     """None where the whole video is meant (listing, probing)."""
     stage: str
-    """list, probe, decode, infer, link or publish."""
+    """list, probe, decode, infer (infer-KIND: a model in a pool of its own), link or publish."""
     error_class: str
     error: str
     """One plain sentence; never a credential, never a presigned URL."""
