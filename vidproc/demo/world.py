@@ -56,6 +56,8 @@ class SceneSettings:
     """What the actor of an activity scene may do; see `people.ACTIONS` and `people.MORE_ACTIONS`."""
     noise: float = 1.0
     """Strength of sensor noise, shake and changes of light; 0 switches them off."""
+    plain: bool = False
+    """A plain wall behind everything: for what is to be learned within minutes."""
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.fps <= 0:
@@ -224,7 +226,8 @@ class Scene:
             place = ("room", "hall", "park", "street")[int(rng.choice(4, p=(0.4, 0.25, 0.25, 0.1)))]
         self.place = place
         back = scenery(place, rng, WIDTH, HEIGHT, _MARGIN)
-        self._back = back.picture
+        plain = np.full_like(back.picture, back.picture.mean((0, 1)))
+        self._back = plain if settings.plain else back.picture
         self.segments: tuple[ActionSegment, ...] = ()
         if kind == "street":
             self.things: list[Thing] = [*_passers(rng, place, settings.seconds)]
