@@ -18,7 +18,7 @@ from fractions import Fraction
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Literal
 
-from vidproc.errors import Declined, LimitExceeded, SourceChanged, TransientError, VidprocError
+from vidproc.errors import Declined, LimitExceeded, NotFound, SourceChanged, TransientError, VidprocError
 from vidproc.media import Video
 
 if TYPE_CHECKING:
@@ -106,9 +106,10 @@ class Source:
             from vidproc.storage import StorageOptions, open_storage
 
             folder, _, name = video.uri.rpartition("/")
-            open_storage(folder, options=self.options or StorageOptions()).get_range(
-                name, 0, 1, if_match=etag_of(video)
-            )
+            with translated(video):
+                open_storage(folder, options=self.options or StorageOptions()).get_range(
+                    name, 0, 1, if_match=etag_of(video)
+                )
 
 
 def etag_of(video: Video) -> str:
@@ -218,6 +219,8 @@ def translated(video: Video) -> Iterator[None]:
 
     try:
         yield
+    except NotFound:
+        raise SourceChanged(f"{video.uri}: deleted after it was listed") from None
     except VidprocError:
         raise
     except av.error.FFmpegError as e:
