@@ -194,7 +194,8 @@ def test_the_window_follows_the_cluster() -> None:
 
 def test_a_pool_that_this_machine_can_never_hold_is_refused(archive: Path, tmp_path: Path) -> None:
     """No autoscaler will bring a node to a Ray of our own."""
-    wanted = job(archive, tmp_path / "lake", actions={"pool": {"num_gpus": 64}}, execution={"executor": "ray"})
+    given: dict[str, Any] = {"detector": {"num_gpus": 0}, "actions": {"pool": {"num_gpus": 64}}}
+    wanted = job(archive, tmp_path / "lake", **given, execution={"executor": "ray"})
     with pytest.raises(ConfigError, match=r"step 'infer-actions', which asks for 1 CPU, 64 GPU, 2.1 GB: ask for less"):
         index(wanted)
     with connect(str(tmp_path / "lake")) as database:

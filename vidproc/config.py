@@ -62,7 +62,9 @@ class ModelJob(_Section):
     size: tuple[int, int] | None = Field(None, description="Height and width that the model gets")
     nms_iou: float | None = Field(None, ge=0, le=1, description="Overlap above which a box is suppressed")
     threads: int | None = Field(None, ge=1, description="CPU threads of one forward pass")
-    num_gpus: float | None = Field(None, ge=0, description="GPUs of one actor; 0.25: four actors share one")
+    num_gpus: float | None = Field(
+        None, ge=0, description="GPUs of one actor; 0.25: four actors share one; by default 1 in a job that uses GPUs"
+    )
     pool: PoolJob | None = Field(None, description="Actors of its own; by default one actor holds all models")
 
     @property

@@ -45,9 +45,9 @@ from vidproc.tables.publish import PublishReport, RunInfo, recover
 from vidproc.tables.staging import Staging, TaskReport
 from vidproc.unlisted import Unlisted
 
-VIDEOS_IN_WORK = 256
-"""Videos probed and not yet ended, beside those that wait for their commit: enough that small
-files keep every decoder busy."""
+TASKS_AHEAD = 256
+"""Tasks that wait for the executor before another video is probed: enough that small files keep every
+decoder busy. What the executor has taken is its own to bound: on a large cluster that is more."""
 
 LISTED_AHEAD = 4096
 
@@ -459,7 +459,7 @@ class Driver:
         return None
 
     def _room(self) -> bool:
-        return len(self._work) - len(self._batch) - self._in_publication() < VIDEOS_IN_WORK
+        return len(self._tasks) < TASKS_AHEAD
 
     def _accept_next(self) -> bool:
         """Looks at the next listed object; False if there is none just now."""
