@@ -52,7 +52,6 @@ def two_steps(table: FaultTable) -> list[AnyStep]:
 ONCE = {
     "t1": ["error"],
     "t2": ["transient"],
-    "t3": ["changed"],
     "t4": ["sysexit"],
     "t5": ["unpicklable"],
     "t6": ["memory"],
@@ -65,7 +64,10 @@ ONCE = {
         ({}, {}),
         ({f"infer:{unit}": kinds for unit, kinds in ONCE.items()}, {}),
         ({f"decode:{unit}": kinds for unit, kinds in ONCE.items()}, {}),
-        ({"t1": ["error"] * 9, "t2": ["media"], "infer:t3": ["sysexit"] * 9}, {"t1": 3, "t2": 1, "t3": 3}),
+        (
+            {"t1": ["error"] * 9, "t2": ["media"], "infer:t3": ["sysexit"] * 9, "t4": ["changed"]},
+            {"t1": 3, "t2": 1, "t3": 3, "t4": 1},
+        ),
         ({"t1": ["transient"] * 3 + ["error"] * 9}, {"t1": 6}),
     ],
     ids=["none", "once late", "once early", "always", "mixed"],

@@ -66,7 +66,7 @@ def test_every_unit_ends_whatever_befalls_it(kinds: list[Kind], strikes: int, in
         (Undecodable("broken at 3 s"), "media", "decode", "broken at 3 s"),
         (Declined("only sound", "audio_only"), "media", "audio_only", "only sound"),
         (TransientError("timed out"), "transient", "transient", "timed out"),
-        (SourceChanged("replaced"), "transient", "source_changed", "replaced"),
+        (SourceChanged("replaced"), "changed", "source_changed", "replaced"),
         (MemoryError(), "memory", "memory", "MemoryError"),
         (ZeroDivisionError("division by zero"), "exception", "internal", "ZeroDivisionError: division by zero"),
         (SystemExit(3), "exception", "internal", "SystemExit: 3"),

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 from vidproc.errors import ConfigError, RunAborted
 from vidproc.runtime.events import AttemptFailed, Event, Listener, UnitStarted
-from vidproc.runtime.retry import PASSING, Abort, Fault, GiveUp, Retry, RetryRules, Tally, verdict
+from vidproc.runtime.retry import NOBODYS, PASSING, Abort, Fault, GiveUp, Retry, RetryRules, Tally, verdict
 from vidproc.step import AnyStep
 
 ONE_MACHINE_BYTES = 1 << 30
@@ -325,7 +325,7 @@ def drive(
                 unit=flight.unit,
                 fault=fault,
                 attempt=flight.unit.attempts_before + flight.retries + 1,
-                blamed=fault.kind not in PASSING and fault.kind not in ("media", "config"),
+                blamed=fault.kind not in PASSING | NOBODYS | {"config"},
                 again_in_s=answer.wait_s if isinstance(answer, Retry) else None,
                 at=datetime.now(UTC),
             )
@@ -334,7 +334,7 @@ def drive(
             case Abort():
                 raise ConfigError(fault.error)
             case GiveUp():
-                quarantined += fault.kind != "media"
+                quarantined += fault.kind not in NOBODYS
                 return end(flight, None, fault)
             case Retry(wait_s):
                 flight.retries += 1

@@ -5,6 +5,7 @@ What failed is first understood as one of a few kinds; then the unit's tally of 
   kind             counts as            then
   config           -                    the run stops: an operator must change something
   media            -                    give up at once: the same bytes fail the same way
+  changed          -                    give up at once: these bytes do not come back; the next run lists the new ones
   transient        1/infra_strikes      again, after a wait which doubles
   infrastructure   1/infra_strikes      again, after a wait which doubles
   crash, hang, memory, exception
@@ -19,12 +20,15 @@ import traceback as tb
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vidproc.errors import ConfigError, MediaError, TransientError, VidprocError
+from vidproc.errors import ConfigError, MediaError, SourceChanged, TransientError, VidprocError
 
-Kind = Literal["config", "media", "transient", "infrastructure", "crash", "hang", "memory", "exception"]
+Kind = Literal["config", "media", "changed", "transient", "infrastructure", "crash", "hang", "memory", "exception"]
 
 PASSING: frozenset[Kind] = frozenset({"transient", "infrastructure"})
 """Not the unit's fault, most likely: they count little."""
+
+NOBODYS: frozenset[Kind] = frozenset({"media", "changed"})
+"""Trying again is in vain, and no model, image or storage is broken."""
 
 ERROR_CLASSES: dict[Kind, str] = {
     "infrastructure": "infrastructure",
@@ -59,6 +63,8 @@ def understand(error: BaseException, *, stage: str, host: str) -> Fault:
             kind = "config"
         case MediaError():
             kind = "media"
+        case SourceChanged():
+            kind = "changed"
         case TransientError():
             kind = "transient"
         case MemoryError():
@@ -117,7 +123,7 @@ def verdict(kind: Kind, tally: Tally, rules: RetryRules) -> Retry | GiveUp | Abo
         return Abort()
     # strikes / rules.strikes + passing / rules.infra_strikes >= 1, in whole numbers
     spent = tally.strikes * rules.infra_strikes + tally.passing * rules.strikes
-    if kind == "media" or spent >= rules.strikes * rules.infra_strikes:
+    if kind in NOBODYS or spent >= rules.strikes * rules.infra_strikes:
         return GiveUp()
     if kind in PASSING:
         return Retry(min(rules.first_wait_s * 2.0 ** (tally.passing - 1), rules.longest_wait_s))
