@@ -125,6 +125,8 @@ def test_each_kind_of_worker_declares_what_it_is_expected_to_use_within_its_limi
 def test_gpus_of_models_that_live_together_add_up() -> None:
     wanted = job(Path("/a"), "/l", detector={"num_gpus": 0.5}, actions={"num_gpus": 0.25})
     assert steps(wanted)["infer"].gpus == 0.75
+    with pytest.raises(ConfigError, match=r"in one actor add up to 1\.25: above 1 it must be whole"):
+        job(Path("/a"), "/l", detector={"num_gpus": 0.75}, actions={"num_gpus": 0.5})
 
 
 def test_the_example_in_the_nightly_job_is_one(tmp_path: Path) -> None:

@@ -216,6 +216,11 @@ class Job(_Section):
     def _something_to_do(self) -> Job:
         if all(wanted.model == "none" for wanted in self.models.values()):
             raise ValueError("a job needs a detector, an action model or an embedding; all are 'none'")
+        together = sum(m.gpus or 0.0 for m in self.models.values() if m.model != "none" and m.pool is None)
+        if together > 1 and together % 1:
+            raise ValueError(
+                f"num_gpus of the models that live in one actor add up to {together:g}: above 1 it must be whole"
+            )
         parse_failure_budget(self.limits.max_failures)
         return self
 

@@ -51,6 +51,10 @@ WINDOWS_AT_A_TIME = 16
 """Windows handed to a model in one call: bounds what the model copies, not what it batches."""
 
 
+HEADER_BYTES = 1 << 30
+"""Private memory that probing may take, however much decoding may: an index is small."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelUse:
     """A model as this job uses it."""
@@ -357,6 +361,7 @@ def routes(
     limits = MediaLimits(max_pixels=job.limits.max_pixels, max_streams=job.limits.max_streams)
     memory, seconds = job.execution.memory, job.limits.time_limit_s
     light = _needs(job, memory.probe, cpus=0.5, time_limit_s=min(seconds, 120.0))
+    light = replace(light, memory_limit_bytes=min(job.limits.memory_bytes, HEADER_BYTES))
     return {
         "probe": (Probe(source=source, limits=limits, recorded_pattern=job.recorded_at, needs=light),),
         "task": (
