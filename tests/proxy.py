@@ -2,7 +2,7 @@
 
 Requests pass unchanged, the Host header too, so their signatures hold. A rule names a fault:
 
-    503, slow_down, denied    answered so, and never forwarded
+    503, slow_down, denied, full    answered so, and never forwarded
     cut       the connection is reset before an answer
     lost      the request is carried out, then the connection is reset: only the answer is lost
     short     half of the body comes, then the connection closes
@@ -38,6 +38,7 @@ from urllib.parse import unquote, urlsplit
 ANSWERS = {
     "503": (503, "ServiceUnavailable", "Please try again."),
     "slow_down": (503, "SlowDown", "Please reduce your request rate."),
+    "full": (500, "InternalError", "no space left on device"),
     "denied": (403, "AccessDenied", "Access Denied."),
 }
 
