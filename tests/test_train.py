@@ -5,8 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +30,15 @@ from vidproc.learn.data import Augmentation
 from vidproc.learn.job import read_job
 from vidproc.learn.labels import to_coco
 from vidproc.learn.networks import NetworkSettings, class_tensors, network_for, recipe_for
-from vidproc.learn.train import DataSettings, OptimisationSettings, TrainSettings, prepare, rate_factor, train
+from vidproc.learn.train import (
+    DataSettings,
+    OptimisationSettings,
+    TrainSettings,
+    _yaml_plain,
+    prepare,
+    rate_factor,
+    train,
+)
 from vidproc.learn.workers import WorkerSettings
 from vidproc.models import load_model
 from vidproc.models.registry import ModelSettings
@@ -371,6 +384,12 @@ def test_two_workers_of_ray_train_share_the_work(moving: Path, tmp_path: Path) -
         report = train(settings)
         assert report.epochs == 2 and 0 <= report.metrics["top1"] <= 1
         assert load_model(report.folder, settings=ModelSettings(device="cpu")).card.labels == ("left", "right")
+        # One worker of Ray is this process's training to the bit.
+        one, here = (replace(settings, out=str(tmp_path / n)) for n in ("one", "here"))
+        train(replace(one, workers=replace(workers, workers=1)))
+        train(replace(here, workers=INLINE))
+        a, b = (load_file(Path(s.out) / "weights.safetensors") for s in (one, here))
+        assert all(torch.equal(a[k], b[k]) for k in a)
         bad = replace(settings, out=str(tmp_path / "n"), optimisation=OptimisationSettings(epochs=3, rate=1e30, clip=0))
         with pytest.raises(ConfigError, match=r"the loss became (nan|inf) in epoch"):
             train(bad)
@@ -378,6 +397,45 @@ def test_two_workers_of_ray_train_share_the_work(moving: Path, tmp_path: Path) -
             train(replace(settings, out=str(tmp_path / "o"), workers=replace(workers, workers=9)))
     finally:
         ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_workers_killed_go_on_from_the_last_epoch(moving: Path, tmp_path: Path) -> None:
+    """`vidproc train` in a process of its own, killed with all of its workers after an epoch, and run again."""
+    out = tmp_path / "m"
+    settings = job(moving, out, workers=WorkerSettings(workers=2, gpu=False))
+    settings = replace(settings, optimisation=OptimisationSettings(epochs=300, batch=8))
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(_yaml_plain(asdict(settings))))
+    command = [sys.executable, "-m", "vidproc", "train", str(path)]
+    running = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    try:
+        wait_for(out / "checkpoints" / "last.pt", running)
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    left = torch.load(out / "checkpoints" / "last.pt", weights_only=True)
+    assert 1 <= left["epoch"] < 300 and not (out / "model.yaml").exists()
+
+    # Another process goes on, up to an epoch after.
+    again = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    try:
+        wait_for(out / "checkpoints" / "last.pt", again, newer_than=left["epoch"])
+    finally:
+        os.killpg(again.pid, signal.SIGKILL)
+        again.wait()
+    later = torch.load(out / "checkpoints" / "last.pt", weights_only=True)
+    assert later["epoch"] > left["epoch"] and later["history"][: left["epoch"]] == left["history"]
+
+
+def wait_for(checkpoint: Path, running: subprocess.Popen[bytes], newer_than: int = 0) -> None:
+    for _ in range(3000):
+        if checkpoint.exists() and torch.load(checkpoint, weights_only=True)["epoch"] > newer_than:
+            return
+        assert running.poll() is None, "the training ended by itself"
+        time.sleep(0.1)
+    raise AssertionError("no checkpoint within five minutes")
 
 
 @pytest.mark.parametrize(
