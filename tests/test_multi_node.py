@@ -1,0 +1,109 @@
+"""Several real Ray nodes, archive and lake on S3, one run through an address: the rows of an undisturbed local
+run, also where a whole node is killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Root
+from tests.media import make_video
+from tests.test_end_to_end import job, tables, upload
+from vidproc.config import Job
+from vidproc.run import index
+from vidproc.storage import open_storage
+
+HEAD = """
+import json, os, sys, time
+from ray.cluster_utils import Cluster
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=2, object_store_memory=100 << 20) for _ in range(2)]
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    cluster.remove_node(nodes.pop(), allow_graceful=False)  # SIGKILL to its raylet and workers
+    print("killed", flush=True)
+cluster.shutdown()
+"""
+"""A cluster of three nodes, each a raylet and a store of its own; each line of its input kills one."""
+
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+
+
+class Nodes:
+    def __init__(self, folder: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HEAD],
+            cwd=Path(__file__).parents[1],
+            env=os.environ | TOKEN | {"TMPDIR": folder, "RAY_TMPDIR": folder, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.address = self._heard()
+
+    def _heard(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def kill_one(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("kill\n")
+        self.process.stdin.flush()
+        assert self._heard() == "killed"
+
+    def close(self) -> None:
+        self.process.communicate(timeout=60)
+
+
+@pytest.fixture
+def nodes(s3_root: Root) -> Iterator[Nodes]:
+    """Started after the S3 server, whose address its workers inherit."""
+    with tempfile.TemporaryDirectory(prefix="vmn-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        running = Nodes(folder)
+        yield running
+        running.close()
+
+
+@pytest.mark.timeout(280)
+def test_a_run_over_three_nodes_one_of_which_is_killed(nodes: Nodes, s3_root: Root, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(8):
+        make_video(folder / f"v{i}.{'mp4' if i % 2 else 'mkv'}", seconds=1.5, gop=6)
+    archive, lake = upload(folder, s3_root.below("in")), s3_root.below("lake").uri
+    given: dict[str, Any] = {"detector": "tests.fakes:Slow", "cut": {"clip_seconds": 0.5}}
+    small = {"memory_bytes": 512 << 20, "bytes_in_flight": 64 << 20, "max_failures": "0"}
+    on_nodes = {"executor": "ray", "device": "cpu", "address": nodes.address, "publish_videos": 2}
+    wanted: Job = job(archive, lake, **given, limits=small, execution=on_nodes)
+    path = tmp_path / "job.json"  # JSON is YAML
+    path.write_text(json.dumps(wanted.model_dump(mode="json")))
+    run = subprocess.Popen(
+        [sys.executable, "-m", "vidproc", "index", "--job", str(path), "--quiet"],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | TOKEN,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        storage = open_storage(lake)
+        while run.poll() is None and sum(o.key.endswith("report.json") for o in storage.list("_staging/")) < 2:
+            pass
+        nodes.kill_one()
+        said, _ = run.communicate(timeout=240)
+    finally:
+        run.kill()
+    assert run.returncode == 0, said
+    calm = s3_root.below("calm").uri
+    assert index(job(archive, calm, **given, execution={"executor": "inline", "device": "cpu"})).exit_code == 0
+    assert tables(lake) == tables(calm)
+    assert list(storage.list("_staging/")) == []
