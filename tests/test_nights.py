@@ -64,6 +64,7 @@ def test_rows_of_deleted_videos_are_kept_unless_the_job_removes_them(archive: Pa
     heard = Heard()
     summary = index(job(archive, lake), reporter=heard)
     assert (summary.removed, summary.due, summary.exit_code) == (1, 0, 0)
+    assert summary.reason == "0 of 0 videos failed, within 5%; 1 removed that the archive no longer lists"
     assert heard.said == ["1 video(s) that the archive no longer lists were removed"]
     assert uris(lake) == {"a.mp4", "c.mkv"}
     with connect(str(lake)) as database:

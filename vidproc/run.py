@@ -781,6 +781,8 @@ class Driver:
                 )
             else:
                 reason = f"{self._over_budget} of {ended} videos failed, within {self.job.limits.max_failures}"
+        if self._count["removed"]:
+            reason += f"; {self._count['removed']} removed that the archive no longer lists"
         return RunSummary(
             run_id=self.run.run_id,
             outcome=outcome,
