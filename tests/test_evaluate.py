@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,16 @@ def test_a_lakes_detections_are_scored_at_the_labelled_frames(lake: Lake, tmp_pa
     # Moved by 2 of 10 pixels the cat overlaps by 8 / 12: right up to IoU 0.65, 4 of 10 thresholds.
     moved = evaluate(EvalSettings(task="detection", truth=boxes_truth(tmp_path / "m.json", shift=2), lake=lake.uri))
     assert moved.summary["AP"] == pytest.approx((0.4 + 1) / 2)
+
+
+def test_frames_that_the_lake_never_looked_at_are_no_zero(lake: Lake, tmp_path: Path) -> None:
+    truth = json.loads(Path(boxes_truth(tmp_path / "t.json")).read_text())
+    for image in truth["images"]:
+        image["time_s"] += 0.25
+    between = EvalSettings(task="detection", truth=save(tmp_path / "t.json", truth), lake=lake.uri)
+    with pytest.raises(ConfigError, match=r"t\.json: no labelled frame is one .*the nearest was 0\.250 s away"):
+        evaluate(between)
+    assert evaluate(replace(between, tolerance_s=0.26)).summary["AP50"] > 0.5
 
 
 def test_a_file_of_detections_gives_the_same_as_a_lake(lake: Lake, tmp_path: Path) -> None:

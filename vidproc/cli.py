@@ -695,6 +695,12 @@ def evaluate(
         float | None, typer.Option("--truth-fps", help="Tracking: frames a second of the truth.")
     ] = None,
     sample_fps: Annotated[float | None, typer.Option("--sample-fps", help="Tracking: samples a second.")] = None,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Detection: seconds from a labelled frame to the lake's sample.")
+    ] = 0.02,
+    pipeline: Annotated[str | None, typer.Option("--pipeline", help="Of the lake, where it has several.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Of the lake's rows, where there are several.")] = None,
+    subset: Annotated[str | None, typer.Option("--subset", help="Rows of the truth of this split alone.")] = None,
     as_json: AsJson = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
@@ -706,7 +712,8 @@ def evaluate(
 
     settings = EvalSettings(
         task=cast(Any, task), truth=truth, predictions=predictions, lake=absolute(lake), out=absolute(out),
-        truth_fps=truth_fps, sample_fps=sample_fps,
+        truth_fps=truth_fps, sample_fps=sample_fps, tolerance_s=tolerance, pipeline=pipeline, model=model,
+        subset=subset,
     )  # fmt: skip
     found = run_evaluate(settings, options=_options(endpoint_url, profile, region))
     if as_json:
@@ -771,6 +778,7 @@ def explain(
     time_s: Annotated[float, typer.Option("--time", help="Seconds into the video.")] = 0.0,
     lake: Annotated[str | None, typer.Option("--lake", help="The lake in which --row is.")] = None,
     row: Annotated[str | None, typer.Option("--row", help="SQL condition that picks a row.")] = None,
+    pipeline: Annotated[str | None, typer.Option("--pipeline", help="Of the lake, where it has several.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="What is to be explained.")] = None,
     method: Annotated[str, typer.Option("--method", help="auto, grad-cam or occlusion.")] = "auto",
     as_json: AsJson = False,
@@ -784,7 +792,7 @@ def explain(
 
     settings = ExplainSettings(
         model=model, kind=cast(Any, kind), out=absolute(out) or out, video=absolute(video), time_s=time_s,
-        lake=absolute(lake), row=row, label=label, method=cast(Any, method),
+        lake=absolute(lake), row=row, pipeline=pipeline, label=label, method=cast(Any, method),
     )  # fmt: skip
     found = run_explain(settings, options=_options(endpoint_url, profile, region))
     when, x, y = found.peak
@@ -803,6 +811,7 @@ def dataset(
     out: Annotated[str, typer.Argument(metavar="OUT.json", help="The label file to be.")],
     kind: Annotated[str, typer.Option("--kind", help="coco or activitynet.")] = "coco",
     where: Annotated[str | None, typer.Option("--where", help="SQL condition on rows (d) and videos (v).")] = None,
+    pipeline: Annotated[str | None, typer.Option("--pipeline", help="Of the lake, where it has several.")] = None,
     as_json: AsJson = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
@@ -811,7 +820,9 @@ def dataset(
     """Rows of the lake as training data."""
     from vidproc.learn.dataset import DatasetSettings, make_dataset
 
-    settings = DatasetSettings(lake=absolute(lake) or lake, out=absolute(out) or out, kind=cast(Any, kind), where=where)
+    settings = DatasetSettings(
+        lake=absolute(lake) or lake, out=absolute(out) or out, kind=cast(Any, kind), where=where, pipeline=pipeline
+    )
     _answer(make_dataset(settings, options=_options(endpoint_url, profile, region)), as_json)
 
 

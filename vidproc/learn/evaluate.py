@@ -119,6 +119,7 @@ def _detections_of(s: EvalSettings, lake: LakeRows) -> tuple[dict[str, Any], lis
             raise ConfigError(f"{frame.where}: a lake knows frames of videos, so the truth needs `time_s`.")
         wanted[by_uri[frame.source.uri]].append((frame.time_s, i))
     results = []
+    nearest = np.inf
     for video_id, moments in wanted.items():
         times, frames = (np.array(column) for column in zip(*sorted(moments), strict=True))
         rows = lake.rows(
@@ -129,6 +130,7 @@ def _detections_of(s: EvalSettings, lake: LakeRows) -> tuple[dict[str, Any], lis
         ).to_pylist()
         for r in rows:
             near = int(np.abs(times - r["time_s"]).argmin())
+            nearest = min(nearest, abs(times[near] - r["time_s"]))
             if abs(times[near] - r["time_s"]) > s.tolerance_s or r["label"] not in class_of:
                 continue  # frames that nobody labelled, and classes that the truth does not know, do not count
             bbox = [r["x_min"], r["y_min"], r["x_max"] - r["x_min"], r["y_max"] - r["y_min"]]
@@ -140,6 +142,12 @@ def _detections_of(s: EvalSettings, lake: LakeRows) -> tuple[dict[str, Any], lis
                     "score": r["score"],
                 }
             )
+    if s.tolerance_s < nearest < np.inf:
+        raise ConfigError(
+            f"{s.truth}: no labelled frame is one that the lake's detector looked at; the nearest was {nearest:.3f} s "
+            f"away, and the tolerance is {s.tolerance_s:g} s. Label frames at multiples of the sampling period, sample "
+            "oftener, or allow more."
+        )
     return to_coco(labels), results
 
 

@@ -23,15 +23,16 @@ from vidproc.errors import ConfigError
 from vidproc.learn.data import EPS, Reader, normalise, windows_of
 from vidproc.learn.labels import object_at
 from vidproc.learn.lake import open_rows
-from vidproc.learn.overlay import overlay, png, write_mp4
+from vidproc.learn.overlay import enlarged, overlay, png, write_mp4
 from vidproc.learn.tracking import box_iou
 from vidproc.media import Geometry, Video
-from vidproc.models import load_model
+from vidproc.models import load_model, tiny
 from vidproc.models.base import ActionModel, Detector
 from vidproc.models.embedded import embedded_recipe
 from vidproc.models.families import build_network, load_network
 from vidproc.models.registry import ModelSettings, Preprocessing, Recipe, find_recipe
 from vidproc.models.slowfast import SlowFast
+from vidproc.models.tiny import DetectorNet
 from vidproc.storage import StorageOptions, open_storage
 
 Method = Literal["auto", "grad-cam", "occlusion"]
@@ -314,6 +315,8 @@ def _detection_heat(
     s: ExplainSettings, model: Detector, frame: np.ndarray, class_id: int, box: np.ndarray
 ) -> tuple[np.ndarray, str]:
     if s.method != "occlusion":
+        if s.model == "demo":
+            return grad_cam_peak(cast(DetectorNet, tiny.load_network("detector")), frame, class_id, box), "grad-cam"
         network = _network(s, "detector")
         if network is not None:
             return grad_cam_box(network[1], network[0], frame, class_id, box), "grad-cam"
@@ -352,9 +355,29 @@ def grad_cam_box(network: nn.Module, recipe: Recipe, frame: np.ndarray, class_id
         raise ConfigError(f"{recipe.name} finds no {recipe.labels[class_id]} in that frame.")
     overlap = box_iou(box.astype(np.float64), found["boxes"][mine].detach().numpy().astype(np.float64))[0]
     score = found["scores"][mine[int(overlap.argmax())]]
-    gradients = torch.autograd.grad(score, kept, allow_unused=True)
+    return _levels_heat(score, kept, frame)
+
+
+def grad_cam_peak(network: DetectorNet, frame: np.ndarray, class_id: int, box: np.ndarray) -> np.ndarray:
+    """The same of the embedded detector, whose score of a box is a cell of its heat map, near the middle."""
+    kept: list[Tensor] = []
+    levels = (network.down8, network.down16, network.down32)
+    handles = [level.register_forward_hook(lambda _, __, out: kept.append(out)) for level in levels]
+    try:
+        with torch.enable_grad():
+            heat, _ = network(torch.from_numpy(frame).permute(2, 0, 1)[None].float())
+    finally:
+        for handle in handles:
+            handle.remove()
+    x, y = ((box[0, :2] + box[0, 2:]) / 2 / tiny.STRIDE).astype(int).tolist()
+    near = heat[0, class_id, max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3]
+    return _levels_heat(near.max(), kept, frame)
+
+
+def _levels_heat(score: Tensor, levels: list[Tensor], frame: np.ndarray) -> np.ndarray:
+    """What the maps of all levels say of a score, added up at the frame's size: float32 (1, h, w)."""
     heat = torch.zeros(1, 1, *frame.shape[:2])
-    for features, gradient in zip(kept, gradients, strict=True):
+    for features, gradient in zip(levels, torch.autograd.grad(score, levels, allow_unused=True), strict=True):
         if gradient is not None:
             cam = (features * gradient).sum(1, keepdim=True).relu().detach()
             heat += nn.functional.interpolate(cam, size=frame.shape[:2], mode="bilinear", align_corners=False)
@@ -437,6 +460,6 @@ def _write(
     storage = open_storage(s.out, options=options)
     drawn = overlay(frames, heat, boxes)
     best = int(heat.reshape(len(heat), -1).max(1).argmax())
-    storage.put("overlay.png", png(np.concatenate([frames[best], drawn[best]], 1)))
+    storage.put("overlay.png", png(np.concatenate(enlarged(np.stack([frames[best], drawn[best]])), 1)))
     storage.put("overlay.mp4", write_mp4(drawn, fps))
     return storage.uri_of("overlay.mp4"), storage.uri_of("overlay.png")

@@ -33,13 +33,18 @@ def png(image: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def write_mp4(frames: np.ndarray, fps: float, *, seconds_each: float = 0.1) -> bytes:
-    """uint8 (t, h, w, 3) RGB -> H.264 MP4. Small frames are doubled until a person can see them, and each is
-    shown for at least `seconds_each`."""
-    import av
-
+def enlarged(frames: np.ndarray) -> np.ndarray:
+    """Frames (t, h, w, 3) doubled in size until a person can see them."""
     while min(frames.shape[1:3]) < 160:
         frames = frames.repeat(2, 1).repeat(2, 2)
+    return frames
+
+
+def write_mp4(frames: np.ndarray, fps: float, *, seconds_each: float = 0.1) -> bytes:
+    """uint8 (t, h, w, 3) RGB -> H.264 MP4, small frames enlarged, each shown for at least `seconds_each`."""
+    import av
+
+    frames = enlarged(frames)
     h, w = frames.shape[1:3]
     frames = frames[:, : h - h % 2, : w - w % 2]  # 4:2:0 wants even sides
     out = io.BytesIO()
