@@ -119,7 +119,8 @@ class Harness:
             raise AssertionError(f"{lake} does not get done: {self._said}")
         if archive not in self._expected:
             self._expected[archive] = self._undisturbed(archive)
-        assert self.tables(lake) == self._expected[archive], f"{scene}: the rows differ ({lake}, seed {self.seed})"
+        differing = differences(self.tables(lake), self._expected[archive])
+        assert not differing, f"{scene}: the rows of {lake} differ (seed {self.seed}): {differing}"
         left = [o.key for o in open_storage(lake).list("_staging/")]
         assert left == [], f"{scene}: staged parts are left of videos that are published: {left[:5]}"
         return killed
@@ -226,6 +227,17 @@ class Harness:
                     break
                 time.sleep(0.01)
         return killed
+
+
+def differences(found: dict[str, list[dict[str, Any]]], expected: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """By table: how many rows are too many and too few, and the first of each."""
+    told = {}
+    for name in expected:
+        have, want = (Counter(str(r) for r in rows[name]) for rows in (found, expected))
+        if have != want:
+            more, less = have - want, want - have
+            told[name] = more.total(), less.total(), next(iter(more), None), next(iter(less), None)
+    return told
 
 
 # Moments --------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def rows(lake: str) -> dict[str, list[dict[str, Any]]]:
     """All rows without what differs from run to run; of the failures those that no kill explains."""
     with connect(lake) as database:
         failures = database.sql(
-            f"""SELECT uri, video_id, task_id, stage, error_class, error, attempt FROM failures
+            f"""SELECT uri, video_id, task_id, stage, error_class, error FROM failures
             WHERE error_class NOT IN {OF_THE_KILLS} ORDER BY ALL"""
         )
         return tables(lake) | {"failures": failures.read_all().to_pylist()}
