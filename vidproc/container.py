@@ -38,6 +38,10 @@ FORMATS = (
 """Demuxers that may run. Absent on purpose: hls, dash, concat, image2, tty, rtsp, sdp, lavfi."""
 
 
+REQUEST_BYTES, LARGEST_REQUEST_BYTES = 256 << 10, 8 << 20
+"""Of one ranged request, where a stretch of an object is read rather than all of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaLimits:
     """Caps on what one file may ask of us, checked from its headers before it is decoded."""
@@ -71,8 +75,9 @@ class Source:
     url_seconds: int = 6 * 3600
     """Life of a presigned URL: longer than any task may take."""
 
-    def target(self, video: Video) -> tuple[Any, dict[str, str]]:
-        """What `av.open` is given: a file name or URL, or a file object; and protocol options."""
+    def target(self, video: Video, stretch_bytes: int | None = None) -> tuple[Any, dict[str, str]]:
+        """What `av.open` is given: a file name or URL, or a file object; and protocol options.
+        `stretch_bytes`: about how much will be read, None: all of the object."""
         if not video.uri.startswith("s3://"):
             # With its protocol named, a path is a path whatever it starts with or contains.
             return f"file:{video.uri}", {"protocol_whitelist": "file"}
@@ -81,7 +86,7 @@ class Source:
         options = self.options or StorageOptions()
         if self.access == "blocks":
             return open_block_reader(video.uri, options, etag_of(video)), {"protocol_whitelist": "file"}
-        return readable_url(video.uri, options, self.url_seconds), _http_options()
+        return readable_url(video.uri, options, self.url_seconds), _http_options(stretch_bytes)
 
     def closer(self, video: Video) -> Source | None:
         """For a second look at what seems damaged: over a URL, the demuxer takes a connection that broke
@@ -116,10 +121,10 @@ def etag_of(video: Video) -> str:
     return video.content_id.rpartition(":")[0]
 
 
-def _http_options() -> dict[str, str]:
+def _http_options(stretch_bytes: int | None) -> dict[str, str]:
     import certifi
 
-    return {
+    options = {
         "protocol_whitelist": "http,https,tcp,tls",
         "reconnect": "1",
         "reconnect_on_network_error": "1",
@@ -132,19 +137,31 @@ def _http_options() -> dict[str, str]:
         "tls_verify": "1",
         "ca_file": os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where(),
     }
+    if stretch_bytes is not None:
+        # A request has no end of its own, so at every leap what is on its way already was sent in vain: megabytes on
+        # a fast line. Bounded requests follow each other on one connection, and cost a round trip each.
+        bounded = min(max(stretch_bytes // 16, REQUEST_BYTES), LARGEST_REQUEST_BYTES)
+        options |= {"initial_request_size": str(REQUEST_BYTES // 4), "request_size": str(bounded)}
+    return options
 
 
 @contextmanager
 def open_container(
-    video: Video, source: Source, limits: MediaLimits, *, headers_only: bool = False
+    video: Video,
+    source: Source,
+    limits: MediaLimits,
+    *,
+    stretch_bytes: int | None = None,
+    headers_only: bool = False,
 ) -> Iterator[InputContainer]:
     """The opened container. Errors of the codec library, here and in the body, become ours.
+    `stretch_bytes`: about how much will be read, None: all of it.
     `headers_only` lets no decoder run, so that sizes are what the headers claim."""
     import av
 
     av.logging.set_level(av.logging.PANIC)  # its log lines may quote the presigned URL
     with translated(video):
-        target, protocol = source.target(video)
+        target, protocol = source.target(video, stretch_bytes)
         options = {
             "format_whitelist": ",".join(FORMATS),
             "probesize": str(limits.max_probe_bytes),

@@ -296,7 +296,7 @@ def _run(attempt: _Pass, task: Task, source: Source, limits: MediaLimits) -> Non
     import av
 
     for enter_pts in (attempt.enter_pts, None):
-        with open_container(task.video, source, limits) as container:
+        with open_container(task.video, source, limits, stretch_bytes=_stretch_bytes(task, enter_pts)) as container:
             stream: Any = container.streams[task.info.stream_index]
             if stream.type != "video" or stream.codec_context is None:
                 stream = choose_stream(task.video, container, limits)
@@ -322,6 +322,17 @@ def _run(attempt: _Pass, task: Task, source: Source, limits: MediaLimits) -> Non
             attempt.finish()
             attempt.compare()
             return
+
+
+def _stretch_bytes(task: Task, enter_pts: int | None) -> int | None:
+    """About how much a pass over the task's range reads, by the video's mean rate; None where it reads all."""
+    info, r = task.info, task.range
+    if r.end_pts is None and enter_pts is None:
+        return None
+    start_s = 0.0 if enter_pts is None else float((enter_pts - info.origin_pts) * info.time_base)
+    end_s = info.duration_s if r.end_pts is None else float((r.end_pts - info.origin_pts) * info.time_base)
+    share = (end_s - start_s) / info.duration_s if info.duration_s > 0 else 1.0
+    return int(task.video.size_bytes * min(max(share, 0.0), 1.0))
 
 
 def _from(

@@ -88,10 +88,10 @@ def probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: s
 
 
 def _probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: str | None) -> VideoInfo:
-    with open_container(video, source, limits) as container:
+    with open_container(video, source, limits, stretch_bytes=0) as container:
         stream = choose_stream(video, container, limits)
         if not stream.codec_context.width:  # nobody could tell, or it was above the limit already
-            with open_container(video, source, limits, headers_only=True) as headers:
+            with open_container(video, source, limits, stretch_bytes=0, headers_only=True) as headers:
                 choose_stream(video, headers, limits)
         if "enc_key_id" in stream.metadata:
             raise Declined(f"{video.uri}: is encrypted", "encrypted")
