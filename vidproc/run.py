@@ -393,7 +393,7 @@ class Driver:
         self._committed = lake.committed(pipeline.name)
         options = storage_options(job, archive=True)
         self._unlisted = Unlisted(job, self._committed, options) if job.deleted == "remove" else None
-        self._staging = Staging(open_storage(job.lake, options=storage_options(job)), pipeline.pipeline_id)
+        self._staging = Staging(open_storage(job.lake, options=storage_options(job)), run.pipeline_id)
         self._staged: dict[str, set[str]] = {}
         for video_id, task_id in self._staging.finished():
             self._staged.setdefault(video_id, set()).add(task_id)
@@ -477,7 +477,7 @@ class Driver:
             return True  # listed again while following
         self._count["listed"] += 1
         due = video.video_id in self._released or is_due(
-            video, self._committed.get(video.video_id), self.pipeline.pipeline_id
+            video, self._committed.get(video.video_id), self.run.pipeline_id
         )
         if not due or video.video_id in self._work:
             self._count["current"] += 1
@@ -557,7 +557,7 @@ class Driver:
             return
         work.info = info = end.result
         self._video_s_known += info.duration_s
-        work.tasks = cut(info, self._cut, self.pipeline.grids, self.pipeline.pipeline_id)
+        work.tasks = cut(info, self._cut, self.pipeline.grids, self.run.pipeline_id)
         video_id = work.video.video_id
         staged = self._staged.pop(video_id, set()) & {t.task_id for t in work.tasks}
         for task_id in staged:
@@ -805,7 +805,7 @@ class Driver:
             elapsed_s=elapsed_s,
             busy_s=dict(self._busy),
             actors_s=dict(self._actors_s),
-            pipeline_id=self.pipeline.pipeline_id,
+            pipeline_id=self.run.pipeline_id,
         )
 
 
