@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -65,7 +66,7 @@ class ModelUse:
     top_k: int = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """Everything that decides which rows a video gets. Small and picklable; no weights inside."""
 
@@ -78,7 +79,7 @@ class Pipeline:
     def grids(self) -> tuple[Grid, ...]:
         return tuple(use.card.grid for use in self.uses)
 
-    @property
+    @cached_property
     def pipeline_id(self) -> str:
         models = [
             {
