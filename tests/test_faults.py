@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,6 @@ from tests.test_end_to_end import job, statuses, tables, upload
 from vidproc.query import connect
 from vidproc.run import index, release
 from vidproc.storage import StorageOptions
-
-pytestmark = pytest.mark.slow  # minutes: part of `make soak`
 
 
 def make_archive(folder: Path) -> None:
@@ -89,6 +89,29 @@ def test_there_are_enough_kills() -> None:
     assert sum(scene.kills for scene in SCENES) >= 40
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_leaves_in_time_and_the_next_run_goes_on(times: int, harness: Harness, tmp_path: Path) -> None:
+    archive, lake = harness.archives[False], str(tmp_path / "lake")
+    given = ["--detector", "tests.fakes:Slow", "--actions", "none", "--executor", "inline", "--clip-seconds", "0.5"]
+    run = harness.nursery.start(["index", archive, lake, *given], tmp_path / "log", None)
+    while not list(Path(lake).rglob("report.json")):
+        assert run.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.01)
+    began = time.monotonic()
+    for _ in range(times):
+        os.kill(run.pid, signal.SIGINT)
+        time.sleep(0.1)
+    assert run.wait(30) == 130
+    assert time.monotonic() - began < (17 if times == 1 else 3)
+    said = (tmp_path / "log").read_text()
+    assert "stopping" in said and ("run the same command again" in said or times == 2)
+    wanted = {"detector": "tests.fakes:Slow", "actions": "none", "cut": {"clip_seconds": 0.5}}
+    assert index(job(archive, lake, **wanted)).tasks_resumed > 0
+    calm = str(tmp_path / "calm")
+    index(job(archive, calm, **wanted))
+    assert tables(lake) == tables(calm)
+
+
 # Files that kill their worker ---------------------------------------------------------------------------
 
 CUES = {
@@ -128,8 +151,9 @@ def test_what_kills_its_worker_is_quarantined_remembered_and_released(
     assert statuses(lake, str(folder)) == CUES
     with connect(lake) as database:
         counts = database.sql(
-            "SELECT uri, n_detections AS n, count(*) FILTER (at IS NOT NULL) AS failures, max(attempt) AS attempt, "
-            "max(stage) AS stage FROM videos v LEFT JOIN failures f USING (video_id, uri) GROUP BY ALL"
+            "SELECT uri, n_detections AS n, count(*) FILTER (f.error_class = v.error_class) AS failures, "
+            "max(attempt) AS attempt, max(stage) AS stage "
+            "FROM videos v LEFT JOIN failures f USING (video_id, uri) GROUP BY ALL"
         )
         found = {r["uri"].rpartition("/")[2]: r for r in counts.read_all().to_pylist()}
     for name, row in found.items():
