@@ -137,7 +137,13 @@ def network_for(recipe: Recipe, settings: NetworkSettings) -> nn.Module:
     network = prepare_for_training(build_network(recipe), recipe)
     if settings.start == "published" and recipe.family == "temporal":
         _published_backbone(network, recipe)
-    elif settings.start != "random":
+    elif settings.start == "random":
+        for module in network.modules():
+            # torchvision's MobileNets average over hundreds of steps: a short training would be tested with
+            # the statistics of its first ones.
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
+                module.momentum = max(module.momentum, 0.1)
+    else:
         state, source = _first_weights(recipe, settings)
         begin_from(network, recipe, state, source)
     matched = {prefix: 0 for prefix in settings.freeze}
