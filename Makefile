@@ -14,12 +14,14 @@ export PYTHONUNBUFFERED := 1
 
 install: $(INSTALLED)
 
+# Compiled once, at installation: every worker of every run imports the same libraries, and some machines keep
+# Python from writing what it compiles.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 	  { echo "vidproc needs Python 3.11 to 3.13; $(PYTHON) is $$($(PYTHON) --version). Say which: make PYTHON=python3.11 ..."; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$$(sed -n 's/^uv==//p' constraints.txt)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --only-binary :all: --no-binary vidproc -e '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --only-binary :all: --no-binary vidproc -e '.[dev]'
 	touch $@
 
 demo: $(INSTALLED)
@@ -35,7 +37,7 @@ acceptance: $(INSTALLED)
 RIVALS := .venv-rivals
 $(RIVALS)/.installed: tests/benchmarks/rivals-requirements.txt $(INSTALLED)
 	test -x $(RIVALS)/bin/python || $(PYTHON) -m venv $(RIVALS)
-	$(BIN)/uv pip install --quiet --python $(RIVALS)/bin/python --only-binary :all: -r tests/benchmarks/rivals-requirements.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(RIVALS)/bin/python --only-binary :all: -r tests/benchmarks/rivals-requirements.txt
 	touch $@
 
 bench: $(INSTALLED) $(RIVALS)/.installed
