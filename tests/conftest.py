@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.s3 import BUCKET, SeaweedFS
+from tests.s3 import BUCKET, LIMITED_SECRET_KEY, READ_ONLY_SECRET_KEY, SECRET_KEY, SeaweedFS
 from vidproc.storage import Storage, StorageOptions, open_storage
 
 _numbers = itertools.count()
+
+
+SECRETS = re.compile(rf"{SECRET_KEY}|{READ_ONLY_SECRET_KEY}|{LIMITED_SECRET_KEY}|X-Amz-Signature=[0-9a-f]{{64}}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Whatever a test prints or logs is searched for the credentials of the test server, and for signatures."""
+    report = yield
+    for name, text in report.sections:
+        if SECRETS.search(text):
+            report.outcome, report.longrepr = "failed", f"a secret stands in {name.lower()}"
+    return report
 
 
 @dataclass(frozen=True)

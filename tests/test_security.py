@@ -177,6 +177,18 @@ def giants(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
+def many_streams(made: bytes, number: int) -> bytes:
+    """An AVI file whose header lists its one stream so many times."""
+    at = made.index(b"strl") - 8
+    stream = made[at : at + 8 + int.from_bytes(made[at + 4 : at + 8], "little")]
+    out = bytearray(made[:at] + stream * number + made[at + len(stream) :])
+    headers = made.index(b"hdrl") - 4
+    for place in (4, headers):  # the sizes of what lies around: the file, and the list of its headers
+        grown = int.from_bytes(made[place : place + 4], "little") + (number - 1) * len(stream)
+        out[place : place + 4] = grown.to_bytes(4, "little")
+    return bytes(out)
+
+
 def test_claims_of_size_are_checked_before_memory_is_taken(tmp_path: Path) -> None:
     names = giants(tmp_path / "in")
     with av.open(str(tmp_path / "in" / "many.mkv"), "w") as out:
@@ -188,6 +200,8 @@ def test_claims_of_size_are_checked_before_memory_is_taken(tmp_path: Path) -> No
             frame.pts = 0
             out.mux(stream.encode(frame))  # type: ignore[attr-defined]
             out.mux(stream.encode(None))  # type: ignore[attr-defined]
+    short = make_video(tmp_path / "short.avi", codec="mpeg4", bframes=0, seconds=0.5).path.read_bytes()
+    (tmp_path / "in" / "ten thousand.avi").write_bytes(many_streams(short, 10_000))
     make_video(tmp_path / "in" / "good.mp4", seconds=1)
     lake = str(tmp_path / "lake")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -195,11 +209,12 @@ def test_claims_of_size_are_checked_before_memory_is_taken(tmp_path: Path) -> No
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     found = statuses(lake, str(tmp_path / "in"))
     assert found.pop("good.mp4") == ("indexed", None)
-    assert set(found) == {*names, "many.mkv"}
+    assert set(found) == {*names, "many.mkv", "ten thousand.avi"}
     # The picture inside is of an ordinary size where only the container lies about it.
     assert found.pop("entry.mp4") in {("declined", "limit"), ("indexed", None)}
     assert {status for status, _ in found.values()} == {"declined"}, found
     assert found["many.mkv"] == ("declined", "limit")
+    assert found["ten thousand.avi"] == ("declined", "limit")
     assert grown < 400 << 10, f"{grown >> 10} MiB"
 
 
@@ -339,7 +354,7 @@ import functools, vidproc.run, vidproc.cli, vidproc.container
 from vidproc.runtime.executor import Limits
 vidproc.run.Limits = functools.partial(Limits, first_wait_s=0.02, longest_wait_s=0.1, infra_strikes=2)
 options = vidproc.container._http_options
-vidproc.container._http_options = lambda: options() | {"reconnect_delay_max": "1"}
+vidproc.container._http_options = lambda *given: options(*given) | {"reconnect_delay_max": "1"}
 vidproc.cli.main()
 """
 
@@ -374,19 +389,20 @@ def test_credentials_and_signatures_are_nowhere(s3_root: Root, s3_server: Seawee
         options = ["--detector", "tests.fakes:Numbers", "--actions", "none", "--endpoint-url", bad.endpoint]
         inline = ["--executor", "inline", "--device", "cpu", "--log-format", "json", "--max-failures", "100%"]
         for arguments in (
-            ["plan", archive, *options, "--calibrate", "0", "--executor", "inline", "--include", "[gs5]*"],
+            ["plan", archive, *options, "--calibrate", "0", "--executor", "inline", "--include", "[gs5]*",
+             "--save", str(tmp_path / "plan")],
             ["index", archive, lake, *options, *inline],
             ["failures", lake, "--json"],
-        ):
+        ):  # fmt: skip
             done = subprocess.run(
                 [sys.executable, "-c", QUICK, *arguments], capture_output=True, text=True, timeout=300
             )
             said += done.stdout + done.stderr
             assert "Traceback (most recent call last)" not in done.stderr, done.stderr
-        assert bad.hits > 0
+        assert bad.hits > 0, said
     assert "503.mp4" in said
-    found = dict(everything_in(lake))
-    assert len(found) > 20
+    found = dict(everything_in(lake)) | dict(everything_in(str(tmp_path / "plan")))
+    assert len(found) > 20 and any("plan" in name for name in found)
     for name, text in {"output": said, **found}.items():
         for secret in (SECRET_KEY, "X-Amz-Signature", "X-Amz-Credential", "X-Amz-Security-Token"):
             assert secret not in text, f"{secret} in {name}"
