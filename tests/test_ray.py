@@ -129,6 +129,17 @@ def test_a_pool_grows_with_the_work_up_to_its_maximum(tmp_path: Path) -> None:
     assert max(e.ready + e.starting for e in heard if isinstance(e, PoolChanged)) == 2
 
 
+def test_a_pool_keeps_its_minimum_with_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidproc.runtime.ray.IDLE_S", 0.0)
+    ready = {}
+    for least in (1, 2):
+        limits = Limits(max_units=1, pools={"infer": PoolSize(least, 2)})  # one unit at a time: work for one actor
+        _, _, heard = run(FaultTable({}, tmp_path), 8, limits, seconds=0.3)
+        ready[least] = [e.ready for e in heard if isinstance(e, PoolChanged)]
+    assert max(ready[1]) == 1
+    assert max(ready[2]) == 2 and ready[2] == sorted(ready[2]), "none is let go"
+
+
 class Stamp:
     name = "decode"
     needs = SMALL
