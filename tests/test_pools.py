@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,9 +11,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.fakes import Numbers, Order
+from tests.fakes import Numbers, Order, Pairs
 from tests.media import make_video
 from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError
@@ -21,7 +23,7 @@ from vidproc.media import Task
 from vidproc.models import ModelSettings
 from vidproc.pipeline import Decode, DecodedTask, make_pipeline, routes
 from vidproc.query import connect
-from vidproc.run import index, pool_sizes
+from vidproc.run import index, pool_sizes, release
 from vidproc.runtime.events import said
 from vidproc.runtime.executor import Admission, Limits, PoolSize, Unit
 from vidproc.runtime.pools import Room, share
@@ -203,6 +205,43 @@ def test_a_pool_that_this_machine_can_never_hold_is_refused(archive: Path, tmp_p
     with connect(str(tmp_path / "lake")) as database:
         (run,) = database.sql("SELECT outcome, exit_code, reason FROM runs").read_all().to_pylist()
     assert (run["outcome"], run["exit_code"]) == ("failed", 2) and "64 GPU" in run["reason"]
+
+
+class FragilePairs(Pairs):
+    """Ends its process at the sight of frame 13, while it is told to."""
+
+    def embed(self, windows: np.ndarray) -> np.ndarray:
+        found = super().embed(windows)
+        if os.environ.get("VIDPROC_TEST_FAULT") and (found[:, 0] == 13).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+
+@pytest.mark.timeout(240)
+def test_a_crash_in_a_later_pool_costs_its_own_task_alone(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What earlier pools answered is kept for the next attempt; the rows of the others are whole."""
+    given: dict[str, Any] = {
+        "embedding": {"model": "tests.test_pools:FragilePairs", "fps": 25, "pool": {"max": 1}},
+        "execution": {"executor": "ray", "address": "local"},
+        "limits": {"memory_bytes": 1 << 30},
+    }
+    monkeypatch.setenv("VIDPROC_TEST_FAULT", "kill")
+    summary = index(job(archive, tmp_path / "lake", **given))
+    assert summary.statuses == {"partial": 2, "declined": 1} and summary.exit_code == 1
+    with connect(str(tmp_path / "lake")) as database:
+        failed = database.sql("SELECT stage, error_class, attempt FROM failures WHERE stage <> 'probe' ORDER BY ALL")
+        rows_of = failed.read_all().to_pylist()
+    assert [(r["stage"], r["error_class"], r["attempt"]) for r in rows_of] == [
+        ("infer-embedding", "crash", attempt) for attempt in (1, 1, 2, 2, 3, 3)
+    ]
+    monkeypatch.setenv("VIDPROC_TEST_FAULT", "")
+    release(str(tmp_path / "lake"), StorageOptions(), ())
+    assert index(job(archive, tmp_path / "lake", **given)).statuses == {"indexed": 2}
+    given["execution"] = {"executor": "inline"}
+    index(job(archive, tmp_path / "plain", **given))
+    assert rows(tmp_path / "lake") == rows(tmp_path / "plain")
 
 
 # ---- On several nodes, one of them with a GPU (in name; nothing asks for a real one) ----------------
