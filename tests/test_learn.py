@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.conftest import Root
 from tests.media import make_video
 from vidproc.config import load_job
+from vidproc.demo.world import Scene, SceneSettings, write_video
+from vidproc.learn.data import Augmentation
 from vidproc.learn.dataset import DatasetSettings, make_dataset
 from vidproc.learn.evaluate import EvalSettings, evaluate
 from vidproc.learn.explain import ExplainSettings, explain
@@ -120,6 +125,73 @@ def test_the_whole_round(archive: tuple[Path, Path], tmp_path: Path) -> None:
         )
     )
     assert made.label == "falls" and made.method == "grad-cam" and made.heat.max() == 1
+
+
+def drawn(folder: Path, scenes: int, seed: int, noise: float) -> str:
+    """People before a plain wall, 4 s each, in folder/videos; and their boxes twice a second as COCO JSON."""
+    settings = SceneSettings(seconds=4.0, fps=Fraction(4), noise=noise, plain=True)
+    (folder / "videos").mkdir(parents=True)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for i in range(scenes):
+        scene = Scene.generate(seed + i, settings, kind="activity")
+        frames = (scene.frame(k) for k in range(scene.frame_count))
+        write_video(folder / "videos" / f"{i}.mp4", frames, fps=settings.fps, gop=8)
+        for k in range(0, scene.frame_count, 2):
+            size = {"width": 384, "height": 288}
+            images.append({"id": len(images) + 1, "file_name": f"{i}.mp4", "time_s": k / 4, **size})
+            for b in scene.boxes(k):
+                bbox = [b.x_min, b.y_min, b.x_max - b.x_min, b.y_max - b.y_min]
+                own = {"id": len(annotations) + 1, "image_id": len(images), "category_id": 1, "bbox": bbox}
+                annotations.append(own)
+    document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+    (folder / "boxes.json").write_text(json.dumps(document))
+    return str(folder / "boxes.json")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_faster_rcnn_fine_tuned_on_the_drawn_world_is_used_by_index(tmp_path: Path) -> None:
+    """From random weights on a clean camera; then fine-tuned, the backbone frozen, on a bad one; then `index` on
+    videos of the bad one that it never saw. Random weights have an AP at IoU 0.5 of 0.00 there."""
+    train_boxes, tune_boxes = drawn(tmp_path / "clean", 18, 7_000, 0), drawn(tmp_path / "bad", 6, 8_000, 1)
+    truth = drawn(tmp_path / "unseen", 4, 2_070_000, 1)
+    few = {"rpn_pre_nms_top_n_train": 100, "rpn_post_nms_top_n_train": 50, "box_batch_size_per_image": 16}
+    network = NetworkSettings(
+        arch="fasterrcnn_mobilenet_v3_large_320_fpn",
+        args=few,
+        fps=2,
+        size={"mode": "stretch", "height": 96, "width": 128},
+    )
+
+    def job(name: str, boxes: str, network: NetworkSettings, epochs: int) -> TrainSettings:
+        archive = str(Path(boxes).parent / "videos")
+        return TrainSettings(
+            task="detection",
+            name=name,
+            out=str(tmp_path / name),
+            data=DataSettings(archive=archive, train=boxes, validation_share=0),
+            network=network,
+            optimisation=OptimisationSettings(epochs=epochs, batch=4, rate=6e-4, warmup_epochs=0.2),
+            augmentation=Augmentation(flip=0.5),
+            workers=INLINE,
+        )
+
+    first = train(job("first", train_boxes, network, 5))
+    tuned = replace(network, start=first.folder, freeze=("backbone.body",), freeze_norms=True)
+    report = train(job("tuned", tune_boxes, tuned, 2))
+    before, after = (load_file(Path(r.folder) / "weights.safetensors") for r in (first, report))
+    frozen = {k for k in after if torch.equal(before[k], after[k])}
+    assert {k for k in after if k.startswith("backbone.body")} <= frozen and "rpn.head.cls_logits.weight" not in frozen
+
+    lake = str(tmp_path / "lake")
+    models = {"detector": {"model": report.folder, "score_threshold": 0.05}, "actions": "none"}
+    execution = {"executor": "inline", "device": "cpu"}
+    index(
+        load_job(None, {"archive": str(tmp_path / "unseen" / "videos"), "lake": lake, "execution": execution} | models)
+    )
+    found = evaluate(EvalSettings(task="detection", truth=truth, lake=lake))
+    assert found.summary["AP50"] > 0.1
 
 
 def test_training_into_s3_and_going_on_there(archive: tuple[Path, Path], s3_root: Root, tmp_path: Path) -> None:
