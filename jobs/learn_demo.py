@@ -113,7 +113,7 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=105, help="activity scenes to learn from")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument(
-        "--detector-epochs", type=int, nargs=2, default=(2, 4), help="from random weights, then fine-tuned"
+        "--detector-epochs", type=int, nargs=2, default=(4, 4), help="from random weights, then fine-tuned"
     )
     parser.add_argument("--train-seed", type=int, default=TRAIN_SEED)
     parser.add_argument("--test-seed", type=int, default=TEST_SEED)
