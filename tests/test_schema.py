@@ -54,7 +54,7 @@ def test_the_readme_is_rendered_from_the_files() -> None:
     command = [sys.executable, "-m", "vidproc.tables.schema", "--markdown"]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert out == render_markdown()
-    assert (SCHEMAS / "README.md").read_text() == out, "run: make schemas, or the command above > schemas/README.md"
+    assert (SCHEMAS / "README.md").read_text() == out, "run the command that its third line names"
 
 
 def test_nothing_that_was_released_is_taken_back() -> None:
