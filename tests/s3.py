@@ -126,7 +126,8 @@ class SeaweedFS:
                 *(f"-{name}={port}" for name, port in self.ports.items()),
             ],
             # The server takes keys from these variables too: those of another server would win over ours.
-            env={k: v for k, v in os.environ.items() if not k.startswith("AWS_")} | {"GOMEMLIMIT": "300MiB"},
+            # With 300 MiB, and thousands of objects, its garbage collector held a core for itself.
+            env={k: v for k, v in os.environ.items() if not k.startswith("AWS_")} | {"GOMEMLIMIT": "1GiB"},
             stdout=log,
             stderr=log,
             cwd=self.folder,
