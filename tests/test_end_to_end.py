@@ -261,6 +261,28 @@ def test_a_killed_run_goes_on_where_it_was(archive: Path, tmp_path: Path) -> Non
     assert not list(staging.rglob("*.parquet"))
 
 
+def test_what_is_no_longer_staged_is_done_again(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that outlives its driver publishes a video after the next run has listed what is staged."""
+    from vidproc.tables.staging import Staging
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(archive / "whole.mp4", folder)
+    staged: list[tuple[str, str]] = []
+    put = Staging.put
+
+    def remembered(self: Staging, task: Any, *rest: Any) -> None:
+        staged.append((task.video.video_id, task.task_id))
+        put(self, task, *rest)
+
+    monkeypatch.setattr(Staging, "put", remembered)
+    first = index(job(str(folder), str(tmp_path / "one")))
+    monkeypatch.setattr(Staging, "finished", lambda self: iter(list(staged)))
+    again = index(job(str(folder), str(tmp_path / "two")))
+    assert (again.exit_code, again.tasks_resumed, again.tasks_done) == (0, 0, first.tasks_done)
+    assert again.rows == first.rows
+
+
 def test_an_interrupted_run_says_how_to_go_on(archive: Path, tmp_path: Path) -> None:
     lake = str(tmp_path / "lake")
     process = run_cli(

@@ -68,6 +68,18 @@ def test_auto_and_demo_need_a_kind() -> None:
             load_model(spec)
 
 
+def test_a_folder_here_does_not_hide_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("demo", "s3d"):  # `vidproc demo` leaves one of that name
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    for kind in ("detector", "actions", "embedding"):
+        card = describe_model("demo", ModelSettings(kind=kind))
+        assert card is not None and card.name.startswith("demo")
+    assert find_recipe("s3d", ACTIONS).family == "torchvision-video"
+    with pytest.raises(ConfigError, match="not a model folder"):
+        find_recipe("./demo", DETECTOR)
+
+
 def test_an_unknown_name_is_answered_with_close_ones() -> None:
     with pytest.raises(ConfigError, match=r"no model named 'fasterrcn_resnet50_fpn'; did you mean fasterrcnn_resnet50"):
         describe_model("fasterrcn_resnet50_fpn", DETECTOR)

@@ -18,7 +18,7 @@ import time
 import uuid
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -28,7 +28,7 @@ from vidproc.archive import Filters as ArchiveFilters
 from vidproc.archive import Skipped, list_videos
 from vidproc.config import Job, parse_failure_budget
 from vidproc.decode import coverage
-from vidproc.errors import ConfigError, RunAborted, VidprocError
+from vidproc.errors import ConfigError, NotFound, RunAborted, VidprocError
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.outcome import Failure, Status, VideoOutcome
 from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, routes
@@ -561,7 +561,9 @@ class Driver:
         video_id = work.video.video_id
         staged = self._staged.pop(video_id, set()) & {t.task_id for t in work.tasks}
         for task_id in staged:
-            work.reports[task_id] = self._staging.report(video_id, task_id)
+            with suppress(NotFound):  # a publication outlived the run that had begun it: the task is done again
+                work.reports[task_id] = self._staging.report(video_id, task_id)
+        staged = set(work.reports)
         self._count["tasks_resumed"] += len(staged)
         strikes: Counter[str | None] = Counter()
         if video_id in self._had_strikes:
