@@ -277,8 +277,9 @@ def resolve_spec(spec: str, kind: Kind, *, gpu: bool | None = None) -> str | Non
 def find_recipe(spec: str, settings: ModelSettings) -> Recipe:
     """The recipe of a torchvision name or a path, the job's settings over it. Raises ConfigError."""
     path = Path(spec).expanduser()
-    known = ("demo", *torchvision_names())  # what `vidproc demo` leaves in a folder of that name is no model
-    if path.suffix in (".onnx", ".yaml", ".yml", ".json") or os.sep in spec or (path.is_dir() and spec not in known):
+    is_file = path.suffix in (".onnx", ".yaml", ".yml", ".json") or os.sep in spec
+    # What `vidproc demo` leaves in a folder of that name is no model.
+    if is_file or (path.is_dir() and spec not in ("demo", *torchvision_names())):
         return read_recipe(path, settings.options).with_settings(settings)
     if settings.options:
         raise ConfigError(f"options {sorted(settings.options)} are for model files; {spec} describes itself.")
