@@ -73,7 +73,7 @@ SLOWFAST_EPOCHS = 20
 for the others it had told sitting from picking up (0.94) and only begun on their order (0.53)."""
 FEW_SHOT, POINTING = 0.8, 0.8
 DETECTOR = 0.3
-"""AP at IoU 0.5 of a detector that began from random weights minutes before; those weights alone have 0.00."""
+"""AP at IoU 0.5 of a detector that began from random weights minutes before."""
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def drawn(folder: Path, scenes: int, seed: int, noise: float) -> str:
 @pytest.mark.timeout(600)
 def test_a_faster_rcnn_fine_tuned_on_the_drawn_world_is_used_by_index(tmp_path: Path) -> None:
     """From random weights on a clean camera; then fine-tuned, the backbone frozen, on a bad one; then `index` on
-    videos of the bad one that it never saw. Random weights have an AP at IoU 0.5 of 0.00 there."""
+    videos of the bad one that it never saw."""
     train_boxes, tune_boxes = drawn(tmp_path / "clean", 18, 7_000, 0), drawn(tmp_path / "bad", 6, 8_000, 1)
     truth = drawn(tmp_path / "unseen", 4, 2_070_000, 1)
     few = {"rpn_pre_nms_top_n_train": 100, "rpn_post_nms_top_n_train": 50, "box_batch_size_per_image": 16}

@@ -13,29 +13,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from tests.benchmarks import videos
-from tests.benchmarks.driver import NOTHING, EmptyDecode, EmptyProbe, Listing
+from tests.benchmarks.driver import EmptyDecode, EmptyInfer, EmptyProbe, Listing, rss
 from tests.benchmarks.jobs import job
 from tests.benchmarks.measure import Cost, Row, Settings, run
-from vidproc.media import DecodeReport, Task, Video, VideoInfo
+from vidproc.errors import ConfigError
+from vidproc.media import Task, Video, VideoInfo
 from vidproc.pipeline import TaskDone, routes
-from vidproc.step import Resources
-from vidproc.storage import LocalStorage
-from vidproc.tables.staging import Staging, TaskReport
+from vidproc.storage import LocalStorage, open_storage
+from vidproc.tables.lake import Lake
+from vidproc.tables.staging import Staging
 
 CLIPS = 10
 CLIP_S = 30.0
@@ -110,21 +108,14 @@ class ShortProbe(EmptyProbe):
 
 
 @dataclass(frozen=True)
-class StagingInfer:
+class StagingInfer(EmptyInfer):
     """Finds nothing, and stages that."""
 
-    staging: Staging
-    name: str = "infer"
-    needs: Resources = NOTHING
-    stateful: bool = True
-
-    def setup(self) -> None: ...
+    staging: Staging = field(kw_only=True)
 
     def __call__(self, task: Task) -> TaskDone:
-        start_s = float((task.range.start_pts or 0) * task.info.time_base)
-        report = TaskReport.of(
-            task, {}, DecodeReport(600, 600, start_s, start_s + CLIPS * CLIP_S, 10_000_000, 1.0, True)
-        )
+        report = EmptyInfer.__call__(self, task).report
+        report = replace(report, decode=replace(report.decode, end_s=task.info.duration_s))  # one task a video
         self.staging.put(task, {}, report)
         return TaskDone(task.task_id, report)
 
@@ -132,7 +123,6 @@ class StagingInfer:
 def main() -> None:
     from vidproc import run as product
     from vidproc.config import load_job
-    from vidproc.tables.lake import Lake
 
     parser = argparse.ArgumentParser()
     parser.add_argument("lake")
@@ -151,8 +141,12 @@ def main() -> None:
 
     def steps(pipeline: Any, wanted: Any, **places: Any) -> Any:
         real = routes(pipeline, wanted, **places)
-        staging = Staging(product.open_storage(wanted.lake), pipeline.pipeline_id)
-        return {"probe": (ShortProbe(),), "task": (EmptyDecode(), StagingInfer(staging)), "publish": real["publish"]}
+        staging = Staging(open_storage(wanted.lake), pipeline.pipeline_id)
+        return {
+            "probe": (ShortProbe(),),
+            "task": (EmptyDecode(), StagingInfer(staging=staging)),
+            "publish": real["publish"],
+        }
 
     def ended(self: product.Driver, end: Any) -> None:
         nonlocal tasks, first, publish_s
@@ -162,7 +156,7 @@ def main() -> None:
             first = first or time.perf_counter() - began
             tasks += 1
             if tasks == asked.leave:
-                tell(seconds=time.perf_counter() - began, peak_rss=peak_rss())
+                tell(seconds=time.perf_counter() - began, peak_rss=rss())
                 sys.stdout.flush()
                 os._exit(0)  # no goodbye: as kill -9 leaves it, but the benchmark reads the figures above
 
@@ -170,27 +164,25 @@ def main() -> None:
         figures = {"tasks": tasks, "clips": tasks * CLIPS, "first_task_s": first, "publish_s": publish_s}
         print(json.dumps(figures | {"calls": dict(counted), "published_before": before} | more))
 
-    before = published(Lake, asked.lake)
-    objects: Callable[..., Any] = lambda *_: Listing(  # noqa: E731
-        Video(f"/archive/{n:06d}.mp4", 1 << 30, f"{n}:1") for n in range(asked.videos)
-    )
+    before = published(asked.lake)
+
+    def objects(*_: object) -> Listing:
+        return Listing(Video(f"/archive/{n:06d}.mp4", 1 << 30, f"{n}:1") for n in range(asked.videos))
+
     plain_ended = product.Driver.ended
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with mock.patch.multiple(product, routes=steps, Listing=objects), mock.patch.object(product.Driver, "ended", ended):
         summary = product.index(wanted)
     if summary.exit_code:
         raise RuntimeError(summary.reason)
     tell(
-        seconds=time.perf_counter() - began, peak_rss=peak_rss(), due=summary.due, tasks_resumed=summary.tasks_resumed,
-        published=published(Lake, asked.lake),
+        seconds=time.perf_counter() - began, peak_rss=rss(), due=summary.due, tasks_resumed=summary.tasks_resumed,
+        published=published(asked.lake),
     )  # fmt: skip
 
 
-def published(lake: Any, uri: str) -> int:
-    from vidproc.errors import ConfigError
-
+def published(uri: str) -> int:
     try:
-        return int(lake.open(uri).videos().num_rows)
+        return int(Lake.open(uri).videos().num_rows)
     except ConfigError:
         return 0
 
@@ -212,10 +204,6 @@ def count_calls() -> Counter[str]:
     for name in ("list", "get", "get_range", "put", "delete", "exists"):
         setattr(LocalStorage, name, counting(name))
     return counted
-
-
-def peak_rss() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from vidproc.models.registry import ModelSettings, find_recipe
 from vidproc.models.weights import fetch, load_state_dict
 from vidproc.outcome import VideoOutcome
 from vidproc.storage import StorageOptions
+from vidproc.tables.delta import quoted
 from vidproc.tables.lake import Lake
 from vidproc.tables.publish import RunInfo, publish
 from vidproc.tables.rows import actions_table
@@ -108,7 +109,7 @@ def relabel(settings: RelabelSettings, *, options: StorageOptions | None = None)
         while batch := list(islice(videos, BATCH)):
             report = publish(lake, batch, answers, run)
             made = {k: made.get(k, 0) + report.rows.get(k, 0) for k in made | dict(report.rows)}
-    done = lake.tables.read("videos", ["video_id"], f"run_id = '{run.run_id}'").num_rows
+    done = lake.tables.read("videos", ["video_id"], f"run_id = {quoted([run.run_id])}").num_rows
     lake.record_run(about | {"ended_at": datetime.now(UTC), "outcome": "ok", "exit_code": 0, "videos_indexed": done})
     return RelabelReport(
         lake=lake.uri,
