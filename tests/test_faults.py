@@ -43,10 +43,11 @@ OF_THE_KILLS = "('crash', 'infrastructure', 'transient')"
 
 
 def rows(lake: str) -> dict[str, list[dict[str, Any]]]:
-    """All rows without what differs from run to run; of the failures those that no kill explains."""
+    """All rows without what differs from run to run; of the failures those that no kill explains, each once:
+    they are history, and a publication may outlive its killed driver, so that two runs tell of the same file."""
     with connect(lake) as database:
         failures = database.sql(
-            f"""SELECT uri, video_id, task_id, stage, error_class, error FROM failures
+            f"""SELECT DISTINCT uri, video_id, task_id, stage, error_class, error FROM failures
             WHERE error_class NOT IN {OF_THE_KILLS} ORDER BY ALL"""
         )
         return tables(lake) | {"failures": failures.read_all().to_pylist()}

@@ -430,7 +430,7 @@ class Driver:
     def limits(self) -> Limits:
         execution, limits = self.job.execution, self.job.limits
         return Limits(
-            max_units=max(16, 4 * (execution.workers or os.cpu_count() or 1)),
+            max_units=max(8, 4 * (execution.workers or os.cpu_count() or 1)),
             route_units={"probe": 64, "publish": 2},
             at_once={"decode": execution.workers} if execution.workers else {},
             max_bytes=limits.bytes_in_flight,
