@@ -72,8 +72,9 @@ SLOWFAST_EPOCHS = 20
 """A 3D network begins with random convolutions over space and time at once: after the 12 epochs that are enough
 for the others it had told sitting from picking up (0.94) and only begun on their order (0.53)."""
 FEW_SHOT, POINTING = 0.8, 0.8
-DETECTOR = 0.3
-"""AP at IoU 0.5 of a detector that began from random weights minutes before."""
+DETECTOR = 0.6
+"""AP at IoU 0.5 of a detector that began from random weights minutes before; on three other sets of scenes
+it reached 0.77 to 0.91."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=105, help="activity scenes to learn from")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument(
-        "--detector-epochs", type=int, nargs=2, default=(4, 4), help="from random weights, then fine-tuned"
+        "--detector-epochs", type=int, nargs=2, default=(3, 4), help="from random weights, then fine-tuned"
     )
     parser.add_argument("--train-seed", type=int, default=TRAIN_SEED)
     parser.add_argument("--test-seed", type=int, default=TEST_SEED)
@@ -331,7 +332,7 @@ def _detector(name: str, args: Any) -> Figure:
     made = worlds(args)
     network = NetworkSettings(
         arch="fasterrcnn_mobilenet_v3_large_320_fpn",
-        size={"mode": "stretch", "height": 96, "width": 128},
+        size={"mode": "stretch", "height": 192, "width": 256},  # its cells are 16 pixels wide, a person must fill some
         args=SMALL_RCNN,
         fps=2,
     )
