@@ -54,6 +54,10 @@ LISTED_AHEAD = 4096
 ROWS_A_BATCH = 2_000_000
 """Rows published in one commit, at most: bounds the memory of the publishing task."""
 
+ROWS_WORTH_LINKING = 20_000
+"""A batch with so many rows is published as soon as no other is: linking them takes a second or two, which
+would otherwise be left for the end of the run."""
+
 PROBES_A_CALL = 4
 """A probe takes milliseconds, about as long as handing it out."""
 
@@ -670,7 +674,7 @@ class Driver:
             return False
         return (
             len(self._batch) >= self.job.execution.publish_videos
-            or self._batch_rows >= ROWS_A_BATCH
+            or self._batch_rows >= (ROWS_A_BATCH if self._publishing else ROWS_WORTH_LINKING)
             or time.monotonic() - self._batch_since >= self.job.execution.publish_seconds
             or (self.listing.idle and len(self._batch) + self._in_publication() == len(self._work))
         )
