@@ -36,7 +36,7 @@ from vidproc.demo.truth import LABELS, Truth, VideoTruth
 from vidproc.demo.world import DEMO_SEED, HEIGHT, WIDTH, Scene, SceneSettings, write_video
 from vidproc.learn.coco import coco_ap
 from vidproc.learn.data import Augmentation, FrameData, Reader, sample_range, spread, windows_of
-from vidproc.learn.explain import grad_cam, points_at, randomise
+from vidproc.learn.explain import mirrored_grad_cam, points_at, randomise
 from vidproc.learn.fewshot import FewShotSettings, few_shot
 from vidproc.learn.labels import Catalog, LabelledClip, read_activitynet, read_coco, to_coco
 from vidproc.learn.networks import NetworkSettings
@@ -401,11 +401,11 @@ def _pointing(name: str, args: Any) -> Figure:
     clips = read_activitynet(test.labels("actions"), Catalog.of(test.videos), recipe.labels).clips
     reader = _reader()
     hits, chance = [], []
-    for clip in clips[:60]:
+    for clip in clips:
         frames, boxes = _actor(clip, truth[Path(clip.source.uri).name], recipe.grid, reader)
         slack = float(np.mean([b[:, 3] - b[:, 1] for b in boxes if len(b)])) / 4
-        hits.append(points_at(grad_cam(network, frames, recipe.preprocessing, clip.class_id), boxes, slack))
-        chance.append(points_at(grad_cam(blind, frames, recipe.preprocessing, clip.class_id), boxes, slack))
+        hits.append(points_at(mirrored_grad_cam(network, frames, recipe.preprocessing, clip.class_id), boxes, slack))
+        chance.append(points_at(mirrored_grad_cam(blind, frames, recipe.preprocessing, clip.class_id), boxes, slack))
     note = f"Grad-CAM of tcn, {len(hits)} actions; with random weights {np.mean(chance):.2f}"
     return Figure(name, "pointing game", float(np.mean(hits)), POINTING, note=note)
 

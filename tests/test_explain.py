@@ -27,6 +27,7 @@ from vidproc.learn.explain import (
     grad_cam,
     grad_cam_box,
     grad_cam_peak,
+    mirrored_grad_cam,
     occlusion,
     occlusion_box,
     points_at,
@@ -79,6 +80,16 @@ class BrightThings(nn.Module):
                 (1000 * self(torch.from_numpy(windows).permute(0, 4, 1, 2, 3).float() / 255)).softmax(1).numpy()
             )
         return out
+
+
+def test_a_mirrored_window_has_the_mirrored_map() -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (4, 32, 48, 3), np.uint8)
+    recipe = recipe_for("m", ("a", "b"), NetworkSettings(arch="cnn+tcn", fps=4, window=4), "actions")
+    network = build_network(recipe)
+    heat = mirrored_grad_cam(network, frames, recipe.preprocessing, 1)
+    other = mirrored_grad_cam(network, np.ascontiguousarray(frames[:, :, ::-1]), recipe.preprocessing, 1)
+    assert heat.max() == pytest.approx(1.0)
+    np.testing.assert_allclose(other[:, :, ::-1], heat, atol=1e-5)
 
 
 def test_grad_cam_points_at_what_the_answer_came_from() -> None:

@@ -199,6 +199,16 @@ def _network(s: ExplainSettings, kind: Kind) -> tuple[Recipe, nn.Module] | None:
     return recipe, network
 
 
+def mirrored_grad_cam(
+    network: nn.Module, frames: np.ndarray, preprocessing: Preprocessing, class_id: int
+) -> np.ndarray:
+    """The mean of `grad_cam` over a window and its mirror image: float32 (t, h, w), 0 to 1. A coarse map has less
+    of its own grid left in it so; only for classes that do not tell left from right."""
+    there = grad_cam(network, frames, preprocessing, class_id)
+    back = grad_cam(network, np.ascontiguousarray(frames[:, :, ::-1]), preprocessing, class_id)[:, :, ::-1]
+    return _unit(there + back)
+
+
 def grad_cam(network: nn.Module, frames: np.ndarray, preprocessing: Preprocessing, class_id: int) -> np.ndarray:
     """Frames uint8 (t, h, w, 3) of one window -> heat float32 (t, h, w), 0 to 1: the last feature maps, each
     weighted by the mean gradient of the class's logit over it, the positive part, brought to the frames' size.
