@@ -332,7 +332,7 @@ def _detector(name: str, args: Any) -> Figure:
     made = worlds(args)
     network = NetworkSettings(
         arch="fasterrcnn_mobilenet_v3_large_320_fpn",
-        size={"mode": "stretch", "height": 192, "width": 256},  # its cells are 16 pixels wide, a person must fill some
+        size={"mode": "stretch", "height": 192, "width": 256},  # its cells are 32 pixels wide: six by eight
         args=SMALL_RCNN,
         fps=2,
     )

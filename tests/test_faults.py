@@ -43,12 +43,13 @@ OF_THE_KILLS = "('crash', 'infrastructure', 'transient')"
 
 
 def rows(lake: str) -> dict[str, list[dict[str, Any]]]:
-    """All rows without what differs from run to run; of the failures those that no kill explains, each once:
-    they are history, and a publication may outlive its killed driver, so that two runs tell of the same file."""
+    """All rows without what differs from run to run; of the failures those that no kill explains. They are
+    history, and a publication may outlive its killed driver, so two runs may tell of the same file, but each once."""
     with connect(lake) as database:
         failures = database.sql(
-            f"""SELECT DISTINCT uri, video_id, task_id, stage, error_class, error FROM failures
-            WHERE error_class NOT IN {OF_THE_KILLS} ORDER BY ALL"""
+            f"""SELECT DISTINCT uri, video_id, task_id, stage, error_class, error, count(*) AS times FROM failures
+            WHERE error_class NOT IN {OF_THE_KILLS}
+            GROUP BY uri, video_id, task_id, stage, error_class, error, run_id ORDER BY ALL"""
         )
         return tables(lake) | {"failures": failures.read_all().to_pylist()}
 
