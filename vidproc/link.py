@@ -141,7 +141,7 @@ def _track(columns: _Columns, settings: LinkSettings, fps: float | None) -> np.n
         for time, here in _by_time(columns.time_s, rows):
             if previous is not None:
                 missed = min(round((time - previous) * rate) - 1, lost_steps + 1)
-                for _ in range(missed):
+                for _ in range(missed if tracker.tracks else 0):
                     tracker.update(sv.Detections.empty())
             previous = time
             found = tracker.update(
