@@ -3,8 +3,9 @@
 Which frames are wanted follows from the packets' timestamps alone, before anything is decoded. So
 the decoder gets what a wanted frame needs and nothing else: groups of pictures in which nobody wants
 a frame are dropped, inside a group nothing is sent after the last wanted frame, and in between the
-codec itself leaves out the frames that no other frame refers to (`skip_frame`, which is exact). Only
-wanted frames are converted and scaled.
+codec itself leaves out the frames that no other frame refers to (`skip_frame`, which is exact). Where
+H.264 has frames that are referred to, but by no wanted one, they go in hollow (vidproc.h264). Only wanted
+frames are converted and scaled.
 
 That stands on timestamps. Where they are missing or go back, or where the frames that came out are
 not the ones that the packets promised, everything is decoded in order and chosen at the output.
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vidproc import h264
 from vidproc.container import (
     STEPS_BACK_S,
     Frontier,
@@ -53,6 +55,9 @@ FIRST_BYTES = 512 << 20
 
 HELD_BYTES = 64 << 20
 """Compressed packets kept back at most, in the hope that nobody needs them."""
+
+GROUPS_IN_VAIN = 3
+"""Groups of pictures without one to spare, after which no more are looked into."""
 
 TOLERANCE_S = Fraction(1, 10)
 """By which a promised end may be missed: muxers round, and count the last frame or not."""
@@ -477,6 +482,8 @@ class _Item:
     state: Literal["queued", "sent", "lost"] = "queued"
     end: int = 0
     """On screen in [pts, end), once that is known."""
+    hollow: bytes | None = None
+    """Goes in instead of the packet: nobody needs the picture itself."""
 
     def __lt__(self, other: _Item) -> bool:
         return (self.pts, self.order) < (other.pts, other.order)
@@ -506,6 +513,24 @@ class _Sparse(_Pass):
         self.lost: list[_Item] = []
         self.skipping: bool | None = None
         self.count = 0
+        self.references = self.references_of(stream)
+        """Which pictures of a group others are decoded from. None: not known, so wanted frames are sent for at once."""
+        self.due: list[_Item] = []
+        """Wanted and not sent, as their group of pictures is not whole yet: in the order of their time."""
+        self.closing: deque[_Item] = deque()
+        """The IDR pictures in the queue, each of which closes what lies before it."""
+        self.in_vain = 0
+        self.hollow: set[int] = set()
+        """By pts: to come out of the decoder, and be forgotten."""
+
+    @staticmethod
+    def references_of(stream: VideoStream) -> h264.Stream | None:
+        if stream.codec_context.name != "h264":
+            return None
+        try:
+            return h264.Stream(stream.codec_context.extradata)
+        except h264.Unknown:
+            return None
 
     def feed(self, packet: Packet[Any]) -> None:
         self.count += 1
@@ -521,6 +546,8 @@ class _Sparse(_Pass):
         self.decide()
         if item.key:
             self.drop_unneeded()
+        if self.references is not None:
+            self.watch(item, self.references)
         while self.held > HELD_BYTES and self.queue:
             self.send_through(self.queue[0])
         frontier = self.frontier.pts
@@ -550,6 +577,59 @@ class _Sparse(_Pass):
         else:
             self.expected[item.pts] = item
             if item.state == "queued":
+                self.due.append(item)
+                if self.references is None:
+                    self.send_due()
+
+    def watch(self, item: _Item, references: h264.Stream) -> None:
+        """Sends the groups of pictures that are whole, and all of whose frames are decided."""
+        try:
+            if altered(item.packet) or (item.key and not references.is_idr(memoryview(item.packet))):
+                raise h264.Unknown("neither other parameters on the way nor groups that refer to each other")
+            if item.key:
+                self.closing.append(item)
+            while self.closing and all(i.order >= self.closing[0].order for i in self.undecided):
+                self.send_group(references, self.closing.popleft().order)
+        except h264.Unknown:
+            self.references = None
+        if self.held > HELD_BYTES or self.in_vain == GROUPS_IN_VAIN:
+            self.references = None
+        if self.references is None:
+            self.send_due()
+
+    def send_group(self, references: h264.Stream, end: int | None) -> None:
+        """Sends what is due of the queue's items before `end`, the order of an IDR picture, and drops the
+        others: nothing after it refers to them."""
+        group = [item for item in self.queue if end is None or item.order < end]
+        due = [item for item in self.due if end is None or item.order < end]
+        if due:
+            last = max(item.order for item in due)
+            self.hollow_out(references, [item for item in group if item.order <= last])
+        self.due = [item for item in self.due if item not in due]
+        for item in due:
+            if item.state == "queued":
+                self.send_through(item)
+        while self.queue and (end is None or self.queue[0].order < end):
+            self.held -= self.queue.popleft().packet.size
+            self.entered = None
+
+    def hollow_out(self, references: h264.Stream, group: list[_Item]) -> None:
+        """Keeps back the pictures that no wanted one is decoded from."""
+        data = [memoryview(item.packet) for item in group]
+        pictures = references.group(data)
+        if len({item.pts for item in group}) < len(group) or any(item.pts < group[0].pts for item in group):
+            raise h264.Unknown("times that do not tell pictures apart, or not in which group they are")
+        needed = h264.needed(pictures, (i for i, item in enumerate(group) if item.wanted is not False))
+        self.in_vain += 1
+        for i, (item, picture) in enumerate(zip(group, pictures, strict=True)):
+            if i not in needed and picture.can_be_hollow and item.packet.pts is not None:
+                item.hollow = references.hollow(data[i], picture)
+                self.in_vain = 0
+
+    def send_due(self) -> None:
+        due, self.due = self.due, []
+        for item in due:
+            if item.state == "queued":
                 self.send_through(item)
 
     def drop_unneeded(self) -> None:
@@ -568,8 +648,8 @@ class _Sparse(_Pass):
                 break
             if item.key and item.pts <= pts:
                 entry = place
-            if item.wanted is None:
-                break  # whoever may still be wanted stays
+            if item.wanted is not False:
+                break  # whoever is wanted, or may still be, stays
         if entry:
             for _ in range(entry):
                 self.held -= self.queue.popleft().packet.size
@@ -609,8 +689,13 @@ class _Sparse(_Pass):
             self.skipping = item.wanted is False
             self.context.skip_frame = "NONREF" if self.skipping else "DEFAULT"
         item.state = "sent"
+        packet = item.packet
+        if item.hollow is not None:
+            self.hollow.add(item.pts)
+            packet = av.Packet(item.hollow)
+            packet.pts, packet.dts, packet.time_base = item.packet.pts, item.packet.dts, item.packet.time_base
         try:
-            frames = self.context.decode(item.packet)
+            frames = self.context.decode(packet)
         except av.error.FFmpegError as e:
             self.fail(f"a frame at {self.info.pts_to_seconds(item.pts):.3f} s does not decode: {e.strerror}")
             self.broken = True
@@ -638,8 +723,11 @@ class _Sparse(_Pass):
             self.fail(f"the decoder failed at the end of a group of pictures: {e.strerror}")
 
     def receive(self, frame: VideoFrame) -> None:
-        self.frames_decoded += 1
         pts = frame.pts
+        if pts in self.hollow:
+            self.hollow.remove(pts)
+            return
+        self.frames_decoded += 1
         if pts is None:
             return
         item = self.expected.pop(pts, None)
@@ -666,12 +754,22 @@ class _Sparse(_Pass):
                 if item.pts > self.last_tick:
                     break
             self.settle(item, end)
+        if self.references is not None:
+            with suppress(h264.Unknown):
+                for end in (*(item.order for item in self.closing), None):
+                    self.send_group(self.references, end)
+            self.send_due()
         self.drain()
         missing = [*self.lost, *self.expected.values()]
         self.surprised = bool(self.expected) and self.error is None
         self.missing = sum(max(0, item.end - item.pts) for item in missing)
         if missing:
             self.fail(f"{len(missing)} wanted frames did not decode")
+
+
+def altered(packet: Packet[Any]) -> bool:
+    """It brings the decoder other parameters, beside its data."""
+    return packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change")
 
 
 class _Sequential(_Pass):
