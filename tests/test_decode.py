@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -183,6 +184,100 @@ def test_unneeded_frames_are_not_decoded(tmp_path: Path) -> None:
     _, sparse = run(whole(info), Grid(fps=Fraction(1, 4), size=FrameSize()))
     assert sparse.frames_decoded <= 3  # samples at 0, 4 and 8 s are keyframes; other groups are dropped
     assert sparse.reached_end and coverage(info, [sparse]) == 1
+
+
+def scene(count: int, width: int, height: int, seed: int) -> list[np.ndarray]:
+    """A texture under a camera that pans, shakes and stands still, with noise: what an encoder predicts from many
+    pictures. And a cut."""
+    chance = np.random.default_rng(seed)
+    rough = chance.integers(0, 255, (2, (height + 64) // 4, (width + 64) // 4, 3))
+    grounds = [np.kron(g, np.ones((4, 4, 1), int)) for g in rough]
+    x, y, made = 32, 32, []
+    for n in range(count):
+        if n % 23 < 15:
+            x, y = (x + int(chance.integers(0, 4))) % 64, (y + int(chance.integers(0, 3))) % 64
+        ground = grounds[n > count * 2 // 3][y : y + height, x : x + width]
+        made.append(np.clip(ground + chance.integers(-9, 10, ground.shape), 0, 255).astype(np.uint8))
+    return made
+
+
+@dataclass(frozen=True)
+class Coded:
+    """How x264 is to code a scene."""
+
+    params: str
+    bframes: int
+    gop: int
+    extension: str
+    seed: int
+
+    def make(self, folder: Path) -> Made:
+        return make_video(
+            folder / f"v.{self.extension}", seconds=4, size=(80, 64), gop=self.gop, bframes=self.bframes,
+            frames=scene(100, 80, 64, self.seed), options={"x264-params": self.params, "preset": "medium"},
+        )  # fmt: skip
+
+
+def codings(**fixed: Any) -> st.SearchStrategy[Coded]:
+    def of(bframes: int, gop: int, extension: str, seed: int, **choices: Any) -> Coded:
+        params = ":".join(f"{name.replace('_', '-')}={value}" for name, value in choices.items())
+        return Coded(params, bframes, gop, extension, seed)
+
+    choices: dict[str, st.SearchStrategy[Any]] = {
+        "ref": st.integers(1, 4),
+        "b_pyramid": st.sampled_from(["none", "strict", "normal"]),
+        "b_adapt": st.integers(0, 2),
+        "cabac": st.integers(0, 1),
+        "weightp": st.integers(0, 2),
+        "weightb": st.integers(0, 1),
+        "direct": st.sampled_from(["none", "spatial", "temporal", "auto"]),
+        "slices": st.sampled_from([1, 4]),
+        "8x8dct": st.integers(0, 1),
+        "open_gop": st.sampled_from([0, 0, 1]),
+        "intra_refresh": st.sampled_from([0, 0, 0, 1]),
+        "interlaced": st.sampled_from([0, 0, 0, 1]),
+        "scenecut": st.sampled_from([0, 40]),
+        "aud": st.integers(0, 1),
+    } | {name: st.just(value) for name, value in fixed.items()}
+    return st.builds(
+        of,
+        bframes=st.integers(0, 4),
+        gop=st.sampled_from([12, 60, 250]),
+        extension=st.sampled_from(["mp4", "mkv", "ts"]),
+        seed=st.integers(0, 99),
+        **choices,
+    )
+
+
+@given(coded=codings(), fps=st.sampled_from([Fraction(1), Fraction(2), Fraction(5), Fraction(25, 2)]))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_hollow_pictures_change_no_pixel(coded: Coded, fps: Fraction, tmp_path_factory: pytest.TempPathFactory) -> None:
+    made = coded.make(tmp_path_factory.mktemp("v"))
+    info = info_of(made.video)
+    grid = Grid(fps=fps, size=FrameSize())
+    (batch,), report = run(whole(info), grid)
+    assert report.error is None and not report.warnings
+    frames = {f.pts: f for f in decode_whole(made.path)}
+    assert len(batch.pts) == 4 * fps
+    for k, pts, pixels in zip(batch.sample, batch.pts, batch.pixels, strict=True):
+        assert pts == max(p for p in frames if p <= info.origin_pts + Fraction(int(k)) / fps / info.time_base)
+        assert np.array_equal(pixels, frames[pts].to_ndarray(format="rgb24"))
+    parts = [run(t, grid) for t in cut(info, CutSettings(clip_seconds=0.5, clips_per_task=1), [grid], "p")]
+    samples, _, pixels = owned([b for (b,), _ in parts])
+    assert samples == batch.sample.tolist() and np.array_equal(pixels, batch.pixels)
+
+
+@pytest.mark.parametrize("cabac", [0, 1])
+@pytest.mark.parametrize("extension", ["mp4", "ts"])
+def test_references_of_unwanted_frames_alone_are_not_decoded(cabac: int, extension: str, tmp_path: Path) -> None:
+    """With a pyramid every other B-frame is a reference, of its neighbours only."""
+    made = Coded(f"ref=1:b-pyramid=normal:b-adapt=0:scenecut=0:cabac={cabac}", 3, 50, extension, 0).make(tmp_path)
+    info = info_of(made.video)
+    _, report = run(whole(info), TWO_FPS)
+    with av.open(str(made.path)) as container:
+        container.streams.video[0].codec_context.skip_frame = "NONREF"
+        referred_to = sum(1 for _ in container.decode(video=0))
+    assert referred_to > 50 and report.frames_decoded < 0.75 * referred_to
 
 
 def test_keyframes_only(tmp_path: Path) -> None:

@@ -756,8 +756,9 @@ class _Sparse(_Pass):
             self.settle(item, end)
         if self.references is not None:
             with suppress(h264.Unknown):
-                for end in (*(item.order for item in self.closing), None):
-                    self.send_group(self.references, end)
+                for following in self.closing:
+                    self.send_group(self.references, following.order)
+                self.send_group(self.references, None)
             self.send_due()
         self.drain()
         missing = [*self.lost, *self.expected.values()]
