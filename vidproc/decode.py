@@ -56,8 +56,8 @@ FIRST_BYTES = 512 << 20
 HELD_BYTES = 64 << 20
 """Compressed packets kept back at most, in the hope that nobody needs them."""
 
-GROUPS_IN_VAIN = 3
-"""Groups of pictures without one to spare, after which no more are looked into."""
+PICTURES_IN_VAIN = 200
+"""Without one to spare among them, after which no more are looked into."""
 
 TOLERANCE_S = Fraction(1, 10)
 """By which a promised end may be missed: muxers round, and count the last frame or not."""
@@ -592,7 +592,7 @@ class _Sparse(_Pass):
                 self.send_group(references, self.closing.popleft().order)
         except h264.Unknown:
             self.references = None
-        if self.held > HELD_BYTES or self.in_vain == GROUPS_IN_VAIN:
+        if self.held > HELD_BYTES or self.in_vain > PICTURES_IN_VAIN:
             self.references = None
         if self.references is None:
             self.send_due()
@@ -620,7 +620,7 @@ class _Sparse(_Pass):
         if len({item.pts for item in group}) < len(group) or any(item.pts < group[0].pts for item in group):
             raise h264.Unknown("times that do not tell pictures apart, or not in which group they are")
         needed = h264.needed(pictures, (i for i, item in enumerate(group) if item.wanted is not False))
-        self.in_vain += 1
+        self.in_vain += len(pictures)
         for i, (item, picture) in enumerate(zip(group, pictures, strict=True)):
             if i not in needed and picture.can_be_hollow and item.packet.pts is not None:
                 item.hollow = references.hollow(data[i], picture)
