@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 __all__ = ["Picture", "Stream", "Unknown", "needed"]
 
@@ -422,18 +423,15 @@ class Stream:
             for a, z in self._units(extradata):
                 self._learn(extradata[a:z])
             return
-        if len(extradata) < 7:
-            raise Unknown("a header too short")
-        self.length_bytes = (extradata[4] & 3) + 1
+        self.length_bytes = (extradata[4:5] or b"\0")[0] % 4 + 1
         at = 5
         for mask in (31, 255):
-            count, at = extradata[at] & mask, at + 1
+            count, at = (extradata[at : at + 1] or b"\0")[0] & mask, at + 1
             for _ in range(count):
-                end = at + 2 + int.from_bytes(extradata[at : at + 2])
-                if end > len(extradata):
+                a, at = at + 2, at + 2 + int.from_bytes(extradata[at : at + 2])
+                if not a < at <= len(extradata):
                     raise Unknown("a header cut off")
-                self._learn(extradata[at + 2 : end])
-                at = end
+                self._learn(extradata[a:at])
 
     def group(self, packets: Sequence[Data]) -> list[Picture]:
         """One picture a packet, in decoding order, the first an IDR picture: no later one uses what came
@@ -504,15 +502,14 @@ class Stream:
     def _units(self, data: Data) -> Iterator[tuple[int, int]]:
         """First byte and end of each NAL unit."""
         if not self.length_bytes:
-            starts = [m.end() for m in START_CODE.finditer(data)]
-            for a, following in zip(starts, [*(s - 3 for s in starts[1:]), len(data)], strict=True):
-                z = following
+            found = [m.span() for m in START_CODE.finditer(data)]
+            if data and not found:
+                raise Unknown("no start code")
+            for (_, a), (z, _) in pairwise([*found, (len(data), 0)]):
                 while z > a and data[z - 1] == 0:
                     z -= 1
                 if z > a:
                     yield a, z
-            if data and not starts:
-                raise Unknown("no start code")
             return
         at = 0
         while at < len(data):
