@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import Root
 from tests.media import Made, cut_off, damage, decode_whole, draw, make_video, read_number, video_of
+from vidproc import decode as decode_module
 from vidproc.container import MediaLimits, Source
 from vidproc.decode import coverage, decode
 from vidproc.errors import LimitExceeded, SourceChanged
@@ -278,6 +279,30 @@ def test_references_of_unwanted_frames_alone_are_not_decoded(cabac: int, extensi
         container.streams.video[0].codec_context.skip_frame = "NONREF"
         referred_to = sum(1 for _ in container.decode(video=0))
     assert referred_to > 50 and report.frames_decoded < 0.75 * referred_to
+
+
+@pytest.mark.parametrize("damaged", [(0.3, 0.3005), (0.5, 0.52)], ids=["a few bytes", "some pictures"])
+def test_hollow_pictures_make_damage_no_worse(
+    damaged: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Coded("ref=1:b-pyramid=normal:b-adapt=0:scenecut=0", 3, 25, "mkv", 0).make(tmp_path)
+    info = info_of(damage(made, tmp_path / "bad.mkv", *damaged))
+    (batch,), report = run(whole(info), TWO_FPS)
+    monkeypatch.setattr(decode_module._Sparse, "references_of", staticmethod(lambda stream: None))
+    (plain,), plain_report = run(whole(info), TWO_FPS)
+    assert report.frames_decoded < plain_report.frames_decoded
+    assert (report.error, report.missing_s, report.warnings) == (
+        plain_report.error,
+        plain_report.missing_s,
+        plain_report.warnings,
+    )
+    assert batch.pts.tolist() == plain.pts.tolist()
+    truth = {f.pts: f.to_ndarray(format="rgb24") for f in decode_whole(made.path)}
+
+    def right(b: FrameBatch) -> list[bool]:
+        return [np.array_equal(p, truth[t]) for t, p in zip(b.pts.tolist(), b.pixels, strict=True)]
+
+    assert right(batch) == right(plain) and any(right(batch))
 
 
 def test_keyframes_only(tmp_path: Path) -> None:
