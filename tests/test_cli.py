@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+import pyarrow.parquet as pq
 import pytest
 import typer
 
 from tests.media import make_video
 from vidproc.cli import app, main
 from vidproc.config import load_job
+from vidproc.progress import Reporter
+from vidproc.pulse import Pulse, running
 from vidproc.run import index
+from vidproc.storage import open_storage
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -74,7 +81,6 @@ def test_every_command_explains_itself(path: tuple[str, ...], vidproc: Run) -> N
 
 
 SPEAKS_OTHERWISE = {
-    ("query",): "--format json",
     ("submit",): "the job's own log",
     ("jobs", "logs"): "a log",
     ("jobs", "stop"): "one word",
@@ -93,6 +99,7 @@ def test_every_reporting_command_answers_in_json() -> None:
         ["failures", "LAKE"],
         ["runs", "LAKE"],
         ["search", "LAKE", "--label", "person"],
+        ["query", "LAKE", "SELECT uri, status FROM videos"],
         ["compact", "LAKE"],
         ["vacuum", "LAKE"],
         ["forget", "LAKE", "/no/such/video.mp4"],
@@ -149,6 +156,32 @@ def test_bad_usage_is_one_clear_refusal(made: Path, vidproc: Run, arguments: lis
     code, out, err = vidproc(*given)
     assert code == 2, err
     assert named in err and "Traceback" not in err and out == ""
+
+
+def test_an_answer_that_breaks_off_leaves_no_file(made: Path, vidproc: Run, tmp_path: Path) -> None:
+    """Least of all a Parquet file with a footer, which any reader takes for the whole answer."""
+    sql = "SELECT CASE WHEN range < 2_900_000 THEN range ELSE error('too far') END FROM range(3_000_000)"
+    out = tmp_path / "answer.parquet"
+    out.write_bytes(b"of yesterday")
+    code, _, err = vidproc("query", made / "lake", sql, "--format", "parquet", "--output", out)
+    assert code == 2 and "too far" in err and "Traceback" not in err
+    assert [p.name for p in tmp_path.iterdir()] == [out.name] and out.read_bytes() == b"of yesterday"
+    code, _, err = vidproc("query", made / "lake", "FROM videos", "--format", "parquet", "--output", out)
+    assert code == 0 and pq.read_table(out).num_rows > 0, err
+    assert vidproc("query", made / "lake", "FROM videos", "--output", os.devnull)[0] == 0
+    assert not Path(os.devnull).is_file()
+
+
+def test_vacuum_now_waits_for_a_job_that_is_running(made: Path, vidproc: Run) -> None:
+    storage = open_storage(str(made / "lake"))
+    about = {"run_id": "night-7", "pipeline": "default", "host": "node-3", "started_at": datetime.now(UTC)}
+    with Pulse(Reporter(), storage, **about):
+        while not running(storage):
+            time.sleep(0.01)
+        code, _, err = vidproc("vacuum", made / "lake", "--now")
+        assert code == 2 and "night-7 on node-3" in err
+        assert vidproc("vacuum", made / "lake")[0] == 0
+    assert vidproc("vacuum", made / "lake", "--now")[0] == 0
 
 
 def test_a_long_row_is_not_broken_in_a_pipe(made: Path, vidproc: Run) -> None:

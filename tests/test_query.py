@@ -386,6 +386,34 @@ def test_a_mistake_is_shown_where_it_is(lake: Small) -> None:
 def test_an_error_in_the_middle_of_an_answer_is_ours_too(lake: Small) -> None:
     with pytest.raises(ConfigError, match="SQL: Conversion Error"):
         lake.db.sql("SELECT label::INTEGER FROM detections").read_all()
+    late = "SELECT CASE WHEN range < 2_900_000 THEN range ELSE {} END FROM range(3_000_000)"
+    batches = lake.db.sql(late.format("error('too far')"))
+    next(batches)
+    with pytest.raises(ConfigError, match="SQL: Invalid Input Error: too far"):
+        batches.read_all()
+
+
+def test_files_that_go_in_the_middle_of_an_answer_are_worth_another_try(local_root: Root) -> None:
+    """As a vacuum takes them from under a slow reader."""
+    Lake.create(local_root.uri, local_root.options)
+    v = video("/data/long.mp4", NOON)
+    for number in range(1, 9):
+        write(local_root, "detections", [detection(v, k, "car") for k in range(20_000)], number)
+    write(local_root, "videos", [v], 9)
+    with connect(local_root.uri, local_root.options, threads=1) as db:
+        batches = db.sql("FROM detections")
+        next(batches)
+        for path in Path(local_root.uri).glob("detections/**/*.parquet"):
+            path.unlink()
+        with pytest.raises(TransientError, match="could not be read, try again"):
+            batches.read_all()
+
+
+def test_columns_of_one_name_are_told_apart(lake: Small) -> None:
+    [row] = lake.all("SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS a")
+    assert row == {"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}
+    joined = lake.db.sql("FROM segments s JOIN videos v USING (video_id)").schema.names
+    assert {"pipeline", "pipeline_1"} <= set(joined) and len(set(joined)) == len(joined)
 
 
 @pytest.mark.parametrize("place", ["nothing there", "a folder of other things"])
@@ -682,6 +710,27 @@ def test_parquet_is_read_back_as_it_was(lake: Small) -> None:
     data, rows = written(lake, "FROM detections ORDER BY video_id, time_s", "parquet")
     table = pq.read_table(io.BytesIO(data))
     assert rows == 300 and table.to_pylist() == lake.all("FROM detections ORDER BY video_id, time_s")
+
+
+@pytest.mark.parametrize("format", ["table", "csv", "json", "parquet"])
+def test_intervals_are_durations_in_every_format(lake: Small, format: Any) -> None:
+    query = "SELECT INTERVAL '2 months 3 days -1.5 seconds' AS i, NULL::INTERVAL AS n"
+    data, rows = written(lake, query, format)
+    text = str(pq.read_table(io.BytesIO(data)).to_pylist()) if format == "parquet" else data.decode()
+    assert rows == 1 and "P2M3DT-1.5S" in text
+
+
+@pytest.mark.parametrize(
+    ("query", "format", "message"),
+    [
+        ("SELECT DATE 'infinity'", "csv", "beyond the years 1 to 9999"),
+        ("SELECT TIMESTAMP '290000-01-01'", "json", "beyond the years 1 to 9999"),
+        ("SELECT [INTERVAL 1 DAY]", "parquet", "what parquet cannot hold; cast it"),
+    ],
+)
+def test_a_value_that_a_format_cannot_hold_fails(lake: Small, query: str, format: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        written(lake, query, format)
 
 
 def test_a_table_counts_its_rows_and_says_where_it_ends(lake: Small) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, cast
+from typing import Annotated, Any, BinaryIO, Literal, NoReturn, cast
 
 import typer
 
@@ -405,6 +405,7 @@ def query(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Rows at most.")] = None,
     offset: Annotated[int, typer.Option("--offset", help="Rows to leave out first.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
     region: Region = None,
@@ -412,6 +413,8 @@ def query(
     """Read-only SQL (DuckDB) over the lake's tables."""
     from vidproc.query import connect, write_result
 
+    if as_json:
+        out_format = "json"
     if out_format == "parquet" and output is None and sys.stdout.isatty():
         raise ConfigError("Parquet is not for a terminal: name a file with --output")
     with connect(absolute(lake) or lake, _options(endpoint_url, profile, region)) as database:
@@ -419,11 +422,7 @@ def query(
         if output is None:
             write_result(answer, out_format, sys.stdout.buffer)
         else:
-            try:
-                file = output.open("wb")
-            except OSError as error:
-                raise ConfigError(f"{output} cannot be written: {error.strerror}") from error
-            with file:
+            with _whole(output) as file:
                 rows = write_result(answer, out_format, file)
             print(f"{rows:,} rows in {output}", file=sys.stderr)
 
@@ -500,8 +499,15 @@ def vacuum(
     """Remove what nothing refers to."""
     from datetime import timedelta
 
-    age = timedelta(0) if now else timedelta(hours=older_than)
-    _answer(_open(lake, endpoint_url, profile, region).vacuum(age, exclusive=now), as_json)
+    from vidproc.pulse import running
+
+    opened = _open(lake, endpoint_url, profile, region)
+    if now and (alive := [run for run in running(opened.storage) if not run.silent]):
+        raise ConfigError(
+            f"--now would take the files of a job that is running ({alive[0].run_id} on {alive[0].host}): "
+            "wait for its end, or vacuum without --now"
+        )
+    _answer(opened.vacuum(timedelta(0) if now else timedelta(hours=older_than), exclusive=now), as_json)
 
 
 @app.command()
@@ -836,6 +842,24 @@ def absolute(path: str | None) -> str | None:
     if "://" in path:
         raise ConfigError(f"{path}: only folders and s3://bucket/prefix are understood")
     return os.path.abspath(os.path.expanduser(path))
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that gets its name when all of it is written: half an answer, or half a Parquet file with a
+    footer, would pass for the whole. A device or a pipe is written as it comes."""
+    path = path.resolve()
+    part = path if path.exists() and not path.is_file() else path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with part.open("wb") as file:
+            yield file
+        if part != path:
+            part.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        if part != path:
+            part.unlink(missing_ok=True)
 
 
 def _hours(text: str | None) -> tuple[time, time] | None:

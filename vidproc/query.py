@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
 from importlib.util import find_spec
+from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, get_args
@@ -147,12 +148,16 @@ class LakeDatabase:
         cursor = self._con.cursor()
         with _translated(added_lines):
             reader = cursor.execute(query, params).to_arrow_reader(ROWS_A_BATCH)
+        schema = pa.schema(
+            field.with_name(name) for field, name in zip(reader.schema, _unique(reader.schema.names), strict=True)
+        )
 
         def batches() -> Iterator[pa.RecordBatch]:
-            with cursor, _translated():
-                yield from reader
+            with cursor, _translated(added_lines), _streamed():
+                for batch in reader:
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
-        return pa.RecordBatchReader.from_batches(reader.schema, batches())
+        return pa.RecordBatchReader.from_batches(schema, batches())
 
     def _checked(self, query: str) -> tuple[str, bool]:
         """The one statement in `query`, without its semicolon, and whether it is an EXPLAIN."""
@@ -178,6 +183,18 @@ class LakeDatabase:
             raise ConfigError(f"SQL: this statement is not understood: {tree.get('error_message', '')}")
         _check_tree(tree, frozenset(self.tables))
         return text, explains
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """A join may give two columns one name, of which a reader by name would see only the last:
+    `label, label` becomes `label, label_1`, as in DuckDB's own tables."""
+    taken: set[str] = set()
+    found = []
+    for name in names:
+        choices = chain([name], (f"{name}_{n}" for n in count(1)))
+        found.append(next(c for c in choices if c not in taken and (c == name or c not in names)))
+        taken.add(found[-1])
+    return found
 
 
 _ALONE = ", since SQL here sees the lake's tables alone"
@@ -383,6 +400,26 @@ def _translated(added_lines: int = 0) -> Iterator[None]:
         raise ConfigError(f"SQL: {message}") from e
 
 
+_OF_STREAM: dict[str, type[duckdb.Error]] = {
+    "IO Error": duckdb.IOException,
+    "HTTP Error": duckdb.HTTPException,
+    "Out of Memory Error": duckdb.OutOfMemoryException,
+    "INTERNAL Error": duckdb.InternalException,
+    "FATAL Error": duckdb.FatalException,
+}
+
+
+@contextmanager
+def _streamed() -> Iterator[None]:
+    """Around the reading of an answer: through Arrow's stream DuckDB's errors come as OSErrors, and only
+    how their text begins tells what they were."""
+    try:
+        yield
+    except OSError as e:
+        kind = next((kind for begin, kind in _OF_STREAM.items() if str(e).startswith(begin)), duckdb.Error)
+        raise kind(str(e)) from e
+
+
 # --- search ------------------------------------------------------------------------------------
 
 
@@ -569,18 +606,25 @@ def write_result(reader: pa.RecordBatchReader, format: Format, out: BinaryIO, *,
     """Writes an answer batch by batch and gives the number of rows written.
 
     `table`: for people, with the number of rows below. `csv`: RFC 4180 with a header, lists and
-    structs as JSON. `json`: one array of objects, one object a line, times in ISO 8601, no NaN
-    (null instead). `parquet`: zstd.
+    structs as JSON. `json`: one array of objects, one object a line, times and intervals in ISO 8601,
+    no NaN (null instead). `parquet`: zstd; intervals and unions, which it does not know, as text.
     """
-    match format:
-        case "table":
-            return _write_table(reader, out, rows_shown)
-        case "csv":
-            return _write_csv(reader, out)
-        case "json":
-            return _write_json(reader, out)
-        case "parquet":
-            return _write_parquet(reader, out)
+    try:
+        match format:
+            case "table":
+                return _write_table(reader, out, rows_shown)
+            case "csv":
+                return _write_csv(reader, out)
+            case "json":
+                return _write_json(reader, out)
+            case "parquet":
+                return _write_parquet(reader, out)
+    except OverflowError as e:
+        raise ConfigError(
+            "SQL: the answer holds a date beyond the years 1 to 9999; cast it to VARCHAR, or write Parquet"
+        ) from e
+    except pa.ArrowNotImplementedError as e:
+        raise ConfigError(f"SQL: the answer holds what {format} cannot hold; cast it to VARCHAR: {e}") from e
     raise ConfigError(f"there is no output format {format!r}; choose one of {', '.join(get_args(Format))}")
 
 
@@ -626,6 +670,8 @@ def _cell(value: Any, kind: pa.DataType) -> str:
         return f"{value:.{7 if pa.types.is_float32(kind) else 10}g}"
     if isinstance(value, datetime):
         return value.isoformat(" ", "milliseconds" if value.microsecond else "seconds").replace("+00:00", "Z")
+    if isinstance(value, pa.MonthDayNano):
+        return str(_plain(value))
     if isinstance(value, list | dict):
         return _printable(json.dumps(_plain(value), ensure_ascii=False))
     return _printable(str(value))
@@ -689,6 +735,8 @@ def _plain(value: Any) -> Any:
             return base64.b64encode(value).decode()
         case dict():
             return {str(k): _plain(v) for k, v in value.items()}
+        case pa.MonthDayNano():  # as ISO 8601 writes a duration; DuckDB's intervals end at microseconds
+            return f"P{value.months}M{value.days}DT{Decimal(value.nanoseconds // 1000) / 10**6:f}S"
         case list() | tuple():
             return [_plain(v) for v in value]
         case _:
@@ -698,9 +746,22 @@ def _plain(value: Any) -> Any:
 def _write_parquet(reader: pa.RecordBatchReader, out: BinaryIO) -> int:
     import pyarrow.parquet as pq
 
+    as_text = [pa.types.is_interval(t) or pa.types.is_union(t) for t in reader.schema.types]
+    schema = pa.schema(
+        field.with_type(pa.string()) if text else field for field, text in zip(reader.schema, as_text, strict=True)
+    )
     rows = 0
-    with pq.ParquetWriter(out, reader.schema, compression="zstd") as writer:
+    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
         for batch in reader:
-            writer.write_batch(batch)
+            columns = [
+                pa.array([_text(v) for v in column.to_pylist()], pa.string()) if text else column
+                for column, text in zip(batch.columns, as_text, strict=True)
+            ]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
             rows += batch.num_rows
     return rows
+
+
+def _text(value: Any) -> str | None:
+    plain = _plain(value)
+    return plain if plain is None or isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
