@@ -323,6 +323,14 @@ class NoSurface:
     card = CARD
     def __init__(self, settings): pass
 
+class Unmade(Corner):
+    def __init__(self, settings):
+        raise RuntimeError("the weights are away")
+
+class Dumb(Corner):
+    def detect(self, frames):
+        return [1, 2]
+
 class Wrong(Corner):
     def detect(self, frames):
         found = super().detect(frames)
@@ -372,3 +380,29 @@ def test_a_users_class_that_is_no_model_is_refused(user_module: str) -> None:
         load_model("no_such_module:Thing")
     with pytest.raises(ConfigError, match="does not answer as its card says"):
         check_model(f"{user_module}:Wrong")
+    for name, call, message in (
+        ("Unmade", check_model, r"it raised RuntimeError: the weights are away \(.*user_models_\d+\.py, line \d+"),
+        ("Unmade", describe_model, "it raised RuntimeError"),
+        ("Dumb", check_model, "it raised AttributeError"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            call(f"{user_module}:{name}")
+
+
+def test_a_users_module_that_cannot_be_imported_is_refused(user_module: str, tmp_path: Path) -> None:
+    for text, message in (
+        ("x = = 1", r"it raised SyntaxError: .*\.py, line 1"),
+        ("1 / 0", r"it raised ZeroDivisionError: .*\.py, line 1"),
+        ("import no_such_thing", r"\(No module named 'no_such_thing'\)\.$"),
+        ("from math import no_such_name", "cannot be imported .*no_such_name"),
+    ):
+        name = f"{user_module}_{abs(hash(text))}"
+        (tmp_path / f"{name}.py").write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            describe_model(f"{name}:Thing")
+
+
+def test_a_users_class_that_cannot_be_made_on_a_worker_is_tried_again(user_module: str) -> None:
+    """There it may pass, as when memory is short: only a ConfigError would stop the run at once."""
+    with pytest.raises(RuntimeError, match="the weights are away"):
+        load_model(f"{user_module}:Unmade")

@@ -301,6 +301,20 @@ def test_a_device_that_onnxruntime_lacks_is_refused(yolox: Path) -> None:
         load_model(str(yolox), device="npu")
 
 
+def test_a_device_that_onnxruntime_cannot_start_is_refused(yolox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime with CUDA, on a machine whose CUDA it cannot load, silently computes on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *args, providers: session(*args, providers=["CPUExecutionProvider"])
+    )
+    with pytest.raises(ConfigError, match="cuda:0 was asked for, but onnxruntime could not start CUDA"):
+        load_model(str(yolox), device="cuda:0")
+    assert len(load_model(str(yolox)).detect(np.zeros((1, 64, 64, 3), np.uint8))) >= 0  # type: ignore[union-attr]
+
+
 # The arithmetic
 
 

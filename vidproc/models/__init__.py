@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import importlib
 import time
+import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 
-from vidproc.errors import ConfigError
+from vidproc.errors import ConfigError, VidprocError
 from vidproc.media import Grid
 from vidproc.models.base import ActionModel, Detector, EmbeddingModel, Model, ModelCard
 from vidproc.models.registry import (
@@ -97,10 +99,11 @@ def describe_model(spec: str, settings: ModelSettings = DEFAULTS) -> ModelCard |
 
         return tiny.describe(_demo_kind(settings), settings)
     if is_user_class(spec):
-        describe = getattr(import_user_class(spec), "describe", None)
-        if describe is not None:
-            return _checked_card(spec, describe(settings), settings)
-        return _user_model(spec, replace(settings, device="cpu")).card
+        with _users_code(spec):
+            describe = getattr(import_user_class(spec), "describe", None)
+            if describe is not None:
+                return _checked_card(spec, describe(settings), settings)
+            return _user_model(spec, replace(settings, device="cpu")).card
     recipe = find_recipe(spec, settings)
     return card_of(recipe, file_sha256(fetch(recipe.weights, recipe.sha256, model=recipe.name)))
 
@@ -136,6 +139,20 @@ def _user_model(spec: str, settings: ModelSettings) -> Model:
             f"{spec}: its card says {card.kind}, so it needs a method {surface} (see vidproc.models.base)."
         )
     return cast(Model, made)
+
+
+@contextmanager
+def _users_code(spec: str) -> Iterator[None]:
+    """Around what a user wrote, before work starts: whatever it raises refuses the run in one sentence
+    that names the line. Not in load_model: on a worker its failures may pass, and are tried again."""
+    try:
+        yield
+    except VidprocError:
+        raise
+    except Exception as e:
+        last = traceback.extract_tb(e.__traceback__)[-1]
+        where = "" if isinstance(e, SyntaxError) else f" ({last.filename}, line {last.lineno})"
+        raise ConfigError(f"The model {spec} is at fault: it raised {type(e).__name__}: {e}{where}.") from e
 
 
 def _checked_card(spec: str, card: object, settings: ModelSettings) -> ModelCard:
@@ -221,6 +238,11 @@ def fetch_model(spec: str, settings: ModelSettings = DEFAULTS) -> Path | None:
 def check_model(spec: str, *, device: str = "auto", settings: ModelSettings = DEFAULTS) -> ModelCheck:
     """Loads a model and runs it once on grey. Raises ConfigError where its answer is not what its
     card promises."""
+    with _users_code(spec) if is_user_class(spec) else nullcontext():
+        return _checked_answer(spec, device, settings)
+
+
+def _checked_answer(spec: str, device: str, settings: ModelSettings) -> ModelCheck:
     started = time.perf_counter()
     model = load_model(spec, device=device, settings=settings)
     loaded = time.perf_counter()

@@ -267,10 +267,15 @@ def open_session(path: Path, settings: ModelSettings) -> Any:
     options.intra_op_num_threads = settings.threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    providers = _providers(settings.device)
     try:
-        return ort.InferenceSession(str(path), options, providers=_providers(settings.device))
+        session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as e:  # onnxruntime's exceptions share no base class
         raise ConfigError(f"The model {path} cannot be opened by onnxruntime: {' '.join(str(e).split())[:300]}") from e
+    # Where CUDA's libraries are missing or of another version, onnxruntime says so on stderr and takes the CPU.
+    if settings.device.startswith("cuda") and session.get_providers()[0] == "CPUExecutionProvider":
+        raise ConfigError(f"{settings.device} was asked for, but onnxruntime could not start CUDA on it.")
+    return session
 
 
 def _providers(device: str) -> list[Any]:

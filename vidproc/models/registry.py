@@ -312,9 +312,9 @@ def import_user_class(spec: str) -> Callable[[ModelSettings], Any]:
     try:
         module = importlib.import_module(module_name)
     except ImportError as e:
-        raise ConfigError(
-            f"The model {spec} cannot be imported ({e}): {module_name} must lie on PYTHONPATH or in {here}."
-        ) from e
+        itself = e.name is not None and f"{module_name}.".startswith(f"{e.name}.")
+        hint = f": {module_name} must lie on PYTHONPATH or in {here}" if itself else ""
+        raise ConfigError(f"The model {spec} cannot be imported ({e}){hint}.") from e
     try:
         found: Callable[[ModelSettings], Any] = getattr(module, class_name)
     except AttributeError:
