@@ -97,7 +97,10 @@ def test_the_list_names_every_model_and_fetches_nothing(tmp_path: Path, monkeypa
     listed = list_models()
     assert [e.kind for e in listed if e.name == "demo" and e.cached] == ["actions", "detector"]
     entries = {e.name: e for e in listed if e.name != "demo"}
-    assert len(entries) >= 21
+    from torchvision.models import detection, video
+    from torchvision.models import list_models as builders
+
+    assert set(entries) == {*builders(module=detection), *builders(module=video)} and len(entries) >= 21
     assert entries["ssdlite320_mobilenet_v3_large"].labels == 80
     assert entries["ssdlite320_mobilenet_v3_large"].sha256 == "a79551df"
     assert entries["s3d"].kind == "actions" and entries["s3d"].labels == 400
@@ -264,6 +267,8 @@ def test_a_wrong_model_file_is_refused_by_name(change: dict[str, object], messag
 def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no model file or folder .*absent\.onnx"):
         describe_model(str(tmp_path / "absent.onnx"))
+    with pytest.raises(ConfigError, match=r"s3://b/m: a model is named by a local path; .* `weights`"):
+        describe_model("s3://b/m")
     with pytest.raises(ConfigError, match=r"not a model folder: it holds no model\.yaml"):
         describe_model(str(tmp_path))
     (tmp_path / "model.yaml").write_text("- a list")

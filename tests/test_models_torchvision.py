@@ -20,7 +20,7 @@ from vidproc.models import ModelSettings, check_model, describe_model, fetch_mod
 from vidproc.models.actions import build as build_actions
 from vidproc.models.detector import build as build_detector
 from vidproc.models.detector import prepare
-from vidproc.models.device import in_half, to_device
+from vidproc.models.device import half_dtype, in_half, to_device
 from vidproc.models.registry import COCO80, torchvision_names, torchvision_recipe
 
 NAMES = torchvision_names()
@@ -230,6 +230,26 @@ def test_half_precision_is_for_the_features_alone(tmp_path: Path) -> None:
     for name in whole:
         assert half[name].dtype == torch.float32 and not torch.equal(half[name], whole[name])
         assert (half[name] - whole[name]).abs().mean() < 0.2 * whole[name].abs().mean()
+
+
+def test_scores_in_half_precision_are_float32_and_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half precision is for GPUs; here the CPU computes as one would."""
+    settings = ModelSettings(weights=str(with_seed("r3d_18", tmp_path)), window=4)
+    windows = np.random.default_rng(1).integers(0, 256, (2, 4, 128, 171, 3), dtype=np.uint8)
+    whole = load_model("r3d_18", device="cpu", settings=settings).classify(windows)  # type: ignore[union-attr]
+    monkeypatch.setattr("vidproc.models.actions.half_dtype", lambda device, settings: torch.bfloat16)
+    half = load_model("r3d_18", device="cpu", settings=settings).classify(windows)  # type: ignore[union-attr]
+    assert half.dtype == np.float32 and not np.array_equal(half, whole)
+    np.testing.assert_allclose(half, whole, atol=2e-3)
+    np.testing.assert_allclose(half.sum(axis=1), 1, atol=1e-5)
+
+
+def test_half_precision_is_for_gpus_that_are_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda:1")
+    for brain in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda brain=brain: brain)
+        assert half_dtype(gpu, ModelSettings()) == (torch.bfloat16 if brain else torch.float16)
+    assert half_dtype(gpu, ModelSettings(half=False)) is half_dtype(cpu, ModelSettings()) is None
 
 
 # Cards, checks and refusals

@@ -8,7 +8,7 @@ import numpy as np
 
 from vidproc.errors import ConfigError
 from vidproc.models.base import ModelCard
-from vidproc.models.device import Batches, pick_device, pixels_at_once, to_device, use_threads
+from vidproc.models.device import Batches, half_dtype, pick_device, pixels_at_once, to_device, use_threads
 from vidproc.models.registry import ModelSettings, Recipe, card_of, torchvision_names
 from vidproc.models.weights import fetch, file_sha256, fitting, load_state_dict
 
@@ -62,8 +62,7 @@ class TorchActions:
         self._scale = 1 / (p.divisor * std)
         self._shift = -mean / std
         self._network = network.to(device)
-        half = settings.half and device.type == "cuda"
-        self._dtype = None if not half else torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        self._dtype = half_dtype(device, settings)
 
     def classify(self, windows: np.ndarray) -> np.ndarray:
         """uint8 (n, t, h, w, 3) RGB -> float32 (n, classes), softmax scores from 0 to 1."""

@@ -93,6 +93,15 @@ class Batches:
         return out
 
 
+def half_dtype(device: torch.device, settings: ModelSettings) -> torch.dtype | None:
+    """The 16-bit type in which scores are computed on a device; None: float32."""
+    import torch
+
+    if not settings.half or device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
 def in_half(module: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """`module` computing under autocast, its results back in float32."""
     import torch

@@ -30,7 +30,7 @@ import yaml
 from vidproc.errors import ConfigError
 from vidproc.media import FrameSize, Grid, content_hash
 from vidproc.models.base import ModelCard
-from vidproc.models.weights import shown
+from vidproc.models.weights import is_remote, shown
 
 Kind = Literal["detector", "actions", "embedding"]
 
@@ -276,6 +276,11 @@ def resolve_spec(spec: str, kind: Kind, *, gpu: bool | None = None) -> str | Non
 
 def find_recipe(spec: str, settings: ModelSettings) -> Recipe:
     """The recipe of a torchvision name or a path, the job's settings over it. Raises ConfigError."""
+    if is_remote(spec):
+        raise ConfigError(
+            f"{shown(spec)}: a model is named by a local path; its weights may lie elsewhere: give their address as "
+            "`weights`, with their `sha256`, in a model.yaml here or in the job file."
+        )
     path = Path(spec).expanduser()
     is_file = path.suffix in (".onnx", ".yaml", ".yml", ".json") or os.sep in spec
     # What `vidproc demo` leaves in a folder of that name is no model.
