@@ -519,7 +519,10 @@ def forget(
     profile: Profile = None,
     region: Region = None,
 ) -> None:
-    """Remove all rows of these videos; with `vacuum --now` their bytes go too."""
+    """Remove all rows of these videos; with `vacuum --now` their bytes go too.
+
+    What is still in the archive comes back with the next index: take it out there first.
+    """
     _answer(_open(lake, endpoint_url, profile, region).forget([absolute(u) or u for u in uris]), as_json)
 
 

@@ -697,9 +697,13 @@ def _write_csv(reader: pa.RecordBatchReader, out: BinaryIO) -> int:
         text.detach()
 
 
+def _shortest(column: pa.Array) -> pa.Array:
+    """A float32 of 0.1 as 0.1, where Python would write 0.10000000149011612."""
+    return pc.cast(pc.cast(column, pa.string()), pa.float64()) if pa.types.is_float32(column.type) else column
+
+
 def _csv_column(column: pa.Array) -> list[Any]:
-    if pa.types.is_float32(column.type):
-        column = pc.cast(column, pa.string())  # 0.1, where Python would write 0.10000000149011612
+    column = _shortest(column)
     values: list[Any] = column.to_pylist()
     if pa.types.is_integer(column.type) or pa.types.is_string(column.type) or pa.types.is_float64(column.type):
         return values
@@ -710,7 +714,8 @@ def _write_json(reader: pa.RecordBatchReader, out: BinaryIO) -> int:
     rows = 0
     out.write(b"[")
     for batch in reader:
-        lines = [json.dumps(_plain(row), ensure_ascii=False) for row in batch.to_pylist()]
+        short = pa.RecordBatch.from_arrays([_shortest(column) for column in batch.columns], names=batch.schema.names)
+        lines = [json.dumps(_plain(row), ensure_ascii=False) for row in short.to_pylist()]
         out.write((("," if rows and lines else "") + "\n" * bool(lines) + ",\n".join(lines)).encode("utf-8"))
         rows += len(lines)
     out.write(b"\n]\n")
