@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -156,6 +157,20 @@ def test_bad_usage_is_one_clear_refusal(made: Path, vidproc: Run, arguments: lis
     code, out, err = vidproc(*given)
     assert code == 2, err
     assert named in err and "Traceback" not in err and out == ""
+
+
+def test_hits_are_told_in_the_time_zone_that_was_asked_in(made: Path, vidproc: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(made / "in" / "a.mp4", tmp_path / "in" / "2026-01-01_22-30-00.mp4")
+    job: Any = {"archive": str(tmp_path / "in"), "lake": str(tmp_path / "lake"), "actions": "none",
+                "detector": "tests.fakes:Numbers", "execution": {"executor": "inline"},
+                "recorded_at": "%Y-%m-%d_%H-%M-%S"}  # fmt: skip
+    assert index(load_job(None, job)).exit_code == 0
+    code, out, _ = vidproc("search", tmp_path / "lake", "--timezone", "Europe/Berlin", "--date", "2026-01-01",
+                           "--between", "23:00-24:00")  # fmt: skip
+    assert code == 0 and "recorded (Europe/Berlin)" in out and "2026-01-01 23:30:00" in out
+    _, out, _ = vidproc("search", tmp_path / "lake", "--date", "2026-01-01", "--between", "22:00-23:00")
+    assert "recorded (UTC)" in out and "2026-01-01 22:30:00" in out
 
 
 def test_an_answer_that_breaks_off_leaves_no_file(made: Path, vidproc: Run, tmp_path: Path) -> None:

@@ -249,6 +249,7 @@ OUTSIDE = [
     "SELECT getenv('HOME')",
     "SELECT current_setting('s3_secret_access_key')",
     "SELECT write_log('x')",
+    "SELECT pg_sleep(60)",
     "SHOW DATABASES",
     "SHOW ALL TABLES",
     "ATTACH '{other}/x.db'",

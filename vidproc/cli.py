@@ -15,6 +15,7 @@ from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, NoReturn, cast
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -462,9 +463,10 @@ def search(
     if as_json:
         _print_json(hits)
         return
-    _table("found", ("video", "from", "to", "what", "score", "recorded"), [
+    zone = ZoneInfo(timezone)
+    _table("found", ("video", "from", "to", "what", "score", f"recorded ({timezone})"), [
         (h.uri, _clock(h.start_s), _clock(h.end_s), " + ".join(w for w in (h.label, h.action) if w),
-         f"{h.score:.2f}", _cell(h.recorded_at))
+         f"{h.score:.2f}", _cell(h.recorded_at and h.recorded_at.astimezone(zone)))
         for h in hits
     ])  # fmt: skip
     if len(hits) == limit:
@@ -869,7 +871,7 @@ def _hours(text: str | None) -> tuple[time, time] | None:
     if text is None:
         return None
     try:
-        start, end = (time.fromisoformat(part.strip()) for part in text.split("-"))
+        start, end = (time.max if (t := part.strip()) == "24:00" else time.fromisoformat(t) for part in text.split("-"))
     except ValueError:
         raise ConfigError(f"--between takes two times of day such as 22:00-06:00, not {text!r}") from None
     return start, end

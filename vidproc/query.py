@@ -56,7 +56,17 @@ TABLE_FUNCTIONS = frozenset({"unnest", "range", "generate_series", "json_each", 
 """All that SQL may call in place of a table. None of them reaches beyond its arguments."""
 
 REFUSED_FUNCTIONS = frozenset(
-    {"getenv", "current_setting", "getvariable", "nextval", "currval", "write_log", "write_blob", "sleep_ms"}
+    {
+        "getenv",
+        "current_setting",
+        "getvariable",
+        "nextval",
+        "currval",
+        "write_log",
+        "write_blob",
+        "sleep_ms",
+        "pg_sleep",
+    }
 )
 """Functions of single values that read the process rather than the lake, or that act."""
 
