@@ -102,3 +102,9 @@ def test_frozen_parts_and_norms_stay_as_they_were() -> None:
     changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
     assert not any(k.startswith(("encoder.0", "encoder.3")) or "running" in k for k in changed)
     assert any(k.startswith("encoder.6") for k in changed) and "head.out.weight" in changed
+
+
+def test_torchvisions_own_word_for_frozen_layers_is_refused_as_it_would_do_nothing() -> None:
+    network = NetworkSettings(arch="fasterrcnn_resnet50_fpn", args={"trainable_backbone_layers": 2})
+    with pytest.raises(ConfigError, match=r"name the layers .* in network\.freeze"):
+        network_for(recipe_for("x", LABELS, network, "detector"), network)

@@ -45,6 +45,7 @@ from vidproc.models.registry import ModelSettings
 
 WIDTH, HEIGHT = 64, 48
 INLINE = WorkerSettings(executor="inline", gpu=False)
+SMALL = {"mode": "stretch", "height": 48, "width": 64}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -143,6 +144,33 @@ def test_a_killed_training_goes_on_and_ends_where_it_would_have(trained: Any, mo
     a, b = (load_file(Path(r.folder) / "weights.safetensors") for r in (whole, report))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     assert train(broken, listen=lambda m: heard.append(-1)).metrics == report.metrics and -1 not in heard
+
+
+def test_a_training_killed_before_its_folder_was_written_writes_it(trained: Any, tmp_path: Path) -> None:
+    """Stopped early, too: it must not go on with the epochs that it had decided against."""
+    settings, _ = trained
+    early = OptimisationSettings(epochs=6, batch=16, rate=1e-9, patience=1, warmup_epochs=0)
+    settings = replace(settings, out=str(tmp_path / "m"), optimisation=early)
+    whole = train(settings)
+    assert whole.epochs < 6
+    written = {p.name: p.read_bytes() for p in (tmp_path / "m").glob("*.*") if p.name != "training.yaml"}
+    for name in (*written, "training.yaml"):
+        (tmp_path / "m" / name).unlink()
+    again = train(settings)
+    assert (again.epochs, again.metrics) == (whole.epochs, whole.metrics)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "m").glob("*.*") if p.name != "training.yaml"} == written
+
+
+def test_tensorboard_reads_the_metrics_of_every_epoch(trained: Any) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, report = trained
+    log = EventAccumulator(str(Path(report.folder) / "tensorboard"))
+    log.Reload()
+    rows = list(csv.DictReader(io.StringIO(Path(report.folder, "metrics.csv").read_text())))
+    for name in ("loss", "top1", "val_loss"):
+        logged = [(e.step, e.value) for e in log.Scalars(name)]
+        assert logged == [(i, pytest.approx(float(row[name]), rel=1e-5)) for i, row in enumerate(rows, 1)]
 
 
 def test_another_job_does_not_go_on_from_a_foreign_checkpoint(trained: Any) -> None:
@@ -256,6 +284,12 @@ def test_a_detector_is_trained_on_frames_of_videos(boxed: tuple[Path, Path], tmp
     assert frozen and any(not torch.equal(weights[k], began[k]) for k in weights if "box_predictor" in k)
 
 
+@pytest.mark.parametrize("option", [{"balance": "loss"}, {"label_smoothing": 0.1}, {"views": 3}])
+def test_a_detector_refuses_what_it_would_not_heed(option: Any, boxed: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"optimisation\.{next(iter(option))}.* is for actions"):
+        replace(detection_job(boxed, tmp_path / "m"), optimisation=OptimisationSettings(**option))
+
+
 def test_labels_become_coco_and_keep_their_boxes(boxed: tuple[Path, Path], tmp_path: Path) -> None:
     _, data = prepare(detection_job(boxed, tmp_path / "m"))
     truth = to_coco(data.train)  # type: ignore[arg-type]
@@ -309,6 +343,9 @@ def test_labels_that_do_not_fit_fail_before_training(
         ({"arch": "cnn+gru", "size": {"hight": 3}}, r"network\.size: unknown key 'hight'"),
         ({"arch": "mvit_v2_s", "window": 8}, r"network\.window: mvit_v2_s takes 16 to 16"),
         ({"arch": "cnn+gru", "start": "published"}, "backbone tiny has no published weights"),
+        ({"arch": "mvit_v2_s", "size": SMALL}, r"mvit_v2_s takes no windows of 16 frames of 64 x 48 pixels"),
+        ({"arch": "s3d", "window": 16, "size": SMALL}, r"s3d takes no windows of 16 frames .*change network\.window"),
+        ({"arch": "slowfast_r50_8x8", "window": 6, "size": SMALL}, r"6 frames of 64 x 48 pixels \(6 frames are no"),
     ],
 )
 def test_a_network_that_cannot_be_fails_before_training(

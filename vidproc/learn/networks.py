@@ -160,6 +160,24 @@ def network_for(recipe: Recipe, settings: NetworkSettings) -> nn.Module:
     return network
 
 
+def check_input(recipe: Recipe) -> None:
+    """Raises ConfigError where an action network cannot see windows of the grid's size: some were made for one
+    size alone, others pool away what is too small. Nothing is computed."""
+    size, side = recipe.grid.size, recipe.preprocessing.crop
+    if recipe.kind != "actions" or size.mode not in ("stretch", "letterbox", "crop"):
+        return
+    height, width = (side, side) if side else (size.height, size.width)
+    with torch.device("meta"):
+        network = build_network(recipe).eval()
+        try:
+            network(torch.zeros(1, 3, recipe.grid.window, height, width))
+        except (RuntimeError, ValueError, IndexError) as e:
+            raise ConfigError(
+                f"network: {recipe.arch or recipe.args} takes no windows of {recipe.grid.window} frames of "
+                f"{width} x {height} pixels ({str(e).splitlines()[0]}); change network.window or network.size."
+            ) from e
+
+
 def prepare_for_training(network: nn.Module, recipe: Recipe) -> nn.Module:
     """A detector of torchvision resizes its input itself; here frames come in the grid's size, so it must not."""
     transform: Any = getattr(network, "transform", None)

@@ -53,7 +53,15 @@ from vidproc.learn.labels import (
     split_by_video,
     to_coco,
 )
-from vidproc.learn.networks import WEIGHTS, NetworkSettings, freezes_norms, network_for, recipe_for, set_training
+from vidproc.learn.networks import (
+    WEIGHTS,
+    NetworkSettings,
+    check_input,
+    freezes_norms,
+    network_for,
+    recipe_for,
+    set_training,
+)
 from vidproc.learn.plots import confusion_png, curves_png, precision_recall_png
 from vidproc.learn.workers import WorkerSettings, World, run_workers
 from vidproc.models.registry import Recipe
@@ -148,6 +156,14 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.task not in ("detection", "actions"):
             raise ConfigError(f"task must be detection or actions, not {self.task!r}")
+        if self.task == "detection":
+            for name, given, plain in (
+                ("balance: loss", self.optimisation.balance == "loss", "take balance: sample"),
+                ("label_smoothing", self.optimisation.label_smoothing > 0, "leave it out"),
+                ("views", self.optimisation.views > 1, "leave it out"),
+            ):
+                if given:
+                    raise ConfigError(f"optimisation.{name} is for actions, a detector brings its own loss: {plain}")
 
     @property
     def fingerprint(self) -> str:
@@ -188,7 +204,8 @@ def train(
     storage = open_storage(settings.out, options=options)
     recipe, data = prepare(settings, options)
     checkpoint = _load_checkpoint(storage, settings)
-    if checkpoint is None or not checkpoint["finished"]:
+    # The last epoch's checkpoint comes before the folder: a kill between them leaves the folder to be written.
+    if checkpoint is None or not checkpoint["finished"] or not storage.exists("model.yaml"):
 
         def loop(world: World) -> None:
             training_loop(settings, recipe, data, world, options)
@@ -211,6 +228,7 @@ def prepare(settings: TrainSettings, options: StorageOptions | None = None) -> t
     the videos that the labels name. Raises ConfigError."""
     data = read_data(settings, options)
     recipe = recipe_for(settings.name, data.labels, settings.network, _KIND[settings.task])
+    check_input(recipe)
     network_for(recipe, settings.network)
     _check_videos(data, _reader(settings, options), settings.data.check_videos)
     return recipe, data
@@ -298,17 +316,18 @@ def training_loop(
     checkpoint = _load_checkpoint(storage, settings)
     history: list[dict[str, float]] = []
     best: dict[str, float] = {}
-    first = 0
+    first, finished = 0, False
     if checkpoint is not None:
         network.load_state_dict(checkpoint["network"])
         optimiser.load_state_dict(checkpoint["optimiser"])
         history, best, first = checkpoint["history"], checkpoint["best"], checkpoint["epoch"]
+        finished = checkpoint["finished"]
 
     # 4. The optimisation of the loss
     scaler, autocast = _precision(o, world.device)
     loss_of = examples.loss(world.device)
     board = _tensorboard(storage) if world.rank == 0 else None
-    for epoch in range(first, o.epochs):
+    for epoch in range(first, o.epochs if not finished else first):
         began, total, seen = time.perf_counter(), 0.0, 0
         torch.manual_seed(int(np.random.SeedSequence((settings.seed, epoch, world.rank)).generate_state(1)[0]))
         set_training(network, frozen_norms=frozen_norms)

@@ -38,6 +38,10 @@ def build(recipe: Recipe) -> Any:
 
     if recipe.kind != "detector" or torchvision_names().get(recipe.arch) != "detector":
         raise ConfigError(f"{recipe.name}: torchvision has no detector {recipe.arch!r}.")
+    if "trainable_backbone_layers" in recipe.args:  # torchvision heeds it only with weights that it loads itself
+        raise ConfigError(
+            f"{recipe.name}: name the layers that stay as they are in network.freeze (backbone.body.layer1)."
+        )
     args = {"num_classes": len(recipe.labels) + 1, **recipe.args}
     try:
         return get_model_builder(recipe.arch)(weights=None, weights_backbone=None, **args)
