@@ -188,6 +188,17 @@ def test_files_of_classes_with_views(tmp_path: Path) -> None:
     assert made.summary["top1"] == 1.0
 
 
+def test_activitynets_answers_are_for_whole_videos(tmp_path: Path) -> None:
+    """`walk` happens twice in each video, which counts once."""
+    truth = activitynet(tmp_path / "t.json")
+    rows = [{"label": "walk", "score": 0.6}, {"label": "jump", "score": 0.4}]
+    predictions = save(tmp_path / "p.json", {"results": {"one": rows}})
+    made = evaluate(EvalSettings(task="classification", truth=truth, predictions=predictions))
+    # Two videos in which two things happen; nobody spoke of the second video.
+    assert (made.summary["examples"], made.summary["top1"]) == (4, 0.25)
+    assert [c["examples"] for c in made.per_class] == [2, 2]
+
+
 def test_a_lakes_tracks(lake: Lake, tmp_path: Path) -> None:
     """The truth runs at 10 frames a second, the detector saw every fifth."""
     lines = []
@@ -221,6 +232,14 @@ def test_files_of_tracks(tmp_path: Path) -> None:
         ("segments", "activitynet", {"x": 1}, r"p\.json: not an ActivityNet prediction file"),
         ("segments", "activitynet", {"results": {"one": [{"label": "a"}]}}, r"p\.json: results\.one\[0\]: needs label"),
         ("classification", "activitynet1", {"results": {"z": []}}, r"p\.json: results\.z: there is no 'z'"),
+        (
+            "classification",
+            "activitynet1",
+            {"results": {"one": [{"label": "walk"}]}},
+            r"results\.one\[0\]: needs label and",
+        ),
+        ("classification", "activitynet1", {"results": {"one": [{"label": "z", "score": 1}]}}, r"\[0\]: 'z' is none"),
+        ("detection", "activitynet", [], r"t\.json: not a COCO instances file, it has no list 'images'"),
         ("detection", "coco", {"a": 1}, r"p\.json: COCO results are a list"),
         ("detection", "coco", "[", r"p\.json: not JSON"),
     ],
@@ -241,6 +260,7 @@ def test_predictions_that_do_not_fit_fail_with_file_and_key(
         ("uri,label,score\nx,a,much\n", r"p\.csv, line 2: the score must be a number"),
         ("uri,label,score\nx,a,1\nx,c,1\n", r"p\.csv, line 3: 'c' is none of the truth's labels"),
         ("uri,label,score\nz,a,1\n", r"p\.csv, line 2: there is no 'z' in the truth"),
+        ("uri,label,score,start_s\nx,a,1,soon\n", r"p\.csv, line 2: start_s must be seconds, not 'soon'"),
         ("uri,label,score,start_s\nx,a,1,4\n", r"p\.csv, line 2: no example of 'x' in the truth starts at 4 s"),
     ],
 )

@@ -94,6 +94,11 @@ def changed(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
         (("images", 1, "time_s"), None, r"images\[1\]: .*one.mp4 is no image, so `time_s`"),
         (("images", 1, "time_s"), -1, r"images\[1\]: time_s must be a number from 0, not -1"),
         (("images", 0, "width"), None, r"images\[0\]: has no 'width'"),
+        (("images", 1, "id"), 7, r"images\[1\]: the id 7 is given twice"),
+        (("images", 0), "one.mp4", r"images\[0\]: must be a mapping, not 'one.mp4'"),
+        (("annotations", 0), 5, r"annotations\[0\]: must be a mapping, not '5'"),
+        (("categories", 1, "id"), 3, r"x\.json: categories: the id 3 is given twice"),
+        (("categories", 0), "dog", r"x\.json: categories: must be a mapping"),
     ],
 )
 def test_a_coco_file_that_is_wrong_fails_with_its_key(
@@ -161,6 +166,16 @@ def test_a_folder_a_class(archive: Catalog) -> None:
             r"annotations\[0\]: ends at 9 s, after the video's 5 s",
         ),
         ("x.json", {"results": {}}, r"x\.json: not an ActivityNet file"),
+        ("x.json", {"database": {"one": [1]}}, r"x\.json: database\.one: must be a mapping"),
+        ("x.json", {"database": {"one": {"annotations": {"a": 1}}}}, r"database\.one: annotations must be a list"),
+        ("x.json", {"database": {"one": {"annotations": ["run"]}}}, r"annotations\[0\]: must be a mapping, not 'run'"),
+        (
+            "x.json",
+            {"database": {"one": {"annotations": [{"label": "run", "segment": ["0", None]}]}}},
+            r"annotations\[0\]: segment must be two numbers",
+        ),
+        ("x.json", {"database": {"one": {"duration": "5 s"}}}, r"database\.one: duration must be a number"),
+        ("x.csv", "label,uri,time_start\nrun,one,nan\n", r"x\.csv, line 2: the range from nan to the end"),
         ("x.json", "{", r"x\.json: not JSON"),
         ("x.txt", "", r"x\.txt: label files for actions are"),
     ],

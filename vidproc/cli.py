@@ -7,6 +7,7 @@ configuration, found before work starts; 130 interrupted, resumable.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -712,6 +713,10 @@ def evaluate(
     pipeline: Annotated[str | None, typer.Option("--pipeline", help="Of the lake, where it has several.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Of the lake's rows, where there are several.")] = None,
     subset: Annotated[str | None, typer.Option("--subset", help="Rows of the truth of this split alone.")] = None,
+    source: Annotated[
+        str, typer.Option("--source", help="Segments of a lake: its segments, or its windows by soft-NMS.")
+    ] = "segments",
+    iou: Annotated[float, typer.Option("--iou", help="Tracking: least overlap of a match, for MOTA and IDF1.")] = 0.5,
     as_json: AsJson = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
@@ -724,13 +729,18 @@ def evaluate(
     settings = EvalSettings(
         task=cast(Any, task), truth=truth, predictions=predictions, lake=absolute(lake), out=absolute(out),
         truth_fps=truth_fps, sample_fps=sample_fps, tolerance_s=tolerance, pipeline=pipeline, model=model,
-        subset=subset,
+        subset=subset, source=cast(Any, source), iou=iou,
     )  # fmt: skip
     found = run_evaluate(settings, options=_options(endpoint_url, profile, region))
     if as_json:
         _print_json(found)
         return
     _table("", ("figure", "value"), [(k, f"{v:.4f}") for k, v in found.summary.items()])
+    if found.per_class:
+        rows = [_plain(row) for row in found.per_class]
+        _table(
+            "", tuple(rows[0]), [[f"{v:.4f}" if isinstance(v, float) else _cell(v) for v in r.values()] for r in rows]
+        )
     for file in found.files:
         print(file)
 
@@ -823,6 +833,7 @@ def dataset(
     kind: Annotated[str, typer.Option("--kind", help="coco or activitynet.")] = "coco",
     where: Annotated[str | None, typer.Option("--where", help="SQL condition on rows (d) and videos (v).")] = None,
     pipeline: Annotated[str | None, typer.Option("--pipeline", help="Of the lake, where it has several.")] = None,
+    subset: Annotated[str, typer.Option("--subset", help="What ActivityNet's subset is to say.")] = "training",
     as_json: AsJson = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
@@ -832,8 +843,9 @@ def dataset(
     from vidproc.learn.dataset import DatasetSettings, make_dataset
 
     settings = DatasetSettings(
-        lake=absolute(lake) or lake, out=absolute(out) or out, kind=cast(Any, kind), where=where, pipeline=pipeline
-    )
+        lake=absolute(lake) or lake, out=absolute(out) or out, kind=cast(Any, kind), where=where, pipeline=pipeline,
+        subset=subset,
+    )  # fmt: skip
     _answer(make_dataset(settings, options=_options(endpoint_url, profile, region)), as_json)
 
 
@@ -923,6 +935,8 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in dict(value).items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
+    if isinstance(value, float) and math.isnan(value):  # the figure of nothing: JSON has no such number
+        return None
     return value
 
 

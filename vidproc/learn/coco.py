@@ -48,6 +48,9 @@ def coco_ap(
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(truth.get(key), list):
+            raise ConfigError(f"{truth_name}: not a COCO instances file, it has no list {key!r}.")
     images = [image["id"] for image in truth["images"]]
     categories = {c["id"]: str(c["name"]) for c in truth["categories"]}
     _check(results, set(images), set(categories), truth_name, name)

@@ -16,7 +16,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +65,10 @@ class EvalSettings:
     def __post_init__(self) -> None:
         if self.task not in ("detection", "classification", "segments", "tracking"):
             raise ConfigError(f"the task must be detection, classification, segments or tracking, not {self.task!r}")
+        if self.source not in ("segments", "windows"):
+            raise ConfigError(f"the source must be segments or windows, not {self.source!r}")
+        if not 0 < self.iou <= 1:
+            raise ConfigError(f"the iou must lie above 0 and up to 1, not {self.iou:g}")
         if (self.predictions is None) == (self.lake is None):
             raise ConfigError("give either a file of predictions or a lake to be scored")
         if self.task == "tracking" and self.lake is not None and not (self.truth_fps and self.sample_fps):
@@ -153,6 +157,10 @@ def _detections_of(s: EvalSettings, lake: LakeRows) -> tuple[dict[str, Any], lis
 
 def _classification(s: EvalSettings, lake: LakeRows | None) -> Made:
     labels = _action_truth(s, lake)
+    if lake is None and str(s.predictions).endswith(".json"):
+        # ActivityNet's answers are for whole videos, in which one thing often happens several times.
+        once = {(c.source.uri, c.class_id): c for c in reversed(labels.clips)}
+        labels = replace(labels, clips=tuple(c for c in labels.clips if once[c.source.uri, c.class_id] is c))
     keys = [_key(c.source.uri, c.start_s) for c in labels.clips]
     if lake is not None:
         answers = _answers_of(s, lake, labels)
@@ -220,8 +228,11 @@ def _read_answers(path: Path, labels: ActionLabels) -> dict[str, list[tuple[str,
     def keys(name: str, start: str | None, where: str) -> list[str]:
         if name not in starts:
             raise ConfigError(f"{where}: there is no {name!r} in the truth.")
-        key = _key(name, float(start)) if start else None
-        if key is None and len(starts[name]) > 1:
+        try:
+            key = _key(name, float(start)) if start else None
+        except ValueError:
+            raise ConfigError(f"{where}: start_s must be seconds, not {start!r}.") from None
+        if key is None and len(starts[name]) > 1 and path.suffix != ".json":
             raise ConfigError(
                 f"{where}: {name!r} has {len(starts[name])} examples in the truth; start_s must say which."
             )
@@ -231,8 +242,9 @@ def _read_answers(path: Path, labels: ActionLabels) -> dict[str, list[tuple[str,
 
     if path.suffix == ".json":
         for name, rows in _results(path).items():
-            for key in keys(name, None, f"{path}: results.{name}"):
-                out[key] = [(str(r["label"]), float(r["score"])) for r in rows]
+            where = f"{path}: results.{name}"
+            for key in keys(name, None, where):
+                out[key] = [_answer(r, labels.labels, f"{where}[{i}]") for i, r in enumerate(rows)]
         return out
     views: defaultdict[str, list[tuple[str, str, float]]] = defaultdict(list)
     for number, row in _csv_rows(path, ("uri", "label", "score")):
@@ -246,6 +258,16 @@ def _read_answers(path: Path, labels: ActionLabels) -> dict[str, list[tuple[str,
         for key in keys(row["uri"], row.get("start_s"), where):
             views[key].append((row.get("view") or "", row["label"], score))
     return {key: _mean_over_views(rows) for key, rows in views.items()}
+
+
+def _answer(row: Any, labels: Sequence[str], where: str) -> tuple[str, float]:
+    try:
+        label, score = str(row["label"]), float(row["score"])
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{where}: needs label and score, is {str(row)[:80]}.") from None
+    if label not in labels:
+        raise ConfigError(f"{where}: {label!r} is none of the truth's labels.")
+    return label, score
 
 
 def _segments(s: EvalSettings, lake: LakeRows | None) -> Made:

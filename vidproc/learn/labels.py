@@ -143,8 +143,11 @@ def read_coco(path: Path, catalog: Catalog, labels: Sequence[str] | None = None)
     for key in ("images", "annotations", "categories"):
         if not isinstance(data.get(key), list):
             raise ConfigError(f"{path}: not a COCO instances file, it has no list {key!r}.")
-    categories = sorted(data["categories"], key=lambda c: _get(c, "id", f"{path}: categories"))
+    categories = sorted(data["categories"], key=lambda c: _number(c, "id", f"{path}: categories", least=-math.inf))
     names = tuple(str(_get(c, "name", f"{path}: categories, id {c['id']}")) for c in categories)
+    for key, values in (("id", [c["id"] for c in categories]), ("name", names)):
+        if twice := _twice(values):
+            raise ConfigError(f"{path}: categories: the {key} {twice[0]!r} is given twice.")
     order = tuple(labels) if labels is not None else names
     if unknown := [n for n in names if n not in order]:
         raise ConfigError(f"{path}: categories: {unknown[0]!r} is none of the labels {', '.join(order)}.")
@@ -153,12 +156,15 @@ def read_coco(path: Path, catalog: Catalog, labels: Sequence[str] | None = None)
     sizes = {}
     for i, image in enumerate(data["images"]):
         where = f"{path}: images[{i}]"
-        sizes[_get(image, "id", where)] = (
+        if _get(image, "id", where) in sizes:
+            raise ConfigError(f"{where}: the id {image['id']!r} is given twice.")
+        sizes[image["id"]] = (
             _number(image, "width", where, least=1),
             _number(image, "height", where, least=1),
         )
     for i, annotation in enumerate(data["annotations"]):
-        where = f"{path}: annotations[{i}] (id {annotation.get('id')})"
+        where = f"{path}: annotations[{i}]"
+        where += f" (id {_mapping(annotation, where).get('id')})"
         image_id, category = _get(annotation, "image_id", where), _get(annotation, "category_id", where)
         if image_id not in sizes:
             raise ConfigError(f"{where}: image_id {image_id!r} is none of the file's images.")
@@ -188,7 +194,7 @@ def read_coco(path: Path, catalog: Catalog, labels: Sequence[str] | None = None)
 
 
 def _box(bbox: Any, width: float, height: float, where: str) -> tuple[float, float, float, float]:
-    if not (isinstance(bbox, list) and len(bbox) == 4 and all(isinstance(v, (int, float)) for v in bbox)):
+    if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(_is_number, bbox))):
         raise ConfigError(f"{where}: bbox must be four numbers x, y, width, height, not {bbox!r}.")
     x, y, w, h = map(float, bbox)
     if not (w > 0 and h > 0 and all(map(math.isfinite, (x, y, w, h)))):
@@ -293,8 +299,9 @@ def _range(row: dict[str, str], where: str) -> tuple[float, float | None]:
 
 
 def _check_range(start: float, end: float | None, where: str) -> None:
-    if start < 0 or (end is not None and not end > start):
-        raise ConfigError(f"{where}: the range from {start:g} to {end:g} s holds nothing.")
+    if not start >= 0 or (end is not None and not end > start):
+        until = "the end" if end is None else f"{end:g} s"
+        raise ConfigError(f"{where}: the range from {start:g} to {until} holds nothing.")
 
 
 def read_activitynet(
@@ -306,18 +313,23 @@ def read_activitynet(
         raise ConfigError(f"{path}: not an ActivityNet file, it has no mapping 'database'.")
     rows: list[tuple[str, Video, float, float | None, str]] = []
     for name, entry in data["database"].items():
+        whole = f"{path}: database.{name}"
+        annotations = _mapping(entry, whole).get("annotations", [])
         if subset is not None and entry.get("subset") != subset:
             continue
-        video = catalog.find(str(entry.get("uri", name)), f"{path}: database.{name}")
-        for i, annotation in enumerate(entry.get("annotations", ())):
-            where = f"{path}: database.{name}.annotations[{i}]"
+        if not isinstance(annotations, list):
+            raise ConfigError(f"{whole}: annotations must be a list, not {annotations!r}.")
+        video = catalog.find(str(entry.get("uri", name)), whole)
+        duration = _number(entry, "duration", whole, least=0) if "duration" in entry else math.inf
+        for i, annotation in enumerate(annotations):
+            where = f"{whole}.annotations[{i}]"
             segment = _get(annotation, "segment", where)
-            if not (isinstance(segment, list) and len(segment) == 2):
+            if not (isinstance(segment, list) and len(segment) == 2 and all(map(_is_number, segment))):
                 raise ConfigError(f"{where}: segment must be two numbers, start and end in seconds, not {segment!r}.")
-            start, end = float(segment[0]), float(segment[1])
+            start, end = map(float, segment)
             _check_range(start, end, where)
-            if "duration" in entry and end > float(entry["duration"]) + 1.0:
-                raise ConfigError(f"{where}: ends at {end:g} s, after the video's {entry['duration']:g} s.")
+            if end > duration + 1.0:
+                raise ConfigError(f"{where}: ends at {end:g} s, after the video's {duration:g} s.")
             rows.append((where, video, start, end, str(_get(annotation, "label", where))))
     return _action_labels(path, rows, labels, subset)
 
@@ -397,14 +409,29 @@ def load_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _get(mapping: dict[str, Any], key: str, where: str) -> Any:
-    if key not in mapping:
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: must be a mapping, not {str(value)[:80]!r}.")
+    return value
+
+
+def _get(mapping: Any, key: str, where: str) -> Any:
+    if key not in _mapping(mapping, where):
         raise ConfigError(f"{where}: has no {key!r}.")
     return mapping[key]
 
 
 def _number(mapping: dict[str, Any], key: str, where: str, *, least: float) -> float:
     value = _get(mapping, key, where)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= least:
+    if not _is_number(value) or not value >= least:
         raise ConfigError(f"{where}: {key} must be a number from {least:g}, not {value!r}.")
     return float(value)
+
+
+def _twice(values: Sequence[Any]) -> list[Any]:
+    """Those that are there before."""
+    return [v for i, v in enumerate(values) if v in values[:i]]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
