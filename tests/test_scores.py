@@ -290,6 +290,7 @@ def test_pictures_are_pngs_of_a_size_that_one_can_read() -> None:
         confusion_png(np.array([[3, 1, 0], [0, 0, 0], [2, 0, 5]]), ["a", "b", "c"]),
         precision_recall_png({f"c{i}": (recall, 1 - recall * i / 20) for i in range(15)}, "IoU 0.5"),
         curves_png([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0, "top1": 0.5}]),
+        curves_png([{"epoch": e, "loss": 2.0 / e, "val_loss": 1.0, "AP": 0.5, "seconds": 3.0} for e in (1, 2)], 2),
     ):
         with Image.open(io.BytesIO(data)) as image:
             assert image.format == "PNG" and min(image.size) > 200

@@ -138,6 +138,8 @@ def test_a_killed_training_goes_on_and_ends_where_it_would_have(trained: Any, mo
 
     with pytest.raises(Killed):
         train(broken, listen=kill_after_three)
+    seen = list(csv.DictReader(io.StringIO((tmp_path / "model" / "metrics.csv").read_text())))
+    assert [float(row["epoch"]) for row in seen] == [1, 2, 3]
     heard: list[float] = []
     report = train(broken, listen=lambda m: heard.append(m["epoch"]))
     assert heard == [4, 5, 6, 7, 8] and report.best_epoch == whole.best_epoch

@@ -687,13 +687,20 @@ def train(
     profile: Profile = None,
     region: Region = None,
 ) -> None:
-    """Train a detector or an action model; a killed training goes on where it was."""
+    """Train a detector or an action model; a killed training goes on where it was.
+
+    OUT/metrics.csv (and OUT/tensorboard) grow with every epoch.
+    """
     from vidproc.learn.job import read_job
     from vidproc.learn.train import TrainSettings
     from vidproc.learn.train import train as run_train
 
     settings = read_job(job, TrainSettings, **({} if out is None else {"out": absolute(out)}))
-    _answer(run_train(settings, options=_options(endpoint_url, profile, region)), as_json)
+
+    def tell(metrics: Mapping[str, float]) -> None:
+        print(", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), file=sys.stderr, flush=True)
+
+    _answer(run_train(settings, options=_options(endpoint_url, profile, region), listen=tell), as_json)
 
 
 @app.command("eval")

@@ -36,10 +36,10 @@ def confusion_png(confusion: np.ndarray, labels: Sequence[str]) -> bytes:
 
 
 def precision_recall_png(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> bytes:
-    """Label -> (recall, precision), a line a class; the twelve with the most area get a name."""
+    """Label -> (recall, precision), a line a class; the ten with the most area get a colour and a name."""
     figure, axes = _figure(7, 5)
     areas = {k: float(np.nan_to_num(np.diff(r, prepend=0.0) @ p)) for k, (r, p) in curves.items()}
-    named = sorted(areas, key=lambda k: -areas[k])[:12]
+    named = sorted(areas, key=lambda k: -areas[k])[:10]
     for label, (recall, precision) in curves.items():
         style: dict[str, Any] = {"label": label} if label in named else {"color": "0.8", "linewidth": 0.8}
         axes.plot(recall, precision, **style)
@@ -49,16 +49,26 @@ def precision_recall_png(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], ti
     return _png(figure)
 
 
-def curves_png(rows: Sequence[Mapping[str, float]]) -> bytes:
-    """Rows of metrics with the key `epoch` -> one panel a metric."""
-    names = [name for name in (rows[-1] if rows else {}) if name != "epoch"]
-    columns = min(3, max(1, len(names)))
+def curves_png(rows: Sequence[Mapping[str, float]], best: float | None = None) -> bytes:
+    """Rows of metrics with the key `epoch` -> one panel a metric, but the loss of the validation beside that of the
+    training, since what they tell is where they part; and the `best` epoch, if given."""
+    names = [name for name in (rows[-1] if rows else {}) if name not in ("epoch", "val_loss", "seconds")]
+    columns = 2 if len(names) == 4 else min(3, max(1, len(names)))
     lines = -(-max(1, len(names)) // columns)
     figure, axes = _figure(4 * columns, 3 * lines, lines, columns)
     for panel, name in zip(np.ravel(axes), names, strict=False):
-        points = [(row["epoch"], row[name]) for row in rows if name in row]
-        panel.plot(*zip(*points, strict=True), marker=".")
+        beside = {"loss": {"loss": "training", "val_loss": "validation"}}.get(name, {name: name})
+        for key, legend in beside.items():
+            if points := [(row["epoch"], row[key]) for row in rows if key in row]:
+                panel.plot(*zip(*points, strict=True), marker=".", label=legend)
+        if best is not None:
+            panel.axvline(best, color="0.6", linestyle=":", label="kept")
         panel.set(title=name, xlabel="epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        if name == "loss":
+            panel.legend(fontsize=8)
+    for panel in np.ravel(axes)[len(names) :]:
+        panel.set_visible(False)
     return _png(figure)
 
 

@@ -369,6 +369,7 @@ def training_loop(
             if better:
                 storage.put(_BEST, tensor_bytes(network))
             _save_checkpoint(storage, settings, network, optimiser, history, best, finished=finished)
+            storage.put("metrics.csv", _metrics(history))  # to be looked at while it trains
             if board is not None:
                 for key, value in row.items():
                     board.add_scalar(key, value, epoch + 1)
@@ -685,9 +686,8 @@ def _write_folder(
         "epochs": len(history),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
-    names = list(dict.fromkeys(k for row in history for k in row))
-    storage.put("metrics.csv", _csv(names, [[row.get(k, "") for k in names] for row in history]))
-    storage.put("curves.png", curves_png(history))
+    storage.put("metrics.csv", _metrics(history))
+    storage.put("curves.png", curves_png(history, best["epoch"]))
     for name, picture in pictures.items():
         storage.put(name, picture)
     storage.put("training.yaml", yaml.safe_dump(card, sort_keys=False).encode())
@@ -713,6 +713,11 @@ def _yaml_plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_yaml_plain(v) for v in value]
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def _metrics(history: Sequence[Mapping[str, float]]) -> bytes:
+    names = list(dict.fromkeys(k for row in history for k in row))
+    return _csv(names, [[row.get(k, "") for k in names] for row in history])
 
 
 def _csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
