@@ -175,6 +175,24 @@ def test_tensorboard_reads_the_metrics_of_every_epoch(trained: Any) -> None:
         assert logged == [(i, pytest.approx(float(row[name]), rel=1e-5)) for i, row in enumerate(rows, 1)]
 
 
+@pytest.mark.parametrize("kind", ["actions", "detection"])
+def test_processes_that_decode_ahead_change_nothing(
+    kind: str, moving: Path, boxed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    if kind == "actions":
+        settings = job(moving, tmp_path, augmentation=Augmentation(crop=0.8, colour=0.3))
+        settings = replace(settings, optimisation=OptimisationSettings(epochs=2, batch=8))
+    else:
+        settings = detection_job(boxed, tmp_path)
+    weights = []
+    for loaders in (0, 1):
+        optimisation = replace(settings.optimisation, loaders=loaders)
+        out = tmp_path / str(loaders)
+        train(replace(settings, out=str(out), optimisation=optimisation))
+        weights.append(load_file(out / "weights.safetensors"))
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
 def test_another_job_does_not_go_on_from_a_foreign_checkpoint(trained: Any) -> None:
     settings, _ = trained
     with pytest.raises(ConfigError, match=r"last\.pt belongs to a job of other settings"):

@@ -8,7 +8,7 @@ follows from (seed, epoch, its index), so a resumed training sees what the unbro
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
@@ -191,7 +191,7 @@ class ClipData(Dataset[tuple[Tensor, int]]):
     ) -> None:
         self.clips, self.reader, self.grid = clips, reader, grid
         self.preprocessing, self.seed = preprocessing, seed
-        self._augment = _video_transforms(augmentation) if augmentation else None
+        self.augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -203,10 +203,10 @@ class ClipData(Dataset[tuple[Tensor, int]]):
         first, last, frames = self._frames(clip)
         start = int(rng.integers(0, max(1, last - first - self.grid.window + 1)))
         window = torch.from_numpy(windows_of(frames, self.grid.window, [start])[0]).permute(0, 3, 1, 2)
-        if self._augment is not None:
+        if self.augmentation is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(rng.integers(1 << 62)))
-                window = self._augment(window)
+                window = _augment_video(window, self.augmentation)
         return normalise(window, self.preprocessing).transpose(0, 1).contiguous(), clip.class_id
 
     def views(self, i: int, count: int) -> np.ndarray:
@@ -219,23 +219,21 @@ class ClipData(Dataset[tuple[Tensor, int]]):
         return first, last, self.reader.samples(clip.source, self.grid, first, last, clip.where)[0]
 
 
-def _video_transforms(a: Augmentation) -> Callable[[Tensor], Tensor]:
+def _augment_video(frames: Tensor, a: Augmentation) -> Tensor:
+    """uint8 (t, 3, h, w), all frames alike."""
     from torchvision.transforms import v2
     from torchvision.tv_tensors import Video as VideoTensor
 
-    def run(frames: Tensor) -> Tensor:
-        steps: list[Any] = []
-        if a.crop < 1:
-            size = [frames.shape[-2], frames.shape[-1]]
-            steps.append(v2.RandomResizedCrop(size, scale=(a.crop, 1.0), ratio=(0.9, 1.1), antialias=True))
-        if a.flip:
-            steps.append(v2.RandomHorizontalFlip(a.flip))
-        if a.colour:
-            steps.append(v2.ColorJitter(a.colour, a.colour, a.colour, a.colour / 8))
-        out: Tensor = v2.Compose(steps)(VideoTensor(frames)) if steps else frames
-        return out.as_subclass(Tensor)
-
-    return run
+    steps: list[Any] = []
+    if a.crop < 1:
+        size = [frames.shape[-2], frames.shape[-1]]
+        steps.append(v2.RandomResizedCrop(size, scale=(a.crop, 1.0), ratio=(0.9, 1.1), antialias=True))
+    if a.flip:
+        steps.append(v2.RandomHorizontalFlip(a.flip))
+    if a.colour:
+        steps.append(v2.ColorJitter(a.colour, a.colour, a.colour, a.colour / 8))
+    out: Tensor = v2.Compose(steps)(VideoTensor(frames)) if steps else frames
+    return out.as_subclass(Tensor)
 
 
 def normalise(frames: Tensor, p: Preprocessing) -> Tensor:

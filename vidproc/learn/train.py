@@ -168,7 +168,10 @@ class TrainSettings:
     @property
     def fingerprint(self) -> str:
         """Of all that decides which numbers come out."""
-        meaning = asdict(replace(self, resume=True, out="", workers=WorkerSettings(workers=self.workers.workers)))
+        workers = WorkerSettings(workers=self.workers.workers)
+        data, optimisation = replace(self.data, cache_gb=0, check_videos=0), replace(self.optimisation, loaders=0)
+        same = replace(self, resume=True, out="", workers=workers, data=data, optimisation=optimisation)
+        meaning = asdict(same)
         return hashlib.sha256(json.dumps(meaning, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -437,12 +440,13 @@ class _ClipExamples:
         make = dict(reader=reader, grid=recipe.grid, preprocessing=recipe.preprocessing, seed=settings.seed)
         self.train = ClipData(train.clips, augmentation=settings.augmentation, **make)  # type: ignore[arg-type]
         self.held = ClipData(validation.clips, **make) if validation else None  # type: ignore[arg-type]
+        self._loader = _Loader(self.train, settings.optimisation.loaders, _stack_clips)
         self.has_validation = self.held is not None
         self.watch = "top1" if self.held else "loss"
         self.class_ids = np.array([c.class_id for c in train.clips], np.int64)
 
     def batches(self, epoch: int, order: Sequence[int], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return _loaded(self.train, epoch, order, size, self.settings.optimisation.loaders, _stack_clips)
+        return self._loader.epoch(epoch, order, size)
 
     def loss(self, device: torch.device) -> Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor]:
         o = self.settings.optimisation
@@ -516,6 +520,7 @@ class _FrameExamples:
         self.train = FrameData(
             train.frames, reader, recipe.grid, seed=settings.seed, augmentation=settings.augmentation
         )
+        self._loader = _Loader(self.train, settings.optimisation.loaders, _list_frames)
         self.validation = validation
         self.held = FrameData(validation.frames, reader, recipe.grid) if validation else None
         self.has_validation = validation is not None
@@ -527,7 +532,7 @@ class _FrameExamples:
         )
 
     def batches(self, epoch: int, order: Sequence[int], size: int) -> Iterator[tuple[Any, Any]]:
-        return _loaded(self.train, epoch, order, size, self.settings.optimisation.loaders, _list_frames)
+        return self._loader.epoch(epoch, order, size)
 
     def loss(self, device: torch.device) -> Callable[[nn.Module, tuple[Any, Any]], Tensor]:
         def loss_of(network: nn.Module, batch: tuple[Any, Any]) -> Tensor:
@@ -588,17 +593,25 @@ def _reader(settings: TrainSettings, options: StorageOptions | None) -> Reader:
     return Reader(Source(options=options), MediaLimits(), round(settings.data.cache_gb * (1 << 30)))
 
 
-def _loaded(
-    data: Any, epoch: int, order: Sequence[int], size: int, loaders: int, collate: Callable[[list[Any]], Any]
-) -> Iterator[Any]:
-    groups = [[(epoch, i) for i in group] for group in batches(order, size)]
-    if not loaders:
-        for group in groups:
-            yield collate([data[at] for at in group])
-        return
-    yield from torch.utils.data.DataLoader(
-        data, batch_sampler=groups, num_workers=loaders, collate_fn=collate, multiprocessing_context="spawn"
-    )
+class _Loader:
+    """Batches of one epoch after another. Processes that decode ahead live, with their caches, as long as the
+    training, and change nothing in what comes out."""
+
+    def __init__(self, data: Any, loaders: int, collate: Callable[[list[Any]], Any]) -> None:
+        self._groups: list[list[tuple[int, int]]] = []
+        self._loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
+            data,
+            batch_sampler=self._groups,
+            num_workers=loaders,
+            collate_fn=collate,
+            multiprocessing_context="spawn" if loaders else None,
+            persistent_workers=loaders > 0,
+            generator=torch.Generator(),  # its own, or the loader would draw from the network's
+        )
+
+    def epoch(self, epoch: int, order: Sequence[int], size: int) -> Iterator[Any]:
+        self._groups[:] = [[(epoch, i) for i in group] for group in batches(order, size)]
+        return iter(self._loader)
 
 
 def _stack_clips(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
