@@ -22,6 +22,7 @@ import yaml
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.media import make_video
@@ -326,6 +327,31 @@ def test_a_label_size_that_is_not_the_videos_fails_before_training(boxed: tuple[
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"x\.json: images\[1\]: says 40 x 30 pixels, but .*b\.png has 64 x 48"),
+        (b"no picture", r"x\.json: images\[1\]: .*b\.png is no image that can be read"),
+    ],
+)
+def test_an_image_that_is_not_the_labels_fails_before_training(
+    content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        Image.new("RGB", (64, 48)).save(tmp_path / "in" / f"{name}.png")
+    if content is not None:
+        (tmp_path / "in" / "b.png").write_bytes(content)
+    images = [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}]
+    images += [{"id": 2, "file_name": "b.png", "width": 40, "height": 30}]
+    boxes = [{"image_id": i, "category_id": 1, "bbox": [1, 1, 9, 9]} for i in (1, 2)]
+    labels = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "x"}]}
+    (tmp_path / "x.json").write_text(json.dumps(labels))
+    with pytest.raises(ConfigError, match=message):
+        train(detection_job((tmp_path / "in", tmp_path / "x.json"), tmp_path / "m"))
+    assert not (tmp_path / "m").exists()
+
+
 # What is wrong with a job
 
 
@@ -357,6 +383,7 @@ def test_labels_that_do_not_fit_fail_before_training(
     ("network", "message"),
     [
         ({"arch": "cnn+rnn"}, r"network\.arch: there is no 'cnn\+rnn'"),
+        ({"arch": "yolox_s"}, r"network\.arch: there is no 'yolox_s'.* ONNX files are run, not trained"),
         ({"arch": "fasterrcnn_resnet50_fpn"}, "a model of kind detector, but the job trains actions"),
         ({"arch": "cnn+gru", "args": {"hiden": 3}}, "unknown args hiden"),
         ({"arch": "cnn+gru", "freeze": ("body",)}, r"network\.freeze: no parameter begins with 'body'"),

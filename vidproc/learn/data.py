@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
@@ -88,18 +89,28 @@ class Reader:
         """An image file as a model's frame, uint8 (h, w, 3). Raises ConfigError where it is none."""
         key = (image.uri, size)
         if key not in self._cache:
-            from PIL import Image, UnidentifiedImageError
-
-            folder, _, name = image.uri.rpartition("/")
-            data = open_storage(folder or "/", options=self.source.options).get(name)
-            try:
-                with Image.open(io.BytesIO(data)) as opened:
-                    frame, geometry = fit_image(np.asarray(opened.convert("RGB")), size)
-            except (UnidentifiedImageError, OSError) as e:
-                raise ConfigError(f"{where or image.uri}: {image.uri} is no image that can be read: {e}") from e
+            with self._opened(image, where) as opened:
+                frame, geometry = fit_image(np.asarray(opened.convert("RGB")), size)
             self._keep(key, (frame, geometry), frame.nbytes)
             return frame, geometry
         return cast(tuple[np.ndarray, Geometry], self._cache[key])
+
+    def image_size(self, image: Video, where: str = "") -> tuple[int, int]:
+        """Width and height, from its head. Raises ConfigError where it is no image."""
+        with self._opened(image, where) as opened:
+            return opened.size  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _opened(self, image: Video, where: str) -> Iterator[Any]:
+        from PIL import Image, UnidentifiedImageError
+
+        folder, _, name = image.uri.rpartition("/")
+        data = open_storage(folder or "/", options=self.source.options).get(name)
+        try:
+            with Image.open(io.BytesIO(data)) as opened:
+                yield opened
+        except (UnidentifiedImageError, OSError) as e:
+            raise ConfigError(f"{where or image.uri}: {image.uri} is no image that can be read: {e}") from e
 
     def _keep(self, key: object, value: object, size: int) -> None:
         # What is in stays in: with a new random order every epoch, dropping one for another gains nothing.

@@ -107,8 +107,9 @@ def _base(name: str, labels: tuple[str, ...], settings: NetworkSettings, kind: K
         return replace(embedded.embedded_recipe(), name=name, labels=labels, weights=WEIGHTS, sha256="")
     if settings.arch not in torchvision_names():
         others = ", ".join((*TEMPORAL, *slowfast.SLOWFAST, "demo"))
+        onnx = " YOLOX and other ONNX files are run, not trained." if "yolox" in settings.arch.lower() else ""
         raise ConfigError(
-            f"network.arch: there is no {settings.arch!r}; there are {others} and torchvision's builders."
+            f"network.arch: there is no {settings.arch!r}; there are {others} and torchvision's builders.{onnx}"
         )
     if settings.arch.startswith(("maskrcnn", "keypointrcnn")):
         raise ConfigError(f"network.arch: {settings.arch} learns from masks or keypoints; labels here are boxes.")

@@ -86,7 +86,7 @@ class DataSettings:
     labels: tuple[str, ...] | None = None
     """The classes in order; None: those of `train`."""
     check_videos: int = 2000
-    """So many videos are probed before training starts; what is wrong with others is found on the way."""
+    """So many videos and images are looked at before training; what is wrong with others is found on the way."""
     cache_gb: float = 2.0
     """Decoded examples kept in memory, a worker."""
 
@@ -276,7 +276,8 @@ def _check_videos(data: TrainingData, reader: Reader, most: int) -> None:
         if item.source.uri not in seen and len(seen) >= most:
             return
         seen.add(item.source.uri)
-        if is_image(item.source):
+        if isinstance(item, LabelledFrame) and is_image(item.source):
+            check_size(item, *reader.image_size(item.source, item.where))
             continue
         info = reader.info(item.source, item.where)
         start = item.start_s if isinstance(item, LabelledClip) else item.time_s
