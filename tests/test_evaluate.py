@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
 from tests.lakes import RUN, outcome
 from vidproc.annotations import Detections
+from vidproc.cli import app
 from vidproc.errors import ConfigError
 from vidproc.learn.dataset import DatasetSettings, make_dataset
 from vidproc.learn.evaluate import EvalSettings, evaluate
@@ -282,6 +285,19 @@ def test_what_a_lake_does_not_hold_is_said(lake: Lake, tmp_path: Path) -> None:
         EvalSettings(task="detection", truth=truth)
     with pytest.raises(ConfigError, match="at truth_fps and sample_fps"):
         EvalSettings(task="tracking", truth=truth, lake=lake.uri)
+
+
+def test_the_command_prints_the_figures_and_a_row_a_class_and_its_json_is_json(tmp_path: Path) -> None:
+    truth = boxes_truth(tmp_path / "t.json")
+    labels = json.loads(Path(truth).read_text())
+    labels["categories"].append({"id": 99, "name": "unicorn"})  # without an example: its AP is no number
+    command = ["eval", "detection", save(tmp_path / "t.json", labels), "--predictions", save(tmp_path / "p.json", [])]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 0 and "AP50" in shown.output
+    assert re.search(r"label +ap +ap50 +truths +predictions", shown.output)
+    assert re.search(r"unicorn +- +- +0 +0", shown.output)
+    found = json.loads(CliRunner().invoke(app, [*command, "--json"]).output, parse_constant=pytest.fail)
+    assert {c["label"]: c["ap"] for c in found["per_class"]}["unicorn"] is None
 
 
 # From a lake back to labels

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from vidproc.cli import main
 from vidproc.demo.world import Scene, SceneSettings, write_video
+from vidproc.learn.labels import Catalog, read_coco
 from vidproc.learn.networks import TEMPORAL as TEMPORAL_NETWORKS
 from vidproc.models import load_model
 from vidproc.models.registry import ModelSettings, torchvision_names
@@ -176,3 +177,11 @@ def test_a_family_trains_saves_loads_indexes_and_is_scored(
     scored = "detection" if detects else "classification"
     found = vidproc("eval", scored, world / f"{truth}.json", "--lake", tmp_path / "lake", "--json")
     assert 0 <= found["summary"]["AP" if detects else "top1"] <= 1
+
+    if detects:
+        again = vidproc("dataset", tmp_path / "lake", tmp_path / "found.json", "--where", "d.time_s < 1", "--json")
+        frames = read_coco(Path(again["path"]), Catalog.of(str(world / "videos"))).frames
+        assert len(frames) == again["frames"] > 0 and all(f.time_s is not None and f.time_s < 1 for f in frames)
+    else:
+        segments = ("eval", "segments", world / f"{truth}.json", "--lake", tmp_path / "lake", "--source", "windows")
+        assert 0 <= vidproc(*segments, "--json")["summary"]["mAP"] <= 1
