@@ -35,6 +35,7 @@ from vidproc.learn.train import (
     DataSettings,
     OptimisationSettings,
     TrainSettings,
+    _Loader,
     _yaml_plain,
     prepare,
     rate_factor,
@@ -192,6 +193,17 @@ def test_processes_that_decode_ahead_change_nothing(
         train(replace(settings, out=str(out), optimisation=optimisation))
         weights.append(load_file(out / "weights.safetensors"))
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+
+
+class Refusing(torch.utils.data.Dataset[int]):
+    def __getitem__(self, at: tuple[int, int]) -> int:
+        raise ConfigError("x.csv, line 3: a.mp4 does not decode there")
+
+
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_what_is_found_wrong_by_a_process_that_decodes_ahead_is_one_sentence(loaders: int) -> None:
+    with pytest.raises(ConfigError, match=r"^x\.csv, line 3: a\.mp4 does not decode there$"):
+        next(_Loader(Refusing(), loaders, list).epoch(0, [0], 1))
 
 
 def test_another_job_does_not_go_on_from_a_foreign_checkpoint(trained: Any) -> None:

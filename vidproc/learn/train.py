@@ -26,7 +26,7 @@ import yaml
 from torch import Tensor, nn
 
 from vidproc.decode import MediaLimits, Source
-from vidproc.errors import ConfigError
+from vidproc.errors import ConfigError, VidprocError
 from vidproc.learn.classification import ClassificationScores, classification_scores
 from vidproc.learn.coco import CocoScores, coco_ap
 from vidproc.learn.data import (
@@ -612,7 +612,11 @@ class _Loader:
 
     def epoch(self, epoch: int, order: Sequence[int], size: int) -> Iterator[Any]:
         self._groups[:] = [[(epoch, i) for i in group] for group in batches(order, size)]
-        return iter(self._loader)
+        try:
+            yield from self._loader
+        except VidprocError as e:  # another process gives its whole traceback for the message
+            last = str(e).strip().splitlines()[-1]
+            raise type(e)(last.removeprefix(f"{type(e).__module__}.{type(e).__qualname__}: ")) from e
 
 
 def _stack_clips(items: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
