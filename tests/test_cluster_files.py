@@ -32,6 +32,7 @@ from tests.media import make_video
 from tests.s3 import find_weed
 from vidproc.config import Job, load_job
 from vidproc.run import index
+from vidproc.runtime.metrics import COUNTERS, GAUGES
 
 ROOT = Path(__file__).parents[1]
 CLUSTER, JOBS = ROOT / "cluster", ROOT / "jobs"
@@ -758,15 +759,7 @@ def test_the_cluster_sets_what_the_job_files_ask_for(compose: Any) -> None:
 
 # --- the dashboard
 
-METRICS = {
-    "vidproc_videos_total": {"status"},
-    "vidproc_clips_total": set(),
-    "vidproc_frames_total": set(),
-    "vidproc_failures_total": {"error_class"},
-    "vidproc_queue_length": {"stage"},
-    "vidproc_stage_seconds_total": {"stage"},
-    "vidproc_bytes_in_flight": set(),
-}
+METRICS = {name: set(tags) for name, (_, tags) in (COUNTERS | GAUGES).items()}
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from vidproc.errors import ConfigError
 from vidproc.plan import load_plan
 from vidproc.query import connect
 from vidproc.run import index
+from vidproc.runtime.executor import UnitEnd
+from vidproc.runtime.inline import InlineExecutor
 from vidproc.storage import open_storage
+from vidproc.tables.lake import Lake
 
 FPS = 4
 
@@ -231,6 +235,22 @@ def test_a_job_that_cannot_run_is_refused_before_it_starts(tmp_path: Path, archi
     assert not (tmp_path / "lake").exists()
 
 
+def test_a_job_that_its_first_worker_finds_wrong_is_refused_too(
+    tmp_path: Path, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver without a GPU cannot know what devices the workers have. That files were probed leaves nothing."""
+
+    def load_model(*_: Any, **__: Any) -> None:
+        raise ConfigError("there is no device cuda:7")
+
+    monkeypatch.setattr("vidproc.pipeline.load_model", load_model)
+    lake = str(tmp_path / "lake")
+    with pytest.raises(ConfigError, match="cuda:7"):
+        index(job(str(archive), lake))
+    (run,) = Lake.open(lake).runs().to_pylist()
+    assert (run["outcome"], run["exit_code"], run["videos_indexed"]) == ("failed", 2, 0)
+
+
 @pytest.mark.timeout(240)
 def test_a_killed_run_goes_on_where_it_was(archive: Path, tmp_path: Path) -> None:
     undisturbed, lake = str(tmp_path / "undisturbed"), str(tmp_path / "lake")
@@ -305,6 +325,30 @@ def test_an_interrupted_run_says_how_to_go_on(archive: Path, tmp_path: Path) -> 
     text, _ = process.communicate(timeout=30)
     assert process.returncode == 130, text
     assert "run the same command again" in text
+
+
+def test_an_interrupted_run_counts_what_can_be_queried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        make_video(tmp_path / "in" / name, seconds=1)
+    given: dict[str, Any] = {"archive": str(tmp_path / "in"), "lake": str(tmp_path / "lake")}
+
+    class StopsAtItsFirstTask(InlineExecutor):
+        def run(self, *arguments: Any, **named: Any) -> Iterator[UnitEnd]:
+            for end in super().run(*arguments, **named):
+                if end.unit.route == "task":
+                    self.stop()
+                    yield end
+                    return
+                yield end
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vidproc.run.make_executor", lambda _: StopsAtItsFirstTask())
+        stopped = index(job(**given))
+    assert (stopped.exit_code, dict(stopped.statuses), stopped.tasks_done) == (130, {}, 1)
+    assert "run the same command again" in stopped.reason and "1 finished video(s) are kept" in stopped.reason
+    again = index(job(**given))
+    assert (again.exit_code, dict(again.statuses), again.tasks_resumed) == (0, {"indexed": 2}, 1)
 
 
 @pytest.mark.timeout(240)

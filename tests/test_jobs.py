@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.media import make_video
 from vidproc.errors import ConfigError
 from vidproc.query import connect
 from vidproc.runtime.jobs import ClusterJob, Submitted, exit_code, job_logs, list_jobs, stop_job, submit
+from vidproc.runtime.metrics import COUNTERS, GAUGES
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "token-of-this-test-and-no-other-0123456789"
@@ -45,6 +48,7 @@ print("released", flush=True)
 class Head:
     address: str
     folder: Path
+    metrics: str
 
 
 def _free_port() -> int:
@@ -59,11 +63,11 @@ def head() -> Iterator[Head]:
     """A Ray head with its dashboard, in a process group and a folder of its own."""
     for _ in range(3):  # on a busy machine Ray may give its own processes up while they start
         folder = Path(tempfile.mkdtemp(prefix="vr", dir="/tmp"))  # short: Ray's sockets live below it
-        port = _free_port()
-        process = _start_ray(folder, port)
+        port, metrics = _free_port(), _free_port()
+        process = _start_ray(folder, port, metrics)
         try:
             if _comes_up(process, folder, port):
-                yield Head(f"http://127.0.0.1:{port}", folder)
+                yield Head(f"http://127.0.0.1:{port}", folder, f"http://127.0.0.1:{metrics}/metrics")
                 return
             log = (folder / "head.log").read_text()
         finally:
@@ -72,7 +76,7 @@ def head() -> Iterator[Head]:
     pytest.fail("the Ray head did not start:\n" + log[-3000:])
 
 
-def _start_ray(folder: Path, port: int) -> subprocess.Popen[bytes]:
+def _start_ray(folder: Path, port: int, metrics: int) -> subprocess.Popen[bytes]:
     with (folder / "head.log").open("wb") as log:
         return subprocess.Popen(
             [
@@ -80,7 +84,7 @@ def _start_ray(folder: Path, port: int) -> subprocess.Popen[bytes]:
                 *("--node-ip-address=127.0.0.1", "--port=0", "--num-cpus=2", "--object-store-memory=100000000"),
                 *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
                 *(f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}"),
-                *(f"--metrics-export-port={_free_port()}", f"--temp-dir={folder}"),
+                *(f"--metrics-export-port={metrics}", f"--temp-dir={folder}"),
             ],
             env=os.environ
             | {
@@ -166,6 +170,29 @@ def _ended(head: Head, submitted: Submitted) -> ClusterJob:
     pytest.fail(f"{submitted.job.id} did not end")
 
 
+@contextlib.contextmanager
+def _scraping(head: Head) -> Iterator[dict[tuple[str, str], float]]:
+    """The largest value of each of our metrics at the head, by its name and its tag (`status`, `stage`), meanwhile
+    and until a moment later: workers report every few seconds."""
+    found: dict[tuple[str, str], float] = {}
+    line = re.compile(r'^ray_(vidproc_\w+){.*?(?:,(?:stage|status)="(\w+)")?} (\S+)$', re.MULTILINE)
+    ended = threading.Event()
+
+    def scrape() -> None:
+        after = 0
+        while after < 8:
+            after += ended.wait(0.5)
+            with contextlib.suppress(OSError), urllib.request.urlopen(head.metrics, timeout=10) as answer:
+                for name, tag, value in line.findall(answer.read().decode()):
+                    found[name, tag] = max(found.get((name, tag), 0.0), float(value))
+
+    thread = threading.Thread(target=scrape)
+    thread.start()
+    yield found
+    ended.set()
+    thread.join()
+
+
 def test_a_job_runs_with_its_file_and_its_whole_log_is_seen(job: Path, head: Head) -> None:
     log: list[str] = []
     code = COUNTS + "; print(open(sys.argv[2]).read())"
@@ -189,8 +216,15 @@ def test_the_nightly_job_file_indexes_an_archive_on_the_cluster(
     monkeypatch.setenv("VIDPROC_DETECTOR", "tests.fakes:Numbers")
     monkeypatch.setenv("VIDPROC_ACTIONS", "tests.fakes:Order")
     log: list[str] = []
-    done = submit(ROOT / "jobs/nightly.yaml", head.address, write=log.append)
+    with _scraping(head) as scraped:
+        done = submit(ROOT / "jobs/nightly.yaml", head.address, write=log.append)
     assert (done.exit_code, done.job.status) == (0, "succeeded"), "\n".join(log)
+    # What Prometheus finds while it runs is what the dashboard asks for.
+    assert scraped["vidproc_videos_total", "indexed"] == 2
+    assert scraped["vidproc_clips_total", ""] == 2
+    assert scraped["vidproc_frames_total", ""] > 0
+    assert all(scraped["vidproc_stage_seconds_total", stage] > 0 for stage in ("probe", "decode", "infer", "publish"))
+    assert {name for name, _ in scraped} == (COUNTERS | GAUGES).keys() - {"vidproc_failures_total"}
     with connect(str(lake)) as database:
         videos = database.sql("SELECT uri, status FROM videos ORDER BY uri").read_all().to_pylist()
         samples = database.sql("SELECT DISTINCT time_s FROM detections ORDER BY ALL").read_all().to_pydict()

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from vidproc.errors import TransientError
 from vidproc.progress import LogReporter, Progress, Reporter
 from vidproc.pulse import Pulse, Sign, running
 from vidproc.run import RunSummary, index
+from vidproc.runtime.metrics import NoMetrics
 from vidproc.storage import LocalStorage, open_storage
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -237,3 +239,20 @@ def summary(busy_s: dict[str, float], actors_s: dict[str, float]) -> RunSummary:
 )
 def test_what_limited_a_run(busy_s: dict[str, float], actors_s: dict[str, float], limit: str | None) -> None:
     assert summary(busy_s, actors_s).limited_by == limit
+
+
+def test_clips_are_counted_not_the_tasks_they_travel_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: Counter[str] = Counter()
+
+    class Counting(NoMetrics):
+        def count(self, name: str, value: float = 1.0, **tags: str) -> None:
+            counted[name] += int(value)
+
+    monkeypatch.setattr("vidproc.run.NoMetrics", Counting)
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "a.mp4", seconds=4, gop=10)
+    given = {"detector": "tests.fakes:Numbers", "actions": "none", "execution": {"executor": "inline"}}
+    cut = {"cut": {"clip_seconds": 1, "clips_per_task": 2}}
+    done = index(load_job(None, {"archive": str(tmp_path / "in"), "lake": str(tmp_path / "lake")} | given | cut))
+    assert (done.tasks_done, counted["vidproc_clips_total"], counted["vidproc_videos_total"]) == (2, 4, 1)
+    assert counted["vidproc_frames_total"] == done.frames_sampled == 16

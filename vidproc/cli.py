@@ -59,7 +59,10 @@ DetectorOption = Annotated[
 ActionsOption = Annotated[str | None, typer.Option("--actions", help="The same for actions; none.")]
 ExecutorOption = Annotated[
     Literal["ray", "inline"] | None,
-    typer.Option("--executor", help="Ray, on this machine or a cluster; or one thing after the other, here."),
+    typer.Option(
+        "--executor",
+        help="Ray, on this machine or a cluster; or one thing after the other, here, with no limit of time or memory.",
+    ),
 ]
 EmbeddingOption = Annotated[
     str | None, typer.Option("--embedding", help="A model that turns frames into vectors (resnet18, demo, ...); none.")

@@ -148,16 +148,27 @@ class MemoryJob(_Section):
 class Execution(_Section):
     """Where the work runs."""
 
-    executor: Literal["ray", "inline"] = "ray"
+    executor: Literal["ray", "inline"] = Field(
+        "ray",
+        description="`inline`: here, one after the other, in one process that nothing protects: time and memory "
+        "limits are not enforced, and a file that crashes the decoder ends the run",
+    )
     address: str | None = Field(None, description="A running Ray cluster (`auto`, host:port); none: this machine")
     workers: int | None = Field(None, ge=1, description="Decoders at a time; by default as many as there are CPUs")
     actors: int | None = Field(
         None, ge=1, description="Most actors that hold all models; by default as many as there is room for"
     )
-    device: str = "auto"
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     memory: MemoryJob = MemoryJob()
     publish_videos: int = Field(200, ge=1, description="Videos that are published in one commit, at most")
     publish_seconds: float = Field(60.0, gt=0, description="A finished video waits no longer for its batch")
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            raise ValueError(f"the device is auto, cpu, cuda or cuda:N, not {value!r}")
+        return value
 
 
 class StorageJob(_Section):

@@ -40,7 +40,7 @@ class Sign:
     """When it was given, by the run's own clock. UTC, as all times here."""
     progress: Progress
     said: str = ""
-    """The last thing that was worth saying."""
+    """The last thing that was worth saying, after its time: it may be long past."""
 
     @property
     def silent(self) -> bool:
@@ -89,7 +89,7 @@ class Pulse(Reporter):
         self._reporter.update(progress)
 
     def say(self, message: str, **fields: Any) -> None:
-        self._said = redact(message)
+        self._said = f"{datetime.now(UTC):%H:%M:%S} {redact(message)}"
         self._reporter.say(message, **fields)
 
     def _beat(self) -> None:

@@ -6,6 +6,7 @@ lies in the lake (committed videos, staged tasks), so killing it loses nothing b
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import queue
@@ -173,7 +174,7 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
         refused = error if isinstance(error, ConfigError) and not driver.began else None
     else:
         if not driver.exhausted:
-            outcome, reason = "interrupted", "interrupted: run the same command again to go on"
+            outcome, reason = "interrupted", "stopped before the end: run the same command again to go on"
     finally:
         listing.close()
         executor.close()
@@ -532,8 +533,8 @@ class Driver:
 
     @property
     def began(self) -> bool:
-        """Something was done, well or badly."""
-        return bool(self._busy or self._statuses)
+        """Something was done that stays; probing leaves nothing."""
+        return bool(self._count["tasks_done"] or self._count["done"])
 
     def _count_actors(self, step: str, ready: int) -> None:
         now = time.monotonic()
@@ -595,7 +596,7 @@ class Driver:
         if isinstance(end.result, TaskDone):
             work.reports[end.unit.id] = end.result.report
             self._count["tasks_done"] += 1
-            self.metrics.count("vidproc_clips_total")
+            self.metrics.count("vidproc_clips_total", len(end.unit.item.clips))
             self.metrics.count("vidproc_frames_total", end.result.report.decode.frames_sampled)
             self._count["bytes_read"] += end.result.report.decode.bytes_read
         if not work.waiting:
@@ -690,12 +691,13 @@ class Driver:
         return unit
 
     def _published(self, end: UnitEnd) -> None:
-        batch = self._publishing.pop(end.unit.id)
+        batch = self._publishing[end.unit.id]
         if end.failure is not None:
             raise RunAborted(
                 f"{len(batch)} finished videos could not be published: {end.failure.error}. Their work is kept in the "
                 "lake's staging area: mend the cause and run the same command again."
             )
+        del self._publishing[end.unit.id]
         report: PublishReport = end.result
         self._rows.update(report.rows)
         failed = set(report.link_failed)
@@ -775,6 +777,9 @@ class Driver:
     def summary(self, outcome: str, reason: str, elapsed_s: float) -> RunSummary:
         for step, (ready, _) in list(self._actors.items()):
             self._count_actors(step, ready)
+        unpublished = [*self._batch, *itertools.chain.from_iterable(self._publishing.values())]
+        for ended_early in unpublished:  # no reader sees them yet, and the next run counts them
+            self._tally(ended_early.video, ended_early.status, ended_early.error_class, ended_early.error, by=-1)
         ended = sum(self._statuses.values())
         code = {"ok": 0, "interrupted": 130, "failed": 1}[outcome]
         if outcome == "ok":
@@ -789,6 +794,8 @@ class Driver:
                 reason = f"{self._over_budget} of {ended} videos failed, within {self.job.limits.max_failures}"
         if self._count["removed"]:
             reason += f"; {self._count['removed']} removed that the archive no longer lists"
+        if outcome == "interrupted" and unpublished:
+            reason += f"; {len(unpublished)} finished video(s) are kept for it, and not in the tables yet"
         return RunSummary(
             run_id=self.run.run_id,
             outcome=outcome,

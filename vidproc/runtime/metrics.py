@@ -23,7 +23,7 @@ class NoMetrics:
 
 COUNTERS = {
     "vidproc_videos_total": ("Videos that ended, by status.", ("status",)),
-    "vidproc_clips_total": ("Tasks (a few neighbouring clips) indexed.", ()),
+    "vidproc_clips_total": ("Clips indexed.", ()),
     "vidproc_frames_total": ("Frames that models saw.", ()),
     "vidproc_failures_total": ("Attempts that failed, by class.", ("error_class",)),
     "vidproc_stage_seconds_total": ("Seconds spent inside a step, over all workers.", ("stage",)),
