@@ -88,11 +88,15 @@ class Harness:
         """Ends what killed drivers left running, and only that: our folder is on their command line."""
         if "nursery" in self.__dict__:
             self.nursery.close()
-        for pid, command in processes():
-            if str(self.folder) in command and pid != os.getpid():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        for pid in self.processes_of_ray():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def processes_of_ray(self) -> dict[int, str]:
+        """What our runs started."""
+        place = f"{self.folder}/vidproc-ray-"
+        return {pid: command for pid, command in processes() if place in command}
 
     def perform(self, scene: Scene) -> Counter[str]:
         """Lakes are built, each under a few kills, until the scene had its number of them -> kills by victim."""
@@ -157,7 +161,7 @@ class Harness:
             death = self.dice.choice(("before", "within", "after")), self.dice.randint(1, 40)
         log = self.folder / f"run-{self.runs}.log"
         arguments = ["index", "--job", str(job), "--quiet"]
-        run = self.nursery.start(arguments, log, death) if scene.executor == "inline" else self._spawn(arguments, log)
+        run = self.nursery.start(arguments, log, death) if scene.executor == "inline" else self.spawn(arguments, log)
         killed = 0
         try:
             if victim == "driver" and most:
@@ -176,7 +180,7 @@ class Harness:
             self.deaths["effect"] += killed
         return killed
 
-    def _spawn(self, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    def spawn(self, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         with log.open("wb") as out:
             return subprocess.Popen(
                 [sys.executable, "-m", "vidproc", *arguments],
