@@ -5,13 +5,19 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from pyarrow import ArrowInvalid
+from pyarrow.parquet import read_table
 
 from tests.s3 import BUCKET, LIMITED_SECRET_KEY, READ_ONLY_SECRET_KEY, SECRET_KEY, SeaweedFS
+from vidproc.errors import NotFound
 from vidproc.storage import Storage, StorageOptions, open_storage
 
 _numbers = itertools.count()
@@ -24,10 +30,43 @@ SECRETS = re.compile(rf"{SECRET_KEY}|{READ_ONLY_SECRET_KEY}|{LIMITED_SECRET_KEY}
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Whatever a test prints or logs is searched for the credentials of the test server, and for signatures."""
     report = yield
-    for name, text in report.sections:
+    for name, text in (*report.sections, ("The failure", str(report.longrepr))):
         if SECRETS.search(text):
             report.outcome, report.longrepr = "failed", f"a secret stands in {name.lower()}"
     return report
+
+
+FREE_TEXT = re.compile(r"(failures|videos|runs|plan)\b.*\.parquet$")
+"""Where rows hold sentences. They are compressed, so what other files show at once they do not."""
+LARGE = 32 << 20
+"""No log is so large; what is, is media."""
+
+
+def with_secrets(files: Iterable[tuple[str, int, Callable[[], bytes]]]) -> list[str]:
+    """Which of these files (name, size, how to read it) hold a credential of the test server, or a signature."""
+    found = []
+    for name, size, read in files:
+        if size > LARGE or (name.endswith(".parquet") and not FREE_TEXT.search(name)):
+            continue
+        with suppress(FileNotFoundError, NotFound):
+            data = read()
+            text = data.decode("latin-1")
+            if name.endswith(".parquet"):
+                with suppress(ArrowInvalid):  # some tests write torn ones on purpose
+                    text = str(read_table(BytesIO(data)).to_pylist())
+            if SECRETS.search(text):
+                found.append(name)
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_secret_is_left_in_a_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Lakes, logs, plans, reports, pages: whatever the whole session wrote into its folders."""
+    yield
+    base = tmp_path_factory.getbasetemp()
+    paths = (p for p in base.rglob("*") if p.is_file() and not p.is_symlink())
+    found = with_secrets((str(p.relative_to(base)), p.stat().st_size, p.read_bytes) for p in paths)
+    assert not found, f"a secret stands in {found}"
 
 
 @dataclass(frozen=True)
@@ -54,12 +93,15 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
     before = {name: os.environ.get(name) for name in server.environment}
     os.environ.update(server.environment)
     yield server
+    everything = open_storage(f"s3://{BUCKET}")
+    found = with_secrets((o.key, o.size, partial(everything.get, o.key)) for o in everything.list())
     for name, value in before.items():
         if value is None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
     server.stop()
+    assert not found, f"a secret stands in {found}"
 
 
 @pytest.fixture

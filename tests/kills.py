@@ -7,6 +7,7 @@ until it exits with 0; then the tables must equal those of an undisturbed run, r
     driver    the run itself, from outside, at a moment that depends on what lies in the lake
     effect    the run itself, from inside: before, within or after its n-th side effect on the lake
     decode, infer, publish    a Ray worker which does that just now, the driver lives on
+    node      a Ray node with all that runs there, of a cluster of three; another takes its place
     server    SeaweedFS, and it is started again
 
 Inline runs are forked from one process that has imported everything: imports are most of what a run
@@ -35,6 +36,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.nodes import TOKEN, Nodes
 from vidproc.config import Job, load_job
 from vidproc.storage import StorageOptions, open_storage
 
@@ -81,13 +83,17 @@ class Harness:
         return Path(tempfile.mkdtemp(prefix="vk-", dir="/tmp"))
 
     @cached_property
+    def nodes(self) -> Nodes:
+        return Nodes(str(self.folder))
+
+    @cached_property
     def nursery(self) -> Nursery:
         return Nursery(os.environ | {"TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1"})
 
     def close(self) -> None:
         """Ends what killed drivers left running, and only that: our folder is on their command line."""
-        if "nursery" in self.__dict__:
-            self.nursery.close()
+        for name in {"nursery", "nodes"} & self.__dict__.keys():
+            self.__dict__[name].close()
         for pid in self.processes_of_ray():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -108,7 +114,7 @@ class Harness:
     def _one_lake(self, scene: Scene, most: int) -> int:
         archive = self.archives[scene.on_s3]
         lake = self.place(f"{scene}-{self.runs}", scene.on_s3)
-        job = self._job(archive, lake, scene.executor)
+        job = self._job(archive, lake, scene.executor, self.nodes.address if "node" in scene.victims else None)
         killed = 0
         for _ in range(10 * KILLS_A_LAKE):
             killed += self._one_run(scene, job, lake, most - killed)
@@ -136,8 +142,8 @@ class Harness:
         assert index(load_job(self._job(archive, lake, "inline"))).exit_code == 0
         return self.tables(lake)
 
-    def _job(self, archive: str, lake: str, executor: str) -> Path:
-        settings = {
+    def _job(self, archive: str, lake: str, executor: str, address: str | None = None) -> Path:
+        settings: dict[str, Any] = {
             "archive": archive,
             "lake": lake,
             "detector": "tests.fakes:Slow",
@@ -147,6 +153,8 @@ class Harness:
             "limits": {"max_failures": "0", "attempts": 100, "memory_bytes": 1 << 30},
             "execution": {"executor": executor, "device": "cpu", "publish_videos": 3, "workers": 2, "actors": 2},
         }
+        if address is not None:
+            settings["execution"]["address"] = address
         path = self.folder / f"job-{self.runs}.json"  # JSON is YAML
         path.write_text(json.dumps(Job.model_validate(settings).model_dump(mode="json")))
         return path
@@ -168,6 +176,8 @@ class Harness:
                 killed = self._kill_driver(run, lake)
             elif victim == "server":
                 killed = self._kill_server(run, lake, most)
+            elif victim == "node":
+                killed = self._kill_nodes(run, lake, most)
             elif victim != "effect":
                 killed = self._kill_workers(run, scene.victims, most)
             run.wait(RUN_LIMIT_S)
@@ -185,7 +195,7 @@ class Harness:
             return subprocess.Popen(
                 [sys.executable, "-m", "vidproc", *arguments],
                 cwd=REPOSITORY,
-                env=os.environ | {"TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1"},
+                env=os.environ | TOKEN | {"TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1"},
                 stdout=out,
                 stderr=out,
             )
@@ -212,6 +222,19 @@ class Harness:
             self.server.start()
             self.deaths["server"] += 1
             killed += 1
+        return killed
+
+    def _kill_nodes(self, run: Run, lake: str, most: int) -> int:
+        killed = 0
+        while killed < most:
+            kind = self.dice.choice(list(SIGNS))
+            await_signs(run, lake, SIGNS[kind], self.dice.randint(1, 6))
+            if run.poll() is not None:
+                break
+            self.nodes.kill_one()
+            self.deaths["node"] += 1
+            killed += 1
+            self.nodes.add_one()
         return killed
 
     def _kill_workers(self, run: Run, kinds: tuple[str, ...], most: int) -> int:

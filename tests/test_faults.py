@@ -78,6 +78,7 @@ SCENES = [
     Scene(victims=("server",), kills=3, on_s3=True),
     Scene(victims=("decode", "infer", "publish"), kills=6, executor="ray"),
     Scene(victims=("driver",), kills=1, executor="ray"),
+    Scene(victims=("node",), kills=2, executor="ray"),
 ]
 
 

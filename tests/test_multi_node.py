@@ -16,52 +16,11 @@ import pytest
 
 from tests.conftest import Root
 from tests.media import make_video
+from tests.nodes import TOKEN, Nodes
 from tests.test_end_to_end import job, tables, upload
 from vidproc.config import Job
 from vidproc.run import index
 from vidproc.storage import open_storage
-
-HEAD = """
-import json, os, sys, time
-from ray.cluster_utils import Cluster
-
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-nodes = [cluster.add_node(num_cpus=2, object_store_memory=100 << 20) for _ in range(2)]
-print(cluster.address, flush=True)
-for line in sys.stdin:
-    cluster.remove_node(nodes.pop(), allow_graceful=False)  # SIGKILL to its raylet and workers
-    print("killed", flush=True)
-cluster.shutdown()
-"""
-"""A cluster of three nodes, each a raylet and a store of its own; each line of its input kills one."""
-
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
-
-
-class Nodes:
-    def __init__(self, folder: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", HEAD],
-            cwd=Path(__file__).parents[1],
-            env=os.environ | TOKEN | {"TMPDIR": folder, "RAY_TMPDIR": folder, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.address = self._heard()
-
-    def _heard(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def kill_one(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write("kill\n")
-        self.process.stdin.flush()
-        assert self._heard() == "killed"
-
-    def close(self) -> None:
-        self.process.communicate(timeout=60)
 
 
 @pytest.fixture

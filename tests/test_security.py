@@ -5,6 +5,7 @@ whole job that must hold."""
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import resource
@@ -19,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import av
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.conftest import Root
+from tests.conftest import Root, with_secrets
 from tests.media import make_video
 from tests.proxy import Rule, proxy
 from tests.s3 import BUCKET, LIMITED_ACCESS_KEY, LIMITED_SECRET_KEY, SECRET_KEY, SeaweedFS
@@ -361,10 +364,6 @@ vidproc.cli.main()
 
 def everything_in(lake: str) -> Iterator[tuple[str, str]]:
     """Every object of a lake as text, Parquet by its rows."""
-    import io
-
-    import pyarrow.parquet as pq
-
     storage = open_storage(lake)
     for item in storage.list():
         data = storage.get(item.key)
@@ -406,6 +405,16 @@ def test_credentials_and_signatures_are_nowhere(s3_root: Root, s3_server: Seawee
     for name, text in {"output": said, **found}.items():
         for secret in (SECRET_KEY, "X-Amz-Signature", "X-Amz-Credential", "X-Amz-Security-Token"):
             assert secret not in text, f"{secret} in {name}"
+
+
+def test_the_search_of_the_whole_session_finds_what_it_looks_for() -> None:
+    """In memory, for a planted secret in a file would be found at the end."""
+    signed = f"https://host/a.mp4?X-Amz-Signature={'0a' * 32}"
+    parquet = io.BytesIO()
+    pq.write_table(pa.table({"error": [f"403 of {signed}"] * 9}), parquet, compression="zstd")
+    files = {"a/run.log": SECRET_KEY.encode(), "b/failures/x.parquet": parquet.getvalue(), "c/run.log": b"***"}
+    found = with_secrets((name, len(data), lambda data=data: data) for name, data in files.items())  # type: ignore[misc]
+    assert found == ["a/run.log", "b/failures/x.parquet"]
 
 
 def test_to_read_the_archive_and_write_the_lake_is_enough(
