@@ -671,6 +671,27 @@ def test_the_iam_policy_allows_reading_the_archive_and_writing_the_lake_and_no_m
             break
         time.sleep(0.2)
     reads_the_archive_and_writes_the_lake(s3)
+    # And it is all that a night and its upkeep need.
+    keys = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    place = ("s3://lake/tables", "--endpoint-url", store.endpoint)
+    models = ("--detector", "tests.fakes:Numbers", "--actions", "none", "--executor", "inline", "--quiet")
+    for arguments in (
+        ("index", "s3://archive", *place, *models),
+        ("compact", *place),
+        ("forget", "s3://lake/tables", "s3://archive/cam 1/a.mp4", *place[1:]),
+        ("vacuum", *place),
+        ("index", "s3://archive", *place, *models),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "vidproc", *arguments],
+            cwd=ROOT,
+            env=os.environ | keys | {"AWS_REGION": "us-east-1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, (arguments, done.stdout + done.stderr)
+        assert "1 declined" in done.stdout or arguments[0] != "index"
 
 
 @pytest.mark.parametrize("name", ["iam-policy.json", "iam-head-policy.json"])
