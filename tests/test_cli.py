@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +18,16 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
+from tests.conftest import Root
 from tests.media import make_video
+from tests.s3 import READ_ONLY_ACCESS_KEY, READ_ONLY_SECRET_KEY, SeaweedFS
 from vidproc.cli import app, main
 from vidproc.config import load_job
 from vidproc.progress import Reporter
 from vidproc.pulse import Pulse, running
 from vidproc.run import index
 from vidproc.storage import open_storage
+from vidproc.tables.lake import Lake
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -142,7 +146,15 @@ def test_standard_output_is_the_answer_and_nothing_else(made: Path, vidproc: Run
         (["index", "IN", "LAKE", "--device", "cuda:99", "--executor", "inline"], "no device cuda:99"),
         (["index", "IN", "LAKE", "--device", "gpu"], "not 'gpu'"),
         (["index", "IN", "LAKE", "--detector", "fastercnn"], "fastercnn"),
+        (["index", "IN", "LAKE", "--recorded-at", "%Q"], "%Q in '%Q' is not understood"),
+        (["index", "IN", "LAKE", "--workers", "0"], "not 0"),
         (["plan", "/no/such/archive"], "/no/such/archive"),
+        (["plan", "IN", "--lake", "/proc"], "is not a lake"),
+        (["plan", "IN", "--calibrate", "-1"], "calibrate"),
+        (["index", "IN", "/dev/null/lake", "--detector", "demo", "--executor", "inline"], "no folder can be made"),
+        (["demo", "/dev/null"], "/dev/null cannot be written to"),
+        (["failures", "LAKE", "--limit", "-1"], "limit"),
+        (["runs", "LAKE", "--limit", "0"], "limit"),
         (["models", "check", "demo", "--kind", "tracker"], "tracker"),
         (["models", "check", "nope", "--kind", "embedding"], "'nope'"),
         (["submit", "/no/such/job.yaml", "--address", "http://127.0.0.1:1"], "/no/such/job.yaml"),
@@ -203,6 +215,57 @@ def test_a_long_row_is_not_broken_in_a_pipe(made: Path, vidproc: Run) -> None:
     _, out, _ = vidproc("failures", made / "lake")
     (line,) = [line for line in out.splitlines() if "text.mp4" in line and "probe" in line]
     assert "not_media" in line
+
+
+def test_a_lake_among_the_videos_is_refused(made: Path, vidproc: Run) -> None:
+    for archive, lake in (
+        ("in", "in/lake"),
+        ("in", "in"),
+        ("lake", "other"),
+        ("lake/videos", "lake"),
+        (".", "in/../x"),
+    ):
+        code, _, err = vidproc("index", made / archive, made / lake, "--executor", "inline")
+        assert code == 2 and ("is a lake itself" if (archive, lake) == ("lake", "other") else "lies in the") in err, err
+    assert not (made / "in" / "lake").exists() and not (made / "other").exists()
+
+
+def test_filters_by_size_and_time(made: Path, vidproc: Run) -> None:
+    fakes = ["--detector", "tests.fakes:Numbers", "--actions", "none", "--executor", "inline", "--calibrate", "0"]
+
+    def listed(*given: str) -> int:
+        code, out, err = vidproc("plan", made / "in", *fakes, "--json", *given)
+        assert code == 0, err
+        return int(json.loads(out)["listed"])
+
+    assert (listed("--min-bytes", "100"), listed("--max-bytes", "100"), listed()) == (1, 1, 2)
+    assert (listed("--modified-since", "2100-01-01"), listed("--modified-before", "2100-01-01")) == (0, 2)
+
+
+def test_a_class_that_is_not_there_names_those_that_are(made: Path, vidproc: Run) -> None:
+    assert vidproc("failures", made / "lake", "--class", "typo")[1] == "no failures of class typo; there is not_media\n"
+    assert vidproc("retry", made / "lake", "--class", "typo")[1] == "0 video(s) released (typo); there is not_media\n"
+
+
+def test_a_misspelt_prefix_is_no_empty_archive(s3_root: Root, tmp_path: Path, vidproc: Run) -> None:
+    s3_root.storage.put("cameras/a.txt", b"x")
+    code, _, err = vidproc("index", f"{s3_root.uri}/camera", tmp_path / "lake", "--executor", "inline")
+    assert code == 2 and "there is nothing at" in err
+    assert not (tmp_path / "lake").exists()
+
+
+def test_a_lake_that_may_only_be_read_is_refused_in_plain_words(
+    s3_root: Root, s3_server: SeaweedFS, made: Path, tmp_path: Path
+) -> None:
+    Lake.create(f"{s3_root.uri}/lake", s3_root.options)
+    given = ["--detector", "tests.fakes:Numbers", "--actions", "none", "--executor", "inline"]
+    reader = {"AWS_ACCESS_KEY_ID": READ_ONLY_ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": READ_ONLY_SECRET_KEY}
+    done = subprocess.run(
+        [sys.executable, "-m", "vidproc", "index", str(made / "in"), f"{s3_root.uri}/lake", *given],
+        env=os.environ | reader | {"PYTHONPATH": os.getcwd()}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "access refused" in done.stderr
 
 
 def test_retry_says_what_it_released_and_runs_it(made: Path, vidproc: Run) -> None:

@@ -40,7 +40,9 @@ def test_a_model_may_be_given_by_its_name_alone(tmp_path: Path) -> None:
         (MINIMAL | {"limits": {"max_failures": "many"}}, "max_failures is a share"),
         (MINIMAL | {"limits": {"max_failures": "500%"}}, "max_failures is a share"),
         (MINIMAL | {"detector": "none", "actions": "none"}, "needs a detector, an action model or an embedding"),
-        (MINIMAL | {"name": "../x"}, "`name`"),
+        (MINIMAL | {"name": "../x"}, "`name`: String should match pattern"),
+        (MINIMAL | {"limit": 0}, "`limit`: Input should be greater than or equal to 1, not 0"),
+        (MINIMAL | {"recorded_at": "%H%M"}, "`recorded_at`: '%H%M' tells no day"),
     ],
 )
 def test_a_bad_job_is_refused_by_name(data: dict[str, object], message: str) -> None:

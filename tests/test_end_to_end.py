@@ -219,7 +219,10 @@ def run_cli(*arguments: str, env: dict[str, str] | None = None, **given: Any) ->
 def test_a_job_that_cannot_run_is_refused_before_it_starts(tmp_path: Path, archive: Path) -> None:
     cases = [
         (["index", str(tmp_path / "nowhere"), str(tmp_path / "lake")], "nowhere"),
-        (["index", str(archive), str(archive)], "not a lake"),
+        (["index", str(archive), str(archive)], "lies in the archive"),
+        (["index", str(archive), str(archive.parent)], "lies in the lake"),
+        (["index", str(archive), str(archive / "whole.mp4" / "lake")], "lies in the archive"),
+        (["index", str(archive / "whole.mp4"), str(tmp_path / "lake")], "--include 'whole.mp4'"),
         (["index", str(archive), str(tmp_path / "lake"), "--detector", "fastercnn"], "fastercnn"),
         (["index", str(archive), str(tmp_path / "lake"), "--detector", "none", "--actions", "none"], "model"),
         (["index"], "archive"),
@@ -381,8 +384,8 @@ def test_a_poisonous_task_is_given_up_remembered_and_released(
     assert kept == 75 + 10  # all but the five frames of the poisonous task
     monkeypatch.setenv("VIDPROC_TEST_FAULT", "")
     assert index(job(str(folder), lake, **given)).due == 0, "a quarantined video is not tried again by itself"
-    released, last = release(lake, StorageOptions(), ())
-    assert released == 1 and last is not None
+    released = release(lake, StorageOptions())
+    assert released.videos == {"default": 1} and released.job is not None
     healed = index(job(str(folder), lake, **given))
     assert (healed.due, healed.exit_code, healed.statuses) == (1, 0, {"indexed": 1})
     with connect(lake) as database:

@@ -15,7 +15,7 @@ from tests.media import cut_off, make_sound, make_video, video_of
 from vidproc.container import MediaLimits, Source
 from vidproc.errors import Declined, LimitExceeded, MediaError, SourceChanged
 from vidproc.media import Video, VideoInfo
-from vidproc.probe import probe, recorded_from_name
+from vidproc.probe import check_name_pattern, probe, recorded_from_name
 
 LIMITS = MediaLimits()
 
@@ -71,12 +71,28 @@ def test_the_clock_of_the_wall(tmp_path: Path) -> None:
         ("9920250102.mp4", "%Y%m%d", datetime(2025, 1, 2, tzinfo=UTC)),
         ("100%_20250102.mp4", "%%_%Y%m%d", datetime(2025, 1, 2, tzinfo=UTC)),
         ("03 Feb 2025 (1).mp4", "%d %b %Y", datetime(2025, 2, 3, tzinfo=UTC)),
+        ("cam1_1767225600_x.mp4", "cam1_%s", datetime(2026, 1, 1, tzinfo=UTC)),
         ("nothing.mp4", "%Y%m%d", None),
         ("20259999.mp4", "%Y%m%d", None),
     ],
 )
 def test_times_in_names(name: str, pattern: str, expected: datetime | None) -> None:
     assert recorded_from_name(name, pattern) == expected
+
+
+@pytest.mark.parametrize(
+    "pattern,why",
+    [
+        ("%Q", "%Q in '%Q' is not understood; known are %y"),
+        ("cam1", "tells no day"),
+        ("%H%M%S", "tells no day"),
+        ("%Y%m%d%", "% in"),
+        ("%Y-%m-%d %Y", "holds %Y twice"),
+    ],
+)
+def test_a_pattern_that_no_name_can_match_fails(pattern: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        check_name_pattern(pattern)
 
 
 HOSTILE_NAMES = [

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
+from vidproc.errors import ConfigError
 from vidproc.media import Video
-from vidproc.storage import ObjectInfo, StorageOptions, open_storage
+from vidproc.storage import ObjectInfo, S3Storage, StorageOptions, open_storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,16 @@ def list_videos(
         if filters.admits(found.key, found.size, found.modified_at):
             yield _describe(storage.uri_of(found.key), found)
     yield from denied
+
+
+def check_there(uri: str, options: StorageOptions | None = None) -> None:
+    """Raises ConfigError where nobody made the archive. A folder may be empty; on S3 a prefix without a
+    single key is one that is misspelt."""
+    storage = open_storage(uri, options=options)
+    if isinstance(storage, S3Storage) and storage.prefix and next(storage.list(), None) is None:
+        raise ConfigError(
+            f"there is nothing at {storage.uri}: check the prefix, which may lack a part or have one too many"
+        )
 
 
 def _describe(uri: str, found: ObjectInfo) -> Video | Skipped:

@@ -24,7 +24,7 @@ from vidproc import __version__
 from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError, RunAborted, VidprocError
 from vidproc.progress import hms, printable, reporter
-from vidproc.storage import StorageOptions, redact
+from vidproc.storage import StorageOptions, local_path, redact
 
 app = typer.Typer(
     name="vidproc",
@@ -53,6 +53,9 @@ Endpoint = Annotated[
 Profile = Annotated[str | None, typer.Option("--profile", help="AWS profile.", rich_help_panel="S3")]
 Region = Annotated[str | None, typer.Option("--region", help="AWS region.", rich_help_panel="S3")]
 Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public archive unsigned.", rich_help_panel="S3")]
+PipelineName = Annotated[
+    str | None, typer.Option("--name", help="The pipeline's name: a lake holds one answer a name and video.")
+]
 DetectorOption = Annotated[
     str | None, typer.Option("--detector", help="A model name, file, folder or package.module:Class; none.")
 ]
@@ -71,6 +74,16 @@ Include = Annotated[
     list[str] | None, typer.Option("--include", help="Glob on the path below the archive; may be repeated.")
 ]
 Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Glob of what to leave out; may be repeated.")]
+MinBytes = Annotated[int | None, typer.Option("--min-bytes", help="Only objects so large or larger.")]
+MaxBytes = Annotated[int | None, typer.Option("--max-bytes", help="Only objects so large or smaller.")]
+Since = Annotated[
+    datetime | None, typer.Option("--modified-since", help="Only objects changed at this moment (UTC) or later.")
+]
+Before = Annotated[datetime | None, typer.Option("--modified-before", help="Only objects changed before it.")]
+Sampling = Annotated[
+    Literal["grid", "keyframes"] | None,
+    typer.Option("--sampling", help="Frames for the detector: evenly spaced, or every keyframe and no others."),
+]
 LogFormat = Annotated[
     Literal["auto", "text", "json"],
     typer.Option("--log-format", help="Of what is said meanwhile; auto: a bar on a terminal, lines elsewhere."),
@@ -104,14 +117,9 @@ def index(
     detector: DetectorOption = None,
     actions: ActionsOption = None,
     embedding: EmbeddingOption = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="The pipeline's name: a lake holds one answer a name and video.")
-    ] = None,
+    name: PipelineName = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Samples a second for the detector.")] = None,
-    sampling: Annotated[
-        Literal["grid", "keyframes"] | None,
-        typer.Option("--sampling", help="Frames for the detector: evenly spaced, or every keyframe and no others."),
-    ] = None,
+    sampling: Sampling = None,
     clip_seconds: Annotated[float | None, typer.Option("--clip-seconds", help="Length of a clip.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Decoders at a time.")] = None,
     actors: Annotated[int | None, typer.Option("--actors", help="Model actors, at most.")] = None,
@@ -136,6 +144,10 @@ def index(
     ] = None,
     include: Include = None,
     exclude: Exclude = None,
+    min_bytes: MinBytes = None,
+    max_bytes: MaxBytes = None,
+    modified_since: Since = None,
+    modified_before: Before = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: AsJson = False,
     log_format: LogFormat = "auto",
@@ -158,7 +170,7 @@ def index(
             "sampling": sampling,
             "recorded_at": recorded_at,
             "cut": {"clip_seconds": clip_seconds},
-            "filters": {"include": include or None, "exclude": exclude or None},
+            "filters": _filters(include, exclude, min_bytes, max_bytes, modified_since, modified_before),
             "limits": {"max_failures": max_failures},
             "execution": {
                 "workers": workers,
@@ -201,14 +213,17 @@ def plan(
     detector: DetectorOption = None,
     actions: ActionsOption = None,
     embedding: EmbeddingOption = None,
+    name: PipelineName = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Samples a second for the detector.")] = None,
+    sampling: Sampling = None,
     clip_seconds: Annotated[float | None, typer.Option("--clip-seconds", help="Length of a clip.")] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Decoders at a time, for the predicted time.")
     ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda:N.")] = None,
     executor: ExecutorOption = None,
     calibrate: Annotated[
-        float, typer.Option("--calibrate", help="Seconds of trial on your own files; 0: none.")
+        float, typer.Option("--calibrate", min=0, help="Seconds of trial on your own files; 0: none.")
     ] = 30.0,
     save: Annotated[
         str | None, typer.Option("--save", help="Write the plan (Parquet) to this folder or s3:// prefix.")
@@ -216,6 +231,10 @@ def plan(
     limit: Annotated[int | None, typer.Option("--limit", help="Look at so many videos at most.")] = None,
     include: Include = None,
     exclude: Exclude = None,
+    min_bytes: MinBytes = None,
+    max_bytes: MaxBytes = None,
+    modified_since: Since = None,
+    modified_before: Before = None,
     as_json: AsJson = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
@@ -228,12 +247,14 @@ def plan(
         {
             "archive": absolute(archive),
             "lake": absolute(lake),
+            "name": name,
             "detector": {"model": detector, "fps": fps},
             "actions": {"model": actions},
             "embedding": {"model": embedding},
+            "sampling": sampling,
             "cut": {"clip_seconds": clip_seconds},
-            "filters": {"include": include or None, "exclude": exclude or None},
-            "execution": {"workers": workers, "executor": executor},
+            "filters": _filters(include, exclude, min_bytes, max_bytes, modified_since, modified_before),
+            "execution": {"workers": workers, "device": device, "executor": executor},
             "storage": _storage(endpoint_url, profile, region, anonymous),
             "limit": limit,
         },
@@ -270,14 +291,20 @@ def retry(
     from vidproc.run import release
 
     options = _options(endpoint_url, profile, region)
-    released, last_job = release(absolute(lake) or lake, options, tuple(error_class or ()))
-    again = run and released and last_job is not None
-    if not as_json:
-        print(f"{released} video(s) released" + ("" if error_class is None else f" ({', '.join(error_class)})"))
-    elif not again:
+    found = release(absolute(lake) or lake, options, tuple(error_class or ()))
+    released = sum(found.videos.values())
+    if not (run and found.job is not None) and as_json:
         _print_json({"released": released})
-    if again and last_job is not None:
-        _run(last_job, log_format, quiet, as_json)
+    elif not as_json:
+        wanted = f" ({', '.join(error_class)})" if error_class else ""
+        print(f"{released} video(s) released{wanted}" + ("" if released else _there_is(found.classes)))
+    if run and found.job is not None:
+        others = ", ".join(f"{n} of {name}" for name, n in found.videos.items() if name != found.job.name)
+        if others:
+            print(f"these wait for the next run of their own job: {others}", file=sys.stderr)
+        reached = {k: v for k, v in _storage(endpoint_url, profile, region).items() if v is not None}
+        storage = found.job.storage.model_copy(update=reached)
+        _run(found.job.model_copy(update={"storage": storage}), log_format, quiet, as_json)
 
 
 # What the lake knows ------------------------------------------------------------------------------
@@ -348,7 +375,7 @@ def _watch(storage: Any, every_s: float, as_json: bool) -> None:
 def failures(
     lake: Lake_,
     error_class: Annotated[str | None, typer.Option("--class", help="Only this class.")] = None,
-    limit: Annotated[int, typer.Option("--limit", help="Rows at most.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")] = 50,
     as_json: AsJson = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
@@ -356,6 +383,7 @@ def failures(
 ) -> None:
     """What failed, why, and where."""
     rows = _rows(_open(lake, endpoint_url, profile, region).failures())
+    known = {r["error_class"] for r in rows}
     if error_class:
         rows = [r for r in rows if r["error_class"] == error_class]
     rows.sort(key=lambda r: (str(r["at"]), r["uri"]), reverse=True)
@@ -363,7 +391,7 @@ def failures(
         _print_json(rows[:limit])
         return
     if not rows:
-        print("no failures" + (f" of class {error_class}" if error_class else ""))
+        print("no failures" + (f" of class {error_class}" if error_class else "") + _there_is(known))
         return
     _table("failures", ("uri", "stage", "class", "attempt", "error"), [
         (r["uri"], r["stage"], r["error_class"], str(r["attempt"]), r["error"]) for r in rows[:limit]
@@ -375,7 +403,7 @@ def failures(
 @app.command()
 def runs(
     lake: Lake_,
-    limit: Annotated[int, typer.Option("--limit", help="Runs at most.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Runs at most.")] = 20,
     as_json: AsJson = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
@@ -864,11 +892,7 @@ def dataset(
 
 def absolute(path: str | None) -> str | None:
     """A local path from where the user stands, an s3:// address as it is."""
-    if path is None or path.startswith("s3://"):
-        return path
-    if "://" in path:
-        raise ConfigError(f"{path}: only folders and s3://bucket/prefix are understood")
-    return os.path.abspath(os.path.expanduser(path))
+    return path if path is None or path.startswith("s3://") else local_path(path)
 
 
 @contextmanager
@@ -912,6 +936,16 @@ def _clock(seconds: float) -> str:
     return f"{h}:{m:02d}:{s:05.2f}" if h else f"{m}:{s:05.2f}"
 
 
+def _filters(
+    include: list[str] | None, exclude: list[str] | None, min_bytes: int | None, max_bytes: int | None,
+    since: datetime | None, before: datetime | None,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "include": include or None, "exclude": exclude or None, "min_bytes": min_bytes, "max_bytes": max_bytes,
+        "modified_since": since, "modified_before": before,
+    }  # fmt: skip
+
+
 def _storage(
     endpoint_url: str | None, profile: str | None, region: str | None, anonymous: bool = False
 ) -> dict[str, Any]:
@@ -922,6 +956,10 @@ def _options(endpoint_url: str | None, profile: str | None, region: str | None) 
     # What is not given is left to the AWS environment.
     given: dict[str, Any] = {"endpoint_url": endpoint_url, "profile": profile, "region": region}
     return StorageOptions(**{name: value for name, value in given.items() if value is not None})
+
+
+def _there_is(classes: Iterable[str]) -> str:
+    return f"; there is {', '.join(found)}" if (found := sorted(classes)) else ""
 
 
 def _open(lake: str, endpoint_url: str | None, profile: str | None, region: str | None) -> Any:

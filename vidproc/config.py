@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vidproc.errors import ConfigError
+from vidproc.probe import check_name_pattern
 
 
 class _Section(BaseModel):
@@ -199,7 +200,9 @@ class Job(_Section):
         ModelJob(model="none"), description="Turns frames or windows into vectors: an image model, or `demo`"
     )
     sampling: Literal["grid", "keyframes"] = "grid"
-    recorded_at: str | None = Field(None, description="strptime pattern over the file name, such as cam1_%Y%m%d_%H%M%S")
+    recorded_at: str | None = Field(
+        None, description="strftime pattern on the file name, which may stand anywhere in it: cam1_%Y%m%d_%H%M%S"
+    )
     filters: Filters = Filters()
     cut: Cut = Cut()
     link: Link = Link()
@@ -222,6 +225,13 @@ class Job(_Section):
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return {"model": value} if isinstance(value, str) else value
+
+    @field_validator("recorded_at")
+    @classmethod
+    def _readable_pattern(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_name_pattern(value)
+        return value
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Job:
@@ -337,7 +347,8 @@ def _explain(error: ValidationError, source: str) -> str:
         elif problem["type"] == "missing":
             lines.append(f"`{where}` is missing")
         else:
-            lines.append(f"`{where}`: {problem['msg'].removeprefix('Value error, ')}")
+            given = "" if problem["type"] == "value_error" else f", not {problem['input']!r}"
+            lines.append(f"`{where}`: {problem['msg'].removeprefix('Value error, ')}{given}")
     return f"{source}: " + "; ".join(lines)
 
 

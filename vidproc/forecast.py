@@ -22,7 +22,7 @@ from vidproc.config import Job
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, routes
 from vidproc.plan import CutSettings, Plan, PlanWriter, cut
-from vidproc.run import Listing, as_video, is_due, make_executor, pool_sizes, storage_options
+from vidproc.run import Listing, as_video, check_apart, check_place, is_due, make_executor, pool_sizes, storage_options
 from vidproc.runtime.executor import ONE_MACHINE_BYTES, Executor, Limits, Unit, UnitEnd
 from vidproc.step import AnyStep
 from vidproc.storage import open_storage
@@ -195,10 +195,14 @@ def forecast(job: Job, *, save: str | None = None, calibrate_s: float = 30.0) ->
     """Probes the archive and predicts the run. Writes nothing but the plan, and that only if asked to
     (`save`: a folder or s3:// prefix)."""
     archive_options, lake_options = storage_options(job, archive=True), storage_options(job)
+    if job.lake:
+        check_apart(job.archive, job.lake)
     listing = Listing(job, archive_options)
     committed = None
-    if job.lake and open_storage(job.lake, options=lake_options).exists(MARKER):
-        committed = Lake.open(job.lake, lake_options).committed(job.name)
+    if job.lake:
+        check_place(job.lake, lake_options)
+        if open_storage(job.lake, options=lake_options).exists(MARKER):
+            committed = Lake.open(job.lake, lake_options).committed(job.name)
     pipeline = make_pipeline(job)
     settings = CutSettings(clip_seconds=job.cut.clip_seconds, clips_per_task=job.cut.clips_per_task)
     survey = _Survey(listing, committed, pipeline, settings, job.limit)

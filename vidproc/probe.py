@@ -430,9 +430,22 @@ def _conclude(facts: VideoInfo, index: _Index, recorded_at: datetime | None) -> 
 
 _DIGITS = r"\d{2}"
 _DIRECTIVES = dict.fromkeys("ymdHIMS", _DIGITS) | {
-    **{"Y": r"\d{4}", "j": r"\d{3}", "f": r"\d{1,6}", "s": r"\d{10}", "z": r"[+-]\d{2}:?\d{2}|Z"},
+    **{"Y": r"\d{4}", "j": r"\d{3}", "f": r"\d{1,6}", "s": r"(?P<epoch>\d{10})", "z": r"[+-]\d{2}:?\d{2}|Z"},
     **{"b": "[A-Za-z]{3}", "B": "[A-Za-z]+", "a": "[A-Za-z]{3}", "p": "[AaPp][Mm]"},
 }
+
+
+def check_name_pattern(pattern: str) -> None:
+    """Raises ValueError for a pattern that no name can match, or that tells no day."""
+    used = re.findall(r"%(.?)", pattern)
+    for directive in used:
+        if directive not in _DIRECTIVES and directive != "%":
+            known = " ".join(f"%{d}" for d in _DIRECTIVES)
+            raise ValueError(f"%{directive} in {pattern!r} is not understood; known are {known}")
+        if directive != "%" and used.count(directive) > 1:
+            raise ValueError(f"{pattern!r} holds %{directive} twice")
+    if "s" not in used and not ({"Y", "y"} & {*used} and ("j" in used or ("d" in used and {"m", "b", "B"} & {*used}))):
+        raise ValueError(f"{pattern!r} tells no day: it needs year, month and day, as in cam1_%Y%m%d_%H%M%S")
 
 
 def recorded_from_name(name: str, pattern: str) -> datetime | None:
@@ -444,8 +457,8 @@ def recorded_from_name(name: str, pattern: str) -> datetime | None:
     )
     for match in re.finditer(f"(?={'(' + regex + ')'})", name):
         try:
-            if pattern == "%s":
-                return datetime.fromtimestamp(int(match[1]), UTC)
+            if epoch := match.groupdict().get("epoch"):
+                return datetime.fromtimestamp(int(epoch), UTC)
             return _utc(datetime.strptime(match[1], pattern))
         except ValueError:
             continue

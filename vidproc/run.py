@@ -26,7 +26,7 @@ from typing import Any
 
 from vidproc import __version__
 from vidproc.archive import Filters as ArchiveFilters
-from vidproc.archive import Skipped, list_videos
+from vidproc.archive import Skipped, check_there, list_videos
 from vidproc.config import Job, parse_failure_budget
 from vidproc.decode import coverage
 from vidproc.errors import ConfigError, NotFound, RunAborted, VidprocError
@@ -35,12 +35,13 @@ from vidproc.outcome import Failure, Status, VideoOutcome
 from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, routes
 from vidproc.plan import CutSettings, cut
 from vidproc.progress import Progress, Reporter
+from vidproc.pulse import FOLDER as SIGNS
 from vidproc.pulse import Pulse
 from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaiting, SetupFailed, said
 from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
 from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
 from vidproc.runtime.retry import ERROR_CLASSES
-from vidproc.storage import StorageOptions, open_storage, redact
+from vidproc.storage import StorageOptions, local_path, open_storage, redact
 from vidproc.tables.lake import MARKER, CommittedVideo, Lake
 from vidproc.tables.publish import PublishReport, RunInfo, recover
 from vidproc.tables.staging import Staging, TaskReport
@@ -133,7 +134,10 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     reporter = reporter or Reporter()
     lake_options, archive_options = storage_options(job), storage_options(job, archive=True)
     # Refusals in the order of what they cost: the archive and the lake first, then the models.
+    check_apart(job.archive, job.lake)
     listing = Listing(job, archive_options)
+    if open_storage(job.archive, options=archive_options).exists(MARKER):
+        raise ConfigError(f"the archive {job.archive} is a lake itself: give the place of the videos")
     check_place(job.lake, lake_options)
     pipeline = make_pipeline(job)
     lake = Lake.create(job.lake, lake_options)
@@ -152,6 +156,8 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
         "host": socket.gethostname(),
         "versions": versions(),
     }
+    # The first write is one of our own, so that a lake which may only be read is refused in plain words.
+    lake.storage.put(f"{SIGNS}/{run_id}.json", b"{}")
     lake.record_run(about | {"outcome": "running"})
     listing.start()
     steps = routes(pipeline, job, archive_options=archive_options, lake_options=lake_options, run=info)
@@ -205,6 +211,16 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     return summary
 
 
+def check_apart(archive: str, lake: str) -> None:
+    """Refuses a lake whose files would be listed as videos, and an archive inside a lake."""
+    a, b = (uri if uri.startswith("s3://") else os.path.realpath(local_path(uri)) for uri in (archive, lake))
+    if f"{b.rstrip('/')}/".startswith(f"{a.rstrip('/')}/"):
+        raise ConfigError(f"the lake {lake} lies in the archive {archive}, where its files would be taken for videos: "
+                          "give a place beside the archive")  # fmt: skip
+    if f"{a.rstrip('/')}/".startswith(f"{b.rstrip('/')}/"):
+        raise ConfigError(f"the archive {archive} lies in the lake {lake}: give the lake a place of its own")
+
+
 def check_place(uri: str, options: StorageOptions) -> None:
     """Refuses what is neither a lake nor an empty place, and makes nothing yet."""
     storage = open_storage(uri, options=options)
@@ -224,19 +240,36 @@ RELEASED = "_released"
 """Below the lake: one empty object a video that `retry` released, until it is published again."""
 
 
-def release(lake_uri: str, options: StorageOptions, classes: tuple[str, ...]) -> tuple[int, Job | None]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """What `retry` made due again."""
+
+    videos: Mapping[str, int]
+    """By pipeline."""
+    job: Job | None
+    """Of the last run of one of these pipelines, as it was but not following: it does them again."""
+    classes: tuple[str, ...]
+    """Error classes that there are in the lake."""
+
+
+def release(lake_uri: str, options: StorageOptions, classes: tuple[str, ...] = ()) -> Released:
     """Makes videos due again that failed, or lost a piece to repeated failures; with `classes` every
-    video that ended with one of these error classes. -> (how many, the job of the lake's last run)."""
+    video that ended with one of these error classes."""
     lake = Lake.open(lake_uri, options)
     storage = open_storage(lake_uri, options=options)
-    released = 0
+    released: Counter[str] = Counter()
+    known: set[str] = set()
     for row in lake.videos().select(["video_id", "pipeline", "status", "error_class"]).to_pylist():
         error_class = row["error_class"]
         if error_class in classes if classes else counts_as_failure(row["status"], error_class):
             storage.put(f"{RELEASED}/{row['pipeline']}/{row['video_id']}", b"")
-            released += 1
-    last = lake.runs(limit=1).to_pylist()
-    return released, Job.model_validate_json(last[0]["job"]) if last and last[0]["job"] else None
+            released[row["pipeline"]] += 1
+        if error_class is not None:
+            known.add(error_class)
+    jobs = (r["job"] for r in lake.runs().to_pylist() if r["pipeline"] in released and r["job"])
+    text = next(jobs, None)
+    job = Job.model_validate_json(text).model_copy(update={"follow": None}) if text else None
+    return Released(videos=dict(released), job=job, classes=tuple(sorted(known)))
 
 
 def storage_options(job: Job, *, archive: bool = False) -> StorageOptions:
@@ -317,6 +350,8 @@ class Listing:
         # The first object is asked for here and now: an archive that is not there is refused at once.
         self._objects = self._open()
         self._first = next(self._objects, None)
+        if self._first is None and job.follow is None:
+            check_there(job.archive, options)
 
     def start(self) -> None:
         threading.Thread(target=self._read, name="listing", daemon=True).start()

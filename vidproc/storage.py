@@ -176,6 +176,11 @@ class LocalStorage:
 
     def list(self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None) -> Iterator[ObjectInfo]:
         folder, _, _ = prefix.rpartition("/")
+        if os.path.isfile(self.root):
+            folder, name = os.path.split(self.root)
+            raise ConfigError(
+                f"{self.root!r} is a file: give its folder {folder!r}, and name the file by --include {name!r}"
+            )
         if not os.path.isdir(self.root):
             raise ConfigError(f"there is no folder {self.root!r}; check the path, or that its disk is mounted")
         for entry, key in _walk(self.root, folder, on_denied):
@@ -318,8 +323,12 @@ def _describe(entry: os.DirEntry[str], key: str) -> ObjectInfo | None:
 
 
 def _create(path: str) -> BinaryIO:
+    folder = os.path.dirname(path)
     for _ in range(20):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except (FileExistsError, FileNotFoundError, NotADirectoryError) as e:
+            raise ConfigError(f"no folder can be made at {folder!r} ({e.strerror}): give another place") from e
         with suppress(FileNotFoundError):  # another process just pruned the empty folder
             return open(path, "xb")
     raise TransientError(f"the folder of {path!r} is deleted as fast as it is made")

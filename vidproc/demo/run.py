@@ -84,11 +84,12 @@ def run_demo(
     """
     _claim(folder)
     archive, lake, sheet = folder / "archive", folder / "lake", folder / "contact_sheet.png"
+    say(f"drawing {videos} videos: {archive}")
     began = time.monotonic()
     truth = draw_archive(archive, videos, seed, workers=os.cpu_count() or 1)
     drawing_s = time.monotonic() - began
     shown = sum(float(len(v.frames) / v.fps) for v in truth.videos)
-    say(f"drew {len(truth.videos)} videos, {shown:.0f} s, in {drawing_s:.1f} s: {archive}")
+    say(f"drew {len(truth.videos)} videos, {shown:.0f} s, in {drawing_s:.1f} s; indexing them")
     job = _job(archive, lake, executor)
     summary = index(job, reporter=reporter)
     if summary.exit_code:
@@ -116,10 +117,13 @@ def run_demo(
 
 def _claim(folder: Path) -> None:
     marker = folder / MARKER
-    if folder.exists() and not marker.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} holds something that is not an earlier demo: name an empty or a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    marker.touch()
+    try:
+        if folder.exists() and not marker.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder} holds something that is not an earlier demo: name an empty or a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written to ({error.strerror}): name another folder") from error
     for name in ("archive", "lake"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
@@ -195,7 +199,7 @@ def _sheet(database: LakeDatabase, scores: Scores, summary: RunSummary) -> bytes
         ("detection mAP@50", f"{scores.map50:.3f}"),
         ("tracking IDF1", f"{scores.idf1:.3f}"),
         ("action top-1", f"{scores.top1:.3f}"),
-        ("times real time", f"{summary.speed:.0f}"),
+        ("times real time", f"{summary.speed:.{0 if summary.speed >= 10 else 1}f}"),
     )
     return contact_sheet(items, heading="What vidproc found", figures=figures)
 

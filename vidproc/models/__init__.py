@@ -112,7 +112,9 @@ def _resolve(spec: str, settings: ModelSettings) -> str | None:
     if spec not in ("auto", "none"):
         return spec
     if settings.kind is None:
-        raise ConfigError(f"{spec!r} stands for a detector or an action model: say which kind is meant.")
+        raise ConfigError(
+            f"{spec!r} may be a detector or an action model: say which kind is meant (--kind detector, --kind actions)."
+        )
     return resolve_spec(spec, settings.kind, gpu=None if settings.device == "auto" else settings.device != "cpu")
 
 
@@ -126,7 +128,9 @@ def _named(spec: str, settings: ModelSettings) -> str:
 
 def _demo_kind(settings: ModelSettings) -> Literal["detector", "actions"]:
     if settings.kind not in ("detector", "actions"):
-        raise ConfigError("'demo' is a detector and an action model: say which kind is meant.")
+        raise ConfigError(
+            "'demo' is a detector and an action model: say which kind is meant (--kind detector, --kind actions)."
+        )
     return settings.kind
 
 
