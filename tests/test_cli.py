@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -95,6 +97,14 @@ SPEAKS_OTHERWISE = {
 def test_every_reporting_command_answers_in_json() -> None:
     without = {path for path, c in LEAVES.items() if not any(p.name == "as_json" for p in c.params)}
     assert without == set(SPEAKS_OTHERWISE)
+
+
+def test_the_calls_that_the_readme_names_are_there() -> None:
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    table = text[text.index("### From Python") : text.index("## What is promised")]
+    calls = set(re.findall(r"`(vidproc\.[\w.]+)`", table))
+    assert len(calls) == 11 and all(callable(pkgutil.resolve_name(call)) for call in calls)
+    assert all(hasattr(Lake, name) for name in re.findall(r"`\.(\w+)\(", table) if name != "sql")
 
 
 @pytest.mark.parametrize(
