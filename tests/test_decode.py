@@ -337,8 +337,18 @@ def test_intra_refresh_where_no_picture_is_whole_at_its_keyframe(tmp_path: Path)
     assert report.error is None
 
 
-def test_interlaced(tmp_path: Path) -> None:
-    made = make_video(tmp_path / "v.ts", codec="mpeg2video", seconds=2, size=(96, 64), options={"flags": "+ildct+ilme"})
+@pytest.mark.parametrize(
+    "codec,extension,options",
+    [
+        ("mpeg2video", "ts", {"flags": "+ildct+ilme"}),
+        ("libx264", "mp4", {"x264-params": "tff=1"}),
+        ("libx264", "ts", {"x264-params": "bff=1"}),
+    ],
+    ids=["mpeg2", "h264-mp4", "h264-ts"],
+)
+def test_interlaced(codec: str, extension: str, options: dict[str, str], tmp_path: Path) -> None:
+    made = make_video(tmp_path / f"v.{extension}", codec=codec, seconds=2, size=(96, 64), options=options)
+    assert decode_whole(made.path)[0].interlaced_frame
     info = info_of(made.video)
     (batch,), _ = run(whole(info), FIVE_FPS)
     check_against_whole_decode(made, info, batch, Fraction(5))
