@@ -251,6 +251,8 @@ def test_labels_may_lie_in_a_file(tmp_path: Path) -> None:
         ({"kind": "tracker"}, "kind must be detector, actions or embedding"),
         ({"labels": []}, "needs labels"),
         ({"outputs_of_labels": [1]}, "2 labels, but outputs_of_labels has 1"),
+        ({"sha256": 0}, "in quotes; not '0'"),  # what YAML makes of 64 bare zeros
+        ({"sha256": "abc"}, "sha256 is all 64 hexadecimal digits .* or the first 8 or more"),
         ({"format": 2}, "format 2 .* not known"),
         ({"labels": "absent.txt"}, r"labels file .*absent\.txt cannot be read"),
     ],

@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -177,6 +178,11 @@ class Recipe:
             raise ConfigError(f"{self.name}: kind must be detector, actions or embedding, not {self.kind!r}.")
         if not self.labels and self.kind != "embedding":
             raise ConfigError(f"{self.name}: a model needs labels, one for each class.")
+        if self.sha256 and not re.fullmatch("[0-9a-f]{8,64}", self.sha256):
+            raise ConfigError(
+                f"{self.name}: sha256 is all 64 hexadecimal digits of the file's, or the first 8 or more, in quotes; "
+                f"not {self.sha256!r}."
+            )
         if self.outputs_of_labels and len(self.outputs_of_labels) != len(self.labels):
             raise ConfigError(
                 f"{self.name}: {len(self.labels)} labels, but outputs_of_labels has {len(self.outputs_of_labels)}."
@@ -393,7 +399,7 @@ def recipe_from_mapping(values: Mapping[str, Any], origin: Path) -> Recipe:
                 "grid": grid,
                 "preprocessing": Preprocessing(**preprocessing),
                 "weights": _absolute(str(values["weights"]), origin.parent),
-                "sha256": str(values.get("sha256") or "").lower(),
+                "sha256": "" if (sha256 := values.get("sha256")) is None else str(sha256).lower(),
                 "outputs_of_labels": tuple(int(i) for i in values.get("outputs_of_labels") or ()),
                 "windows": tuple(values["windows"]) if values.get("windows") else None,
             }
