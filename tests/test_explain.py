@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +16,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from tests.media import make_video
 from vidproc.annotations import Detections
+from vidproc.cli import app
+from vidproc.config import load_job
 from vidproc.demo.world import Scene, SceneSettings
 from vidproc.errors import ConfigError
 from vidproc.learn.data import fit_image
@@ -34,11 +38,12 @@ from vidproc.learn.explain import (
     randomise,
 )
 from vidproc.learn.networks import NetworkSettings, recipe_for
-from vidproc.learn.overlay import overlay, write_mp4
+from vidproc.learn.overlay import captioned, overlay, write_mp4
 from vidproc.learn.train import tensor_bytes, write_model
 from vidproc.models import load_model, tiny
 from vidproc.models.families import build_network
 from vidproc.models.registry import ModelSettings, Preprocessing, Recipe
+from vidproc.run import index
 from vidproc.storage import open_storage
 
 H, W, T = 48, 64, 8
@@ -217,7 +222,9 @@ def test_an_action_of_a_file_is_explained_and_drawn(method: Any, video: str, tmp
     assert made.label in ("a", "b") and 0.5 <= made.score <= 1 and made.heat.shape == (6, H, W)
     assert 0.5 <= made.peak[0] < 1.1 and 0 <= made.peak[1] <= W and 0 <= made.peak[2] <= H
     with av.open(str(tmp_path / "out" / "overlay.mp4")) as container:
-        assert sum(1 for _ in container.decode(video=0)) == 6
+        assert sum(1 for _ in container.decode(video=0)) == 18  # its six frames, three times over
+    with Image.open(tmp_path / "out" / "overlay.png") as image:
+        assert image.width == 4 * 256 and image.height > 2 * 192  # four moments, with heat and without
     said = json.loads((tmp_path / "out" / "explanation.json").read_text())
     assert said["label"] == made.label and said["model"].startswith("acts@") and len(made.files) == 3
     other = explain(replace(settings, label="b" if made.label == "a" else "a"))
@@ -238,7 +245,7 @@ def test_a_detection_of_a_file_is_explained(video: str, tmp_path: Path) -> None:
     made = explain(settings)
     assert made.method == "grad-cam" and made.label in ("cat", "dog") and made.heat.shape == (1, 96, 128)
     with Image.open(io.BytesIO((tmp_path / "out" / "overlay.png").read_bytes())) as image:
-        assert image.size == (512, 192)  # the frame, and the frame with the heat, doubled to be seen
+        assert image.size == (512, 216)  # the frame and the frame with the heat, doubled to be seen, and a line
 
 
 def test_the_embedded_detectors_maps_fall_on_what_it_found() -> None:
@@ -262,10 +269,44 @@ def test_the_embedded_detectors_maps_fall_on_what_it_found() -> None:
     assert np.mean(np.abs(alike)) < 0.8
 
 
+def test_a_row_is_explained_by_the_model_that_wrote_it(video: str, tmp_path: Path) -> None:
+    """`vidproc explain LAKE --row ...` and no more: the run knows its model, and how many frames a second it saw."""
+    lake = str(tmp_path / "lake")
+    folder = model_folder(tmp_path / "m", detector())
+    models = {"detector": {"model": folder, "score_threshold": 0.0, "fps": 5.0}, "actions": "demo"}
+    execution = {"executor": "inline", "device": "cpu"}
+    index(load_job(None, {"archive": str(Path(video).parent), "lake": lake, "execution": execution} | models))
+
+    def asked(*words: str) -> Any:
+        return CliRunner().invoke(app, ["explain", lake, str(tmp_path / "why"), *words])
+
+    found = asked("--row", "d.time_s > 1", "--json")
+    assert found.exit_code == 0, found.output
+    said = json.loads((tmp_path / "why" / "explanation.json").read_text())
+    assert said["model"].startswith("boxes@") and said["time_s"] > 1 and said["label"] in ("cat", "dog")
+    assert json.loads(found.output)["peak"]["time_s"] == said["time_s"]
+    action = asked("--kind", "actions", "--row", "d.rank = 1")
+    assert action.exit_code == 0 and "by grad-cam" in action.output, action.output
+    assert json.loads((tmp_path / "why" / "explanation.json").read_text())["model"].startswith("demo-actions@")
+
+    assert "no row of detections fits d.score > 2" in said_of(asked("--row", "d.score > 2"))
+    write_model(open_storage(folder), detector(), tensor_bytes(randomise(detector(), 6)))
+    assert "the row is of boxes@" in said_of(asked("--row", "d.time_s > 1"))
+    shutil.rmtree(folder)
+    assert "/m" in said_of(asked("--row", "d.time_s > 1"))
+
+
+def said_of(failed: Any) -> str:
+    """Errors leave the command as they are; `main` prints them."""
+    assert isinstance(failed.exception, ConfigError), failed.output
+    return str(failed.exception)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"video": "/no/such/folder/v.mp4"}, "no/such/folder"),
+        ({"model": None}, "say which model is to be asked about /v.mp4"),
         ({"lake": "x"}, "either a video, or a lake and a row"),
         ({"method": "lime"}, "method must be auto"),
         ({"cells": (1, 1)}, "cells from 2 x 2"),
@@ -285,4 +326,9 @@ def test_the_overlay_shows_heat_and_boxes_and_odd_sizes_can_be_encoded() -> None
     assert drawn[0, 7, 7, 0] > 150 > drawn[0, 25, 35, 0] and (drawn[0, 10, 25] == 255).all()
     with av.open(io.BytesIO(write_mp4(drawn, 30.0))) as container:
         shown = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
-    assert len(shown) == 3 and shown[0].shape == (248, 328, 3)
+    assert len(shown) == 15 and shown[0].shape == (248, 328, 3)
+    where = captioned(drawn, heat, [0.0, 0.1, 0.2], "falls 0.9")
+    assert where.shape[:1] + where.shape[2:] == (3, 328, 3) and where.shape[1] > 248
+    assert not np.array_equal(where[0], where[1])  # the mark moves on
+    untouched = overlay(frames, np.zeros_like(heat))
+    assert np.array_equal(untouched, frames)

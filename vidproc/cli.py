@@ -830,13 +830,16 @@ def relabel(
 
 @app.command()
 def explain(
-    model: Annotated[str, typer.Argument(help="A model name or folder.")],
+    source: Annotated[
+        str, typer.Argument(metavar="LAKE|VIDEO", help="A lake, with --row; or a video, with --model and --time.")
+    ],
     out: Annotated[str, typer.Argument(metavar="OUT", help="Folder for overlay.mp4, overlay.png, explanation.json.")],
+    row: Annotated[str | None, typer.Option("--row", help="SQL condition that picks a row (d) of a video (v).")] = None,
     kind: Annotated[str, typer.Option("--kind", help="detector or actions.")] = "detector",
-    video: Annotated[str | None, typer.Option("--video", help="A file; or give --lake and --row.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A name or folder; by default the one that wrote the row.")
+    ] = None,
     time_s: Annotated[float, typer.Option("--time", help="Seconds into the video.")] = 0.0,
-    lake: Annotated[str | None, typer.Option("--lake", help="The lake in which --row is.")] = None,
-    row: Annotated[str | None, typer.Option("--row", help="SQL condition that picks a row.")] = None,
     pipeline: Annotated[str | None, typer.Option("--pipeline", help="Of the lake, where it has several.")] = None,
     label: Annotated[str | None, typer.Option("--label", help="What is to be explained.")] = None,
     method: Annotated[str, typer.Option("--method", help="auto, grad-cam or occlusion.")] = "auto",
@@ -849,9 +852,10 @@ def explain(
     from vidproc.learn.explain import ExplainSettings
     from vidproc.learn.explain import explain as run_explain
 
+    where = absolute(source) or source
     settings = ExplainSettings(
-        model=model, kind=cast(Any, kind), out=absolute(out) or out, video=absolute(video), time_s=time_s,
-        lake=absolute(lake), row=row, pipeline=pipeline, label=label, method=cast(Any, method),
+        kind=cast(Any, kind), out=absolute(out) or out, video=None if row else where, time_s=time_s,
+        lake=where if row else None, row=row, pipeline=pipeline, model=model, label=label, method=cast(Any, method),
     )  # fmt: skip
     found = run_explain(settings, options=_options(endpoint_url, profile, region))
     when, x, y = found.peak

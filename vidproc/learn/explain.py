@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from math import ceil
 from typing import Any, Literal, cast
@@ -22,8 +22,8 @@ from vidproc.decode import MediaLimits, Source
 from vidproc.errors import ConfigError
 from vidproc.learn.data import EPS, Reader, normalise, windows_of
 from vidproc.learn.labels import object_at
-from vidproc.learn.lake import open_rows
-from vidproc.learn.overlay import enlarged, overlay, png, write_mp4
+from vidproc.learn.lake import LakeRows, open_rows
+from vidproc.learn.overlay import captioned, overlay, picture, write_mp4
 from vidproc.learn.tracking import box_iou
 from vidproc.media import Geometry, Video
 from vidproc.models import load_model, tiny
@@ -41,7 +41,6 @@ Kind = Literal["detector", "actions"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainSettings:
-    model: str
     kind: Kind
     out: str
     """Folder or s3:// prefix for overlay.mp4, overlay.png and explanation.json."""
@@ -53,6 +52,8 @@ class ExplainSettings:
     row: str | None = None
     """SQL condition that picks a row of detections or actions; the one that scored best is taken."""
     pipeline: str | None = None
+    model: str | None = None
+    """A name or folder; None: the one that wrote the row, with the settings of the run that wrote it."""
     label: str | None = None
     """What is to be explained; None: the answer that scored best."""
     method: Method = "auto"
@@ -70,6 +71,8 @@ class ExplainSettings:
             raise ConfigError(f"the kind must be detector or actions, not {self.kind!r}")
         if (self.video is None) == (self.lake is None) or (self.lake is None) != (self.row is None):
             raise ConfigError("give either a video, or a lake and a row of it")
+        if self.video is not None and self.model is None:
+            raise ConfigError(f"say which model is to be asked about {self.video}")
         if min(self.cells) < 2 or self.moments < 1:
             raise ConfigError(f"cells from 2 x 2, moments from 1: {self}")
 
@@ -88,27 +91,31 @@ class Explanation:
 
 def explain(settings: ExplainSettings, *, options: StorageOptions | None = None) -> Explanation:
     """Explains one answer and draws it over the frames. Raises ConfigError."""
-    video, time_s, label, box = _subject(settings, options)
+    asked = _subject(settings, options)
+    video, time_s, label, spec = asked.video, asked.time_s, asked.label, asked.model
     reader = Reader(Source(options=options), MediaLimits())
-    model = load_model(settings.model, device=settings.device, settings=ModelSettings(kind=settings.kind))
+    model = load_model(spec, settings=replace(asked.settings, device=settings.device))
     card = model.card
+    if asked.ref not in (None, card.ref):
+        raise ConfigError(f"the row is of {asked.ref}, but {spec} is {card.ref} now; say which model is meant.")
     if label is not None and label not in card.labels:
-        raise ConfigError(f"{settings.model} has no label {label!r}; it has {', '.join(card.labels[:20])}.")
+        raise ConfigError(f"{spec} has no label {label!r}; it has {', '.join(card.labels[:20])}.")
     first = ceil((time_s - EPS) * card.grid.fps)
     if settings.kind == "actions":
         frames, geometry = reader.samples(video, card.grid, first, first + card.grid.window)
         frames = windows_of(frames, card.grid.window, [0])[0]
         class_id, score = _top_action(cast(ActionModel, model), frames, label)
-        heat, method = _action_heat(settings, cast(ActionModel, model), frames, class_id)
+        heat, method = _action_heat(settings, spec, cast(ActionModel, model), frames, class_id)
         times = [(first + i) / card.grid.fps for i in range(len(frames))]
         boxes = None
     else:
         frame, geometry = reader.moment(video, time_s, card.grid.size)
         frames, times = frame[None], [Fraction(time_s)]
-        found = _found(cast(Detector, model), frame, label, box, geometry, settings.model)
+        found = _found(cast(Detector, model), frame, label, asked.box, geometry, spec)
         class_id, score, boxes = found
-        heat, method = _detection_heat(settings, cast(Detector, model), frame, class_id, boxes)
-    files = _write(settings, options, frames, heat, float(card.grid.fps), boxes)
+        heat, method = _detection_heat(settings, spec, cast(Detector, model), frame, class_id, boxes)
+    text = f"{card.labels[class_id]} {score:.2f}, {method}"
+    files = _write(settings, options, frames, heat, [float(t) for t in times], text, boxes)
     t, y, x = np.unravel_index(int(heat.argmax()), heat.shape)
     at = geometry.to_upright(np.array([[x + 0.5, y + 0.5, x + 0.5, y + 0.5]]))[0]
     made = Explanation(
@@ -132,24 +139,59 @@ def explain(settings: ExplainSettings, *, options: StorageOptions | None = None)
     return replace(made, files=(*files, storage.uri_of("explanation.json")))
 
 
-def _subject(s: ExplainSettings, options: StorageOptions | None) -> tuple[Video, float, str | None, np.ndarray | None]:
-    """The video, the moment, the label, and for a detection of a lake its box in upright pixels."""
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _Subject:
+    video: Video
+    time_s: float
+    label: str | None
+    model: str
+    settings: ModelSettings
+    box: np.ndarray | None = None
+    """Of a detection of a lake: (1, 4) in pixels of the upright frame."""
+    ref: str | None = None
+    """The model that the row names, where nobody says which is meant."""
+
+
+def _subject(s: ExplainSettings, options: StorageOptions | None) -> _Subject:
+    own = ModelSettings(kind=s.kind)
     if s.video is not None:
-        return object_at(s.video, options), s.time_s, s.label, None
+        assert s.model is not None
+        video = object_at(s.video, options)
+        return _Subject(video=video, time_s=s.time_s, label=s.label, model=s.model, settings=own)
     assert s.lake is not None
     table, start = ("actions", "start_s") if s.kind == "actions" else ("detections", "time_s")
     box = ", d.x_min, d.y_min, d.x_max, d.y_max" if s.kind == "detector" else ""
     with open_rows(s.lake, s.pipeline, options) as lake:
         rows = lake.rows(
-            f"SELECT v.uri, d.{start} AS at, d.label{box} FROM {table} d JOIN videos v USING (video_id, pipeline) "
+            f"SELECT v.uri, v.run_id, d.model, d.{start} AS at, d.label{box} "
+            f"FROM {table} d JOIN videos v USING (video_id, pipeline) "
             f"WHERE pipeline = $pipeline AND (\n{s.row}\n) ORDER BY d.score DESC LIMIT 1"
         ).to_pylist()
-    if not rows:
-        raise ConfigError(f"{s.lake}: no row of {table} fits {s.row}.")
-    row = rows[0]
-    video = object_at(str(row["uri"]), options)
-    xyxy = np.array([[row[k] for k in ("x_min", "y_min", "x_max", "y_max")]], np.float32) if box else None
-    return video, float(row["at"]), s.label or str(row["label"]), xyxy
+        if not rows:
+            raise ConfigError(f"{s.lake}: no row of {table} fits {s.row}.")
+        row = rows[0]
+        model, settings = (s.model, own) if s.model else _model_of_run(lake, row["run_id"], row["model"], s.kind)
+    return _Subject(
+        video=object_at(str(row["uri"]), options),
+        time_s=float(row["at"]),
+        label=s.label or str(row["label"]),
+        model=model,
+        settings=settings,
+        box=np.array([[row[k] for k in ("x_min", "y_min", "x_max", "y_max")]], np.float32) if box else None,
+        ref=None if s.model else str(row["model"]),
+    )
+
+
+def _model_of_run(lake: LakeRows, run_id: str, ref: str, kind: Kind) -> tuple[str, ModelSettings]:
+    """The spec that a run's job gave, and what it said of the model: its frames are to be seen again as they were."""
+    jobs = lake.rows("SELECT job FROM runs WHERE run_id = $run AND $pipeline IS NOT NULL", run=run_id)
+    said = json.loads(jobs["job"][0].as_py()) if jobs.num_rows else {}
+    wanted = said.get(kind) if isinstance(said, dict) else None
+    if not isinstance(wanted, dict) or wanted.get("model") in (None, "auto"):
+        raise ConfigError(f"{lake.lake.uri}: the run {run_id} does not say where {ref} lies; say which model is meant.")
+    known = {f.name for f in fields(ModelSettings)} - {"kind", "device"}
+    given = {k: v for k, v in wanted.items() if k in known and v is not None}
+    return str(wanted["model"]), ModelSettings(kind=kind, **given)
 
 
 def _top_action(model: ActionModel, frames: np.ndarray, label: str | None) -> tuple[int, float]:
@@ -177,21 +219,23 @@ def _found(
 # Actions
 
 
-def _action_heat(s: ExplainSettings, model: ActionModel, frames: np.ndarray, class_id: int) -> tuple[np.ndarray, str]:
+def _action_heat(
+    s: ExplainSettings, spec: str, model: ActionModel, frames: np.ndarray, class_id: int
+) -> tuple[np.ndarray, str]:
     if s.method != "occlusion":
-        network = _network(s, "actions")
+        network = _network(spec, "actions")
         if network is not None:
             return grad_cam(network[1], frames, network[0].preprocessing, class_id), "grad-cam"
         if s.method == "grad-cam":
-            raise ConfigError(f"{s.model} is no torch network with maps of features: use the method occlusion.")
+            raise ConfigError(f"{spec} is no torch network with maps of features: use the method occlusion.")
     return occlusion(model.classify, frames, class_id, cells=s.cells, moments=s.moments), "occlusion"
 
 
-def _network(s: ExplainSettings, kind: Kind) -> tuple[Recipe, nn.Module] | None:
+def _network(spec: str, kind: Kind) -> tuple[Recipe, nn.Module] | None:
     """The network behind a spec, where Grad-CAM can ask it."""
-    if ":" in s.model or (s.model == "demo" and kind == "detector"):
+    if ":" in spec or (spec == "demo" and kind == "detector"):
         return None
-    recipe = embedded_recipe() if s.model == "demo" else find_recipe(s.model, ModelSettings(kind=kind, device="cpu"))
+    recipe = embedded_recipe() if spec == "demo" else find_recipe(spec, ModelSettings(kind=kind, device="cpu"))
     # Transformers have tokens, not maps, at their end.
     if recipe.family == "onnx" or recipe.arch.startswith(("mvit", "swin")):
         return None
@@ -322,16 +366,16 @@ def _hide(window: np.ndarray, which: np.ndarray, patch: Patch) -> None:
 
 
 def _detection_heat(
-    s: ExplainSettings, model: Detector, frame: np.ndarray, class_id: int, box: np.ndarray
+    s: ExplainSettings, spec: str, model: Detector, frame: np.ndarray, class_id: int, box: np.ndarray
 ) -> tuple[np.ndarray, str]:
     if s.method != "occlusion":
-        if s.model == "demo":
+        if spec == "demo":
             return grad_cam_peak(cast(DetectorNet, tiny.load_network("detector")), frame, class_id, box), "grad-cam"
-        network = _network(s, "detector")
+        network = _network(spec, "detector")
         if network is not None:
             return grad_cam_box(network[1], network[0], frame, class_id, box), "grad-cam"
         if s.method == "grad-cam":
-            raise ConfigError(f"{s.model} is no torch network with maps of features: use the method occlusion.")
+            raise ConfigError(f"{spec} is no torch network with maps of features: use the method occlusion.")
     return occlusion_box(model.detect, frame, class_id, box, cells=s.cells), "occlusion"
 
 
@@ -464,12 +508,13 @@ def _write(
     options: StorageOptions | None,
     frames: np.ndarray,
     heat: np.ndarray,
-    fps: float,
+    times: list[float],
+    text: str,
     boxes: np.ndarray | None,
 ) -> tuple[str, ...]:
     storage = open_storage(s.out, options=options)
     drawn = overlay(frames, heat, boxes)
-    best = int(heat.reshape(len(heat), -1).max(1).argmax())
-    storage.put("overlay.png", png(np.concatenate(enlarged(np.stack([frames[best], drawn[best]])), 1)))
-    storage.put("overlay.mp4", write_mp4(drawn, fps))
+    storage.put("overlay.png", picture(frames, drawn, heat, times, text))
+    fps = 1 / (times[1] - times[0]) if len(times) > 1 else 1.0
+    storage.put("overlay.mp4", write_mp4(captioned(drawn, heat, times, text), fps))
     return storage.uri_of("overlay.mp4"), storage.uri_of("overlay.png")
