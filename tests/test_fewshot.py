@@ -193,6 +193,8 @@ def test_vectors_in_a_lake_are_labelled_without_decoding(backbone: str, archive:
     run = Lake.open(lake).runs(limit=1).to_pylist()[0]
     assert (run["command"], run["outcome"], run["videos_indexed"]) == ("relabel", "ok", 4)
 
+    assert json.loads(run["job"])["actions"]["model"] == folder  # so that `explain LAKE --row` finds it
+
     # The scores are those that the model gives where it sees the windows, but for the 16 bits of the vectors.
     eyes, whole = (
         load_model(m, settings=ModelSettings(kind=k, device="cpu"))
@@ -217,11 +219,24 @@ def test_vectors_in_a_lake_are_labelled_without_decoding(backbone: str, archive:
         relabel(RelabelSettings(lake=lake, model=folder, pipeline="colours", name="x"))
 
 
+def test_the_command_says_how_well_it_will_do(backbone: str, archive: Path, tmp_path: Path) -> None:
+    words = ["fewshot", all_examples(tmp_path / "x.csv"), str(archive), str(tmp_path / "m"), "--backbone", backbone]
+    ran = CliRunner().invoke(
+        app, [*words, "--ways", "3", "--shots", "2", "--episodes", "40", "--name", "hues", "--json"]
+    )
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.output)["evaluation"]
+    assert (found["ways"], found["shots"], found["episodes"]) == (3, 2, 40)
+    assert found["accuracy"] > 0.7 and 0 < found["interval"] < 0.1
+    assert yaml.safe_load((tmp_path / "m" / "model.yaml").read_text())["name"] == "hues"
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         (["red,red.mp4,0,1", "red,red.mp4,1,2"], r"x\.csv: holds one class, 'red'"),
         (["red,red.mp4,0,1", "pink,pink.mp4,1,2"], r"x\.csv, line 3: there is no 'pink\.mp4'"),
+        (["red,red.mp4,0,1", "blue,blue.mp4,soon,2"], r"x\.csv, line 3: start_s must be seconds, not 'soon'"),
         (["red,red.mp4,0,1", "blue,blue.mp4,90,92"], r"x\.csv, line 3: begins at 90 s, but .*blue\.mp4 ends at 6 s"),
     ],
 )

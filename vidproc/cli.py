@@ -792,6 +792,11 @@ def fewshot(
         str, typer.Option("--backbone", help="A model whose features tell the classes apart.")
     ] = "demo",
     head: Annotated[str, typer.Option("--head", help="prototypes or linear.")] = "prototypes",
+    name: Annotated[str, typer.Option("--name", help="Of the model.")] = "few-shot",
+    ways: Annotated[int, typer.Option("--ways", help="Evaluation: classes an episode, or all there are.")] = 5,
+    shots: Annotated[int, typer.Option("--shots", help="Evaluation: examples a class, as far as one is left.")] = 5,
+    episodes: Annotated[int, typer.Option("--episodes", help="Evaluation: how many.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", help="Evaluation: which episodes are drawn.")] = 0,
     as_json: AsJson = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
@@ -802,7 +807,7 @@ def fewshot(
 
     settings = FewShotSettings(
         examples=examples, archive=absolute(archive) or archive, backbone=backbone, out=absolute(out) or out,
-        head=cast(Any, head),
+        head=cast(Any, head), name=name, ways=ways, shots=shots, episodes=episodes, seed=seed,
     )  # fmt: skip
     _answer(few_shot(settings, options=_options(endpoint_url, profile, region)), as_json)
 

@@ -288,11 +288,11 @@ def read_kinetics(
 def _range(row: dict[str, str], where: str) -> tuple[float, float | None]:
     values = []
     for keys in (("start_s", "time_start"), ("end_s", "time_end")):
-        text = next((row[k] for k in keys if row.get(k)), "")
+        key, text = next(((k, row[k]) for k in keys if row.get(k)), ("", ""))
         try:
             values.append(float(text) if text else None)
         except ValueError:
-            raise ConfigError(f"{where}: {keys[1]} must be seconds, not {text!r}.") from None
+            raise ConfigError(f"{where}: {key} must be seconds, not {text!r}.") from None
     start, end = values[0] or 0.0, values[1]
     _check_range(start, end, where)
     return start, end

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -90,12 +91,16 @@ def relabel(settings: RelabelSettings, *, options: StorageOptions | None = None)
             pipeline=name,
             pipeline_id=content_hash("relabel", card.weights_sha256, vectors, str(settings.top_k), rules),
         )
+        job = {"model": card.ref, "vectors": vectors, "from": rows.pipeline, "top_k": settings.top_k}
+        job["actions"] = {
+            "model": str(Path(settings.model).absolute()) if Path(settings.model).exists() else settings.model
+        }
         about = {
             "run_id": run.run_id,
             "pipeline": name,
             "pipeline_id": run.pipeline_id,
             "command": "relabel",
-            "job": json.dumps({"model": card.ref, "vectors": vectors, "from": rows.pipeline, "top_k": settings.top_k}),
+            "job": json.dumps(job),
             "started_at": started_at,
             "host": socket.gethostname(),
         }
