@@ -10,7 +10,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo test acceptance bench bench-scale learn soak lint install lock clean
+.PHONY: demo test acceptance bench bench-scale learn learn-all soak lint install lock clean
 
 install: $(INSTALLED)
 
@@ -53,6 +53,10 @@ soak: $(INSTALLED)
 
 learn: $(INSTALLED)
 	$(BIN)/python jobs/learn_demo.py
+
+# With the families that take minutes each on one core.
+learn-all: $(INSTALLED)
+	$(BIN)/python jobs/learn_demo.py --all
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

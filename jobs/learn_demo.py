@@ -2,6 +2,7 @@
 
     python jobs/learn_demo.py                      all of it, in out/learn; under 8 minutes on 2 quiet cores
     python jobs/learn_demo.py --only gru,frame     some of it; what is drawn and trained already is kept
+    python jobs/learn_demo.py --all                with torchvision's 3D networks and video transformer: an hour
 
 Actions: sitting down, standing up, picking up and putting down. Their single frames are the same
 (standing up is sitting down played backwards), so what one frame can tell is one pair from the other,
@@ -62,13 +63,22 @@ NETWORKS: dict[str, NetworkSettings] = {
     "tcn": NetworkSettings(arch="cnn+tcn", args={"hidden": 64, "layers": 3}, **VIEW),
     "slowfast": NetworkSettings(arch="slowfast_r50_8x8", args=NARROW_SLOWFAST, **VIEW),
 }
-SEEING = ("lstm", "gru", "tcn", "slowfast")
+ON_DEMAND: dict[str, NetworkSettings] = {
+    "r3d": NetworkSettings(arch="r3d_18", args={"narrow": 4}, **VIEW),
+    "mc3": NetworkSettings(arch="mc3_18", args={"narrow": 4}, **VIEW),
+    "r2plus1d": NetworkSettings(arch="r2plus1d_18", args={"narrow": 4}, **VIEW),
+    "s3d": NetworkSettings(arch="s3d", args={"narrow": 4}, **(VIEW | {"window": 14})),
+    "swin3d": NetworkSettings(arch="swin3d_t", args={"narrow": 4}, **VIEW),
+}
+"""torchvision's, with a quarter of the channels: a step of the whole ones takes seconds on one core. MViT is not
+among them: its attention is built for 16 frames of 224 x 224 alone."""
+SEEING = ("lstm", "gru", "tcn", "slowfast", *ON_DEMAND)
 BLIND = ("frame", "mean")
 """One frame; and all frames of the window without their order, which is the most that single frames can give."""
 TEMPORAL, MARGIN = 0.75, 0.15
 """Chance is 0.25 and what single frames can tell about 0.5: 0.75 is halfway from there to all of it, and
 the margin, over the better of the blind ones, is more than three standard errors of 200 answers."""
-SLOWFAST_EPOCHS = 20
+EPOCHS = {"slowfast": 20} | dict.fromkeys(ON_DEMAND, 20)
 """A 3D network begins with random convolutions over space and time at once: after the 12 epochs that are enough
 for the others it had told sitting from picking up (0.94) and only begun on their order (0.53)."""
 FEW_SHOT, POINTING = 0.8, 0.8
@@ -111,6 +121,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/learn"))
     parser.add_argument("--only", default="", help=f"of {', '.join(FIGURES)}")
+    parser.add_argument("--all", action="store_true", help=f"{', '.join(ON_DEMAND)} as well")
     parser.add_argument("--scenes", type=int, default=105, help="activity scenes to learn from")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument(
@@ -122,7 +133,7 @@ def main() -> int:
         "--processes", type=int, default=2, help="of one thread each, which do one figure after another"
     )
     args = parser.parse_args()
-    wanted = args.only.split(",") if args.only else list(FIGURES)
+    wanted = args.only.split(",") if args.only else [n for n in FIGURES if args.all or n not in ON_DEMAND]
     if unknown := set(wanted) - set(FIGURES):
         parser.error(f"no figure is named {', '.join(sorted(unknown))}; there are {', '.join(FIGURES)}")
     began = time.perf_counter()
@@ -264,7 +275,6 @@ NEEDS = {"faster-rcnn": ("learn", "bad-camera", "bad-camera-test"), "few-shot": 
 def _family(name: str, args: Any) -> Figure:
     made = worlds(args)
     learn, test = made["learn"], made["test"]
-    epochs = SLOWFAST_EPOCHS if name == "slowfast" else args.epochs
     job = TrainSettings(
         task="actions",
         name=name,
@@ -276,8 +286,8 @@ def _family(name: str, args: Any) -> Figure:
             labels=AMBIGUOUS,
             cache_gb=1.0,
         ),
-        network=NETWORKS[name],
-        optimisation=OptimisationSettings(epochs=epochs, batch=8, rate=1.5e-3, warmup_epochs=1),
+        network=(NETWORKS | ON_DEMAND)[name],
+        optimisation=OptimisationSettings(epochs=EPOCHS.get(name, args.epochs), batch=8, rate=1.5e-3, warmup_epochs=1),
         augmentation=Augmentation(flip=0.5, crop=0.8),
         workers=WorkerSettings(executor="inline", gpu=False),
     )
@@ -443,7 +453,7 @@ def _rate(figure: Figure) -> str:
 
 FIGURES: dict[str, Callable[[str, Any], Figure]] = {
     "faster-rcnn": _detector,
-    **{name: _family for name in ("slowfast", "gru", "lstm", "tcn", "mean", "frame")},
+    **{name: _family for name in (*ON_DEMAND, "slowfast", "gru", "lstm", "tcn", "mean", "frame")},
     "few-shot": _few_shot,
     "explain": _pointing,
 }

@@ -108,3 +108,43 @@ def test_torchvisions_own_word_for_frozen_layers_is_refused_as_it_would_do_nothi
     network = NetworkSettings(arch="fasterrcnn_resnet50_fpn", args={"trainable_backbone_layers": 2})
     with pytest.raises(ConfigError, match=r"name the layers .* in network\.freeze"):
         network_for(recipe_for("x", LABELS, network, "detector"), network)
+
+
+@pytest.mark.parametrize("arch", ["r3d_18", "mc3_18", "r2plus1d_18", "s3d", "swin3d_t"])
+def test_a_narrow_network_is_the_same_with_fewer_channels_and_takes_small_clips(arch: str) -> None:
+    def made(**args: Any) -> torch.nn.Module:
+        size = {"mode": "stretch", "height": 48, "width": 64}
+        settings = NetworkSettings(arch=arch, args=args, window=14, size=size)
+        recipe = recipe_for("x", LABELS, settings, "actions")
+        assert class_tensors(recipe) <= set(build_network(recipe).state_dict())
+        return build_network(recipe)
+
+    torch.manual_seed(0)
+    wide, narrow = made(), made(narrow=4)
+    assert wide.state_dict().keys() == narrow.state_dict().keys()
+    weights = [sum(p.numel() for p in n.parameters()) for n in (wide, narrow)]
+    assert weights[0] / 17 < weights[1] < weights[0] / 10
+    clips = torch.randn(2, 3, 14, 48, 64)
+    logits = narrow.train()(clips)
+    logits.sum().backward()
+    assert logits.shape == (2, 3) and all(p.grad is not None for p in narrow.parameters())
+
+
+def test_s3d_pools_as_published_where_the_clip_is_as_large() -> None:
+    from torchvision.models.video import s3d
+
+    recipe = recipe_for("x", LABELS, NetworkSettings(arch="s3d", window=16), "actions")
+    ours, published = build_network(recipe).eval(), s3d(weights=None, num_classes=3).eval()
+    published.load_state_dict(ours.state_dict())
+    clips = torch.randn(1, 3, 16, 256, 224)
+    with torch.inference_mode():
+        assert torch.equal(ours(clips), published(clips))
+
+
+@pytest.mark.parametrize("arch", ["mvit_v1_b", "r3d_18"])
+def test_what_cannot_be_narrowed_is_said(arch: str) -> None:
+    recipe = recipe_for(
+        "x", LABELS, NetworkSettings(arch=arch, args={"narrow": 4 if arch == "mvit_v1_b" else 0}), "actions"
+    )
+    with pytest.raises(ConfigError, match=f"{arch} cannot be built with .*narrow"):
+        build_network(recipe)

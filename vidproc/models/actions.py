@@ -26,16 +26,25 @@ def load(recipe: Recipe, settings: ModelSettings) -> TorchActions:
 
 
 def build(recipe: Recipe) -> Any:
-    """The network as its weights know it, with random ones: normalised float (n, 3, t, h, w) -> logits."""
+    """The network as its weights know it, with random ones: normalised float (n, 3, t, h, w) -> logits.
+    `args` are the builder's own, and `narrow`: by which to divide the channels."""
     from torchvision.models import get_model_builder
+
+    from vidproc.models.narrow import PoolWhatIsThere, narrowed
 
     if recipe.kind != "actions" or torchvision_names().get(recipe.arch) != "actions":
         raise ConfigError(f"{recipe.name}: torchvision has no video model {recipe.arch!r}.")
     args = {"num_classes": len(recipe.labels), **recipe.args}
+    own = {k: v for k, v in args.items() if k != "narrow"}
     try:
-        return get_model_builder(recipe.arch)(weights=None, **args)
+        network: Any = get_model_builder(recipe.arch)(weights=None, **own)
+        if recipe.arch == "s3d":
+            network.avgpool = PoolWhatIsThere(network.avgpool)
+        if "narrow" in args:
+            narrowed(network, int(args["narrow"]), int(own["num_classes"]))
     except (TypeError, ValueError) as e:
         raise ConfigError(f"{recipe.name}: {recipe.arch} cannot be built with {args}: {e}") from e
+    return network
 
 
 class TorchActions:

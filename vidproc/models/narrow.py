@@ -1,0 +1,66 @@
+"""A torchvision network with fewer channels: the same layers, for small inputs and for machines without a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+KEPT = 3
+"""Colours are no channels to be spared."""
+
+
+def narrowed(network: nn.Module, factor: int, outputs: int) -> nn.Module:
+    """Divides the channels of every layer by `factor`, but for the network's input and its `outputs`; each
+    tensor keeps its first channels' weights. Raises ValueError where the layers no longer fit."""
+
+    if factor < 1:
+        raise ValueError(f"channels can be divided by 1 or more, not by {factor}")
+
+    def less(n: int) -> int:
+        return n if n in (KEPT, outputs) else max(1, n // factor)
+
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            made = _like(layer, less)
+            if made is not None:
+                setattr(parent, name, _filled(made, layer))
+    return network
+
+
+class PoolWhatIsThere(nn.AvgPool3d):
+    """S3D's last pooling, no larger than what a small clip leaves of itself; the published one on its own clips."""
+
+    def __init__(self, published: nn.AvgPool3d) -> None:
+        super().__init__(published.kernel_size, published.stride)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        most: Any = self.kernel_size
+        kernel = [min(k, n) for k, n in zip(most, maps.shape[2:], strict=True)]
+        return nn.functional.avg_pool3d(maps, kernel, self.stride)
+
+
+def _like(layer: nn.Module, less: Any) -> nn.Module | None:
+    bias = getattr(layer, "bias", None) is not None
+    if isinstance(layer, nn.Conv3d):
+        if layer.groups != 1:
+            raise ValueError("channels in groups cannot be divided")
+        shape: Any = {k: getattr(layer, k) for k in ("kernel_size", "stride", "padding")}
+        return nn.Conv3d(less(layer.in_channels), less(layer.out_channels), bias=bias, **shape)
+    if isinstance(layer, nn.BatchNorm3d):
+        return nn.BatchNorm3d(less(layer.num_features), layer.eps, layer.momentum)
+    if isinstance(layer, nn.LayerNorm):
+        return nn.LayerNorm([less(n) for n in layer.normalized_shape], layer.eps)
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(less(layer.in_features), less(layer.out_features), bias=bias)
+    return None
+
+
+def _filled(made: nn.Module, wide: nn.Module) -> nn.Module:
+    first = {k: v[tuple(slice(n) for n in v_made.shape)].clone() for (k, v), v_made in _pairs(wide, made)}
+    made.load_state_dict(first, assign=True)
+    return made
+
+
+def _pairs(wide: nn.Module, made: nn.Module) -> Any:
+    return zip(wide.state_dict().items(), made.state_dict().values(), strict=True)
