@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -149,7 +151,19 @@ def drawn(folder: Path, scenes: int, seed: int, noise: float) -> str:
     return str(folder / "boxes.json")
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_make_learn_in_short(tmp_path: Path) -> None:
+    """What `make learn` proves at length: on unseen scenes a network that follows time beats one that sees single
+    frames by the margin, and few-shot reaches its figure on classes that its backbone was never shown."""
+    job = Path(__file__).parent.parent / "jobs" / "learn_demo.py"
+    words = ["--only", "gru,frame,few-shot", "--out", str(tmp_path)]
+    ran = subprocess.run([sys.executable, str(job), *words], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    figures = {f["name"]: f for f in json.loads((tmp_path / "figures.json").read_text())}
+    assert figures["gru"]["value"] >= 0.75 and figures["margin"]["value"] >= 0.15
+    assert figures["few-shot"]["value"] >= 0.8 and "5-way 5-shot" in figures["few-shot"]["note"]
+
+
 @pytest.mark.timeout(600)
 def test_a_faster_rcnn_fine_tuned_on_the_drawn_world_is_used_by_index(tmp_path: Path) -> None:
     """From random weights on a clean camera; then fine-tuned, the backbone frozen, on a bad one; then `index` on
