@@ -40,8 +40,9 @@ $(RIVALS)/.installed: tests/benchmarks/rivals-requirements.txt $(INSTALLED)
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(RIVALS)/bin/python --only-binary :all: -r tests/benchmarks/rivals-requirements.txt
 	touch $@
 
+# make bench BENCH="--repetitions 1" takes half an hour instead of one and a half.
 bench: $(INSTALLED) $(RIVALS)/.installed
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(BENCH)
 
 bench-scale: $(INSTALLED)
 	$(BIN)/python -m tests.benchmarks driver memory second-run scale
