@@ -187,6 +187,37 @@ def test_unneeded_frames_are_not_decoded(tmp_path: Path) -> None:
     assert sparse.reached_end and coverage(info, [sparse]) == 1
 
 
+@pytest.mark.parametrize("leap_bytes", [0, 8_000])
+@pytest.mark.parametrize(
+    "extension,options",
+    [
+        ("mp4", {}),
+        ("mov", {"bframes": 0, "first_s": Fraction(37, 10), "audio": True}),
+        ("mp4", {"options": {"x264-params": "open-gop=1:b-adapt=0:b-pyramid=normal"}, "gaps": (1, 2, 1, 3)}),
+        ("mp4", {"codec": "mpeg4", "options": {"sc_threshold": "1000000000"}}),
+        ("mkv", {}),
+    ],
+)
+def test_keyframes_alone_are_leapt_to_and_are_the_same(
+    extension: str, options: dict[str, Any], leap_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = np.random.default_rng(3)
+    noise = [chance.integers(0, 255, (96, 128, 3), dtype=np.uint8) for _ in range(200)]
+    made = make_video(tmp_path / f"v.{extension}", seconds=8, gop=25, size=(128, 96), frames=noise, **options)
+    info, keys = info_of(made.video), Grid(fps=Fraction(1), size=FrameSize(), keyframes_only=True)
+    (read,), report = run(whole(info), keys)
+    assert report.bytes_read > 0.9 * made.video.size_bytes - 100_000 * ("audio" in options)
+    monkeypatch.setattr(decode_module, "LEAP_BYTES", leap_bytes)
+    (leapt,), sparing = run(whole(info), keys)
+    assert sparing.error is None and sparing.reached_end and coverage(info, [sparing]) == coverage(info, [report])
+    assert sparing.bytes_read < 0.6 * report.bytes_read or extension == "mkv"  # the last group is read to its end
+    parts = [run(t, keys) for t in cut(info, CutSettings(clip_seconds=2, clips_per_task=1), [keys], "p")]
+    assert len(parts) > 2 and coverage(info, [r for _, r in parts]) == pytest.approx(coverage(info, [report]))
+    samples, pts, pixels = owned([b for (b,), _ in parts])
+    for k, p, x in ((samples, pts, pixels), (leapt.sample.tolist(), leapt.pts.tolist(), leapt.pixels)):
+        assert (k, p) == (read.sample.tolist(), read.pts.tolist()) and np.array_equal(x, read.pixels)
+
+
 def scene(count: int, width: int, height: int, seed: int) -> list[np.ndarray]:
     """A texture under a camera that pans, shakes and stands still, with noise: what an encoder predicts from many
     pictures. And a cut."""

@@ -5,7 +5,8 @@ the decoder gets what a wanted frame needs and nothing else: groups of pictures 
 a frame are dropped, inside a group nothing is sent after the last wanted frame, and in between the
 codec itself leaves out the frames that no other frame refers to (`skip_frame`, which is exact). Where
 H.264 has frames that are referred to, but by no wanted one, they go in hollow (vidproc.h264). Only wanted
-frames are converted and scaled.
+frames are converted and scaled. Where only keyframes are wanted, and an index tells where they lie, what
+lies between is not even read.
 
 That stands on timestamps. Where they are missing or go back, or where the frames that came out are
 not the ones that the packets promised, everything is decoded in order and chosen at the output.
@@ -20,7 +21,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from heapq import heappop, heappush
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -61,6 +62,9 @@ PICTURES_IN_VAIN = 200
 
 TOLERANCE_S = Fraction(1, 10)
 """By which a promised end may be missed: muxers round, and count the last frame or not."""
+
+LEAP_BYTES = 1 << 20
+"""From one keyframe to the next at least, to leap rather than read: the demuxer's buffer fetches as much at once."""
 
 LEAD_S = 10
 """Decoded ahead of a task's range where keyframes turned out not to be what they are called."""
@@ -301,7 +305,8 @@ def _run(attempt: _Pass, task: Task, source: Source, limits: MediaLimits) -> Non
     import av
 
     for enter_pts in (attempt.enter_pts, None):
-        with open_container(task.video, source, limits, stretch_bytes=_stretch_bytes(task, enter_pts)) as container:
+        stretch = 0 if attempt.leaps else _stretch_bytes(task, enter_pts)
+        with open_container(task.video, source, limits, stretch_bytes=stretch) as container:
             stream: Any = container.streams[task.info.stream_index]
             if stream.type != "video" or stream.codec_context is None:
                 stream = choose_stream(task.video, container, limits)
@@ -309,6 +314,8 @@ def _run(attempt: _Pass, task: Task, source: Source, limits: MediaLimits) -> Non
             packets = _from(container, stream, enter_pts, task.info)
             if packets is None:
                 continue  # what cannot be entered in its middle is read from its start
+            if attempt.leaps:
+                packets = _leaping(container, stream, packets, task.video.size_bytes)
             attempt.begin(stream)
             try:
                 for packet in packets:
@@ -365,6 +372,32 @@ def _from(
     return None
 
 
+def _leaping(
+    container: InputContainer, stream: VideoStream, packets: Iterator[Packet[Any]], size_bytes: int
+) -> Iterator[Packet[Any]]:
+    """The packets, without what lies between two keyframes where that is much: an MP4's index tells the place of
+    each. (Matroska's may list some keyframes only, and transport streams have none: those are read whole.)"""
+    keys = [e for e in stream.index_entries if e.is_keyframe and e.pos + e.size <= size_bytes]
+    ahead = {here.timestamp: there for here, there in pairwise(keys) if there.pos - here.pos - here.size > LEAP_BYTES}
+    seen: int | None = None
+    while (packet := next(packets, None)) is not None:
+        if seen is not None and packet.dts is not None and packet.dts <= seen:
+            continue  # the leap fell short
+        yield packet
+        here = packet.dts
+        if packet.is_keyframe and packet.pts is not None and here is not None and (there := ahead.get(here)):
+            seen = here
+            # Sought by when it is shown, which the index does not tell: as long after its decoding as this one.
+            container.seek(there.timestamp + packet.pts - here, stream=stream)
+            packets = packets_of(container, stream)
+            first = next(packets, None)
+            if first is None or first.dts is None or first.dts > there.timestamp:
+                container.seek(packet.pts, stream=stream)  # too far
+                packets = packets_of(container, stream)
+            else:
+                packets = chain([first], packets)
+
+
 class _Pass:
     """What the two ways of decoding share: the samples, the pictures, and the bookkeeping."""
 
@@ -389,6 +422,8 @@ class _Pass:
         self.error: str | None = None
         self.warnings: list[str] = []
         self.done = self.ended = self.surprised = False
+        self.leaps = False
+        """From keyframe to keyframe, as nothing else is wanted and the index lists them all."""
 
     def begin(self, stream: VideoStream) -> None:
         self.stream, self.context = stream, stream.codec_context
@@ -491,6 +526,12 @@ class _Item:
 
 class _Sparse(_Pass):
     """Chooses by the packets, and decodes only what the chosen need."""
+
+    def __init__(self, task: Task, grids: Sequence[Grid], limits: MediaLimits) -> None:
+        super().__init__(task, grids, limits)
+        if grids and all(g.keyframes_only for g in grids) and "mp4" in self.info.container and not self.info.scanned:
+            reads = _stretch_bytes(task, self.enter_pts) or task.video.size_bytes
+            self.leaps = reads > LEAP_BYTES * len(self.info.keyframe_pts)
 
     def begin(self, stream: VideoStream) -> None:
         super().begin(stream)
@@ -703,6 +744,9 @@ class _Sparse(_Pass):
             return
         for frame in frames:
             self.receive(frame)
+        if self.leaps:  # the next is entered anew, and a leap would take from the decoder what is still in it
+            self.drain()
+            self.entered = None
 
     def lose(self, item: _Item) -> None:
         item.state = "lost"
