@@ -19,6 +19,9 @@ from tests.conftest import Root
 from tests.media import cut_off, make_sound, make_video
 from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError
+from vidproc.forecast import forecast
+from vidproc.media import Video, VideoInfo
+from vidproc.pipeline import Probe
 from vidproc.plan import load_plan
 from vidproc.query import connect
 from vidproc.run import index
@@ -405,8 +408,37 @@ def test_a_forecast_tells_what_there_is_and_writes_nothing(archive: Path, tmp_pa
     assert plan["declined"] == {"audio_only": 1, "not_media": 1, "empty": 1, "hidden": 1}
     assert set(found["examples"]) == set(plan["declined"])
     assert plan["predicted_seconds"] > 0 and plan["predicted_output_bytes"] > 0 and found["trial"]["frames"] > 0
-    loaded, videos = load_plan(open_storage(str(tmp_path / "plan")), "plan")
-    assert loaded.videos == 6 and len(list(videos)) == 6
+    loaded, items = load_plan(open_storage(str(tmp_path / "plan")), "plan", {"archive": str(archive)})
+    assert loaded.videos == 6 and sum(isinstance(item, VideoInfo) for item in items) == 6
+
+
+def test_a_saved_plan_gives_the_same_tables(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, plan = tmp_path / "in", str(tmp_path / "plan")
+    shutil.copytree(archive, folder)
+    given = {"execution": {"executor": "inline"}}
+    index(job(str(folder), listed := str(tmp_path / "listed"), **given))
+    forecast(job(str(folder), str(tmp_path / "no lake yet"), **given), save=plan, calibrate_s=0)
+    make_video(folder / "later.mp4", seconds=1)
+
+    def probed(self: Probe, video: Video) -> VideoInfo:
+        seen.append(Path(video.uri).name)
+        return real(self, video)
+
+    seen: list[str] = []
+    real = Probe.__call__
+    monkeypatch.setattr(Probe, "__call__", probed)
+    by_plan = index(job(str(folder), planned := str(tmp_path / "planned"), plan=plan, deleted="remove", **given))
+    assert (by_plan.exit_code, by_plan.due) == (0, 10), "nothing of what was declined is lost"
+    assert sorted(seen) == ["sound.m4a", "text.mp4"], "what could not be probed is looked at again, and nothing else"
+    assert tables(planned) == tables(listed)
+    # What changed since is due again in the next run, which lists.
+    (folder / "whole.mp4").unlink()
+    index(job(str(folder), other := str(tmp_path / "other"), plan=plan, **given))
+    with connect(other) as database:
+        gone = database.sql("SELECT status, error_class FROM videos WHERE uri LIKE '%whole.mp4'").read_all().to_pylist()
+    assert gone == [{"status": "failed", "error_class": "source_changed"}]
+    with pytest.raises(ConfigError, match="is of archive"):
+        index(job(str(archive), planned, plan=plan, **given))
 
 
 def test_following_an_archive_indexes_what_arrives_once(archive: Path, tmp_path: Path) -> None:

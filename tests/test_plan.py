@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Root
+from vidproc.archive import Skipped
 from vidproc.errors import ConfigError
 from vidproc.media import FrameSize, Grid, Video, VideoInfo
 from vidproc.plan import CutSettings, Plan, PlanWriter, cut, load_plan
@@ -129,21 +130,29 @@ def test_settings_that_make_no_sense_are_refused() -> None:
 def test_a_plan_is_saved_while_it_is_made_and_read_back(lake_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidproc.plan.VIDEOS_A_PART", 2)
     plan, made = Plan(), []
-    with PlanWriter(lake_root.storage, "plans/a", plan) as writer:
+    empty, odd = Skipped("/a/\udcff.mp4", "an empty file", "empty"), Video("/a/odd.mp4", 9, "7:9")
+    with PlanWriter(lake_root.storage, "plans/a", plan, {"archive": "/a"}) as writer:
+        with pytest.raises(ConfigError, match="no finished plan"):
+            load_plan(lake_root.storage, "plans/a", {})
         for n in range(5):
             info = make_info(100 + n, origin=n)
             info = replace(info, video=replace(info.video, uri=f"/a/ü {n}.mp4"), warnings=("odd",))
             tasks = cut(info, CutSettings(), [HD], "p")
             plan.add(info, tasks, [HD])
-            writer.add(info, tasks)
-            made.append((info, tasks))
-        plan.decline("audio_only")
-    loaded, videos = load_plan(lake_root.storage, "plans/a")
+            writer.add(info)
+            made.append(info)
+        plan.decline("not_media")
+        writer.add(odd, "not_media", "no format that we know")
+        writer.add(empty)
+    made += [odd, empty]
+    loaded, videos = load_plan(lake_root.storage, "plans/a", {"archive": "/a"})
     assert loaded == plan and [*videos] == made
     text = loaded.summary()
-    assert "5 videos" in text and "h264 5" in text and "audio_only 1" in text
+    assert "5 videos" in text and "h264 5" in text and "not_media 1" in text
     with pytest.raises(ConfigError, match="no finished plan"):
-        load_plan(lake_root.storage, "plans/b")
+        load_plan(lake_root.storage, "plans/b", {})
+    with pytest.raises(ConfigError, match="is of archive '/a', and the job's is '/b'"):
+        load_plan(lake_root.storage, "plans/a", {"archive": "/b"})
 
 
 def test_a_header_that_lies_about_its_length_costs_no_time() -> None:

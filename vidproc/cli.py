@@ -130,6 +130,9 @@ def index(
         str | None,
         typer.Option("--max-failures", help="Share or number of failed videos above which the exit code is 1."),
     ] = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="Where `vidproc plan --save` wrote: nothing is listed or probed again.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="At most so many videos that are due.")] = None,
     follow: Annotated[
         float | None,
@@ -181,6 +184,7 @@ def index(
             },
             "storage": _storage(endpoint_url, profile, region, anonymous),
             "deleted": deleted,
+            "plan": absolute(plan),
             "limit": limit,
             "follow": follow,
         },
@@ -222,11 +226,15 @@ def plan(
     ] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda:N.")] = None,
     executor: ExecutorOption = None,
+    recorded_at: Annotated[
+        str | None, typer.Option("--recorded-at", help="strptime pattern over the file name.")
+    ] = None,
     calibrate: Annotated[
         float, typer.Option("--calibrate", min=0, help="Seconds of trial on your own files; 0: none.")
     ] = 30.0,
     save: Annotated[
-        str | None, typer.Option("--save", help="Write the plan (Parquet) to this folder or s3:// prefix.")
+        str | None,
+        typer.Option("--save", help="Write the plan to this folder or s3:// prefix, for `index --plan`."),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Look at so many videos at most.")] = None,
     include: Include = None,
@@ -252,6 +260,7 @@ def plan(
             "actions": {"model": actions},
             "embedding": {"model": embedding},
             "sampling": sampling,
+            "recorded_at": recorded_at,
             "cut": {"clip_seconds": clip_seconds},
             "filters": _filters(include, exclude, min_bytes, max_bytes, modified_since, modified_before),
             "execution": {"workers": workers, "device": device, "executor": executor},

@@ -212,6 +212,9 @@ class Job(_Section):
     deleted: Literal["keep", "remove"] = Field(
         "keep", description="What becomes of rows whose video the archive no longer lists, after a whole listing"
     )
+    plan: str | None = Field(
+        None, description="Where `vidproc plan --save` wrote: taken in place of listing and probing the archive again"
+    )
     limit: int | None = Field(None, ge=1, description="At most so many videos that are due")
     follow: Annotated[float | None, Field(ge=1, description="List again every so many seconds until interrupted")] = (
         None
@@ -243,6 +246,8 @@ class Job(_Section):
                 f"num_gpus of the models that live in one actor add up to {together:g}: above 1 it must be whole"
             )
         parse_failure_budget(self.limits.max_failures)
+        if self.plan is not None and self.follow is not None:
+            raise ValueError("a plan is of one moment: what arrives later is found by following without a plan")
         return self
 
 

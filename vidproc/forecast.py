@@ -22,10 +22,21 @@ from vidproc.config import Job
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, routes
 from vidproc.plan import CutSettings, Plan, PlanWriter, cut
-from vidproc.run import Listing, as_video, check_apart, check_place, is_due, make_executor, pool_sizes, storage_options
+from vidproc.run import (
+    PLAN,
+    Listing,
+    as_video,
+    check_apart,
+    check_place,
+    is_due,
+    make_executor,
+    plan_of,
+    pool_sizes,
+    storage_options,
+)
 from vidproc.runtime.executor import ONE_MACHINE_BYTES, Executor, Limits, Unit, UnitEnd
 from vidproc.step import AnyStep
-from vidproc.storage import open_storage
+from vidproc.storage import open_storage, redact
 from vidproc.tables.lake import MARKER, Committed, Lake
 from vidproc.tables.publish import RunInfo
 
@@ -121,6 +132,7 @@ class _Survey:
     cut: CutSettings
     limit: int | None
     plan: Plan = field(default_factory=Plan)
+    writer: PlanWriter | None = None
     listed: int = 0
     bytes: int = 0
     probing: int = 0
@@ -142,6 +154,8 @@ class _Survey:
             self.bytes += video.size_bytes
             if isinstance(item, Skipped):
                 self._decline(item.error_class, f"{video.uri}: {item.reason}")
+                if self.writer:
+                    self.writer.add(item)
             elif self._known(video):
                 self.plan.known += 1
             else:
@@ -159,20 +173,23 @@ class _Survey:
         self.plan.decline(kind)
         self.examples.setdefault(kind, example)
 
-    def ended(self, end: UnitEnd) -> tuple[VideoInfo, tuple[Task, ...]] | None:
+    def ended(self, end: UnitEnd) -> None:
         self.probing -= 1
         if end.failure is not None:
             self._decline(end.failure.error_class, end.failure.error)
-            return None
+            if self.writer:
+                self.writer.add(end.unit.item, end.failure.error_class, redact(end.failure.error))
+            return
         info: VideoInfo = end.result
         tasks = cut(info, self.cut, self.pipeline.grids, self.pipeline.pipeline_id)
         self.plan.add(info, tasks, self.pipeline.grids)
+        if self.writer:
+            self.writer.add(info)
         # The middle task of every n-th video, n doubling as the archive turns out larger.
         if tasks and self.plan.videos % self.every == 0:
             self.chosen.append(tasks[len(tasks) // 2])
             if len(self.chosen) == TRIAL_TASKS:
                 self.chosen, self.every = deque(list(self.chosen)[::2]), self.every * 2
-        return info, tasks
 
 
 @dataclass(slots=True, eq=False)
@@ -210,18 +227,17 @@ def forecast(job: Job, *, save: str | None = None, calibrate_s: float = 30.0) ->
     # The trial stages nothing; the step still wants a place, and the working directory always is one.
     placed = job if job.lake else job.model_copy(update={"lake": os.getcwd()})
     steps = routes(pipeline, placed, archive_options=archive_options, lake_options=lake_options, run=run)
-    writer = PlanWriter(open_storage(save, options=lake_options), "plan", survey.plan) if save else None
+    if save:
+        survey.writer = PlanWriter(open_storage(save, options=lake_options), PLAN, survey.plan, plan_of(job))
     executor = make_executor(job)
     trial = None
     listing.start()
     try:
-        with writer or nullcontext():
+        with survey.writer or nullcontext():
             for end in executor.run(
                 survey, {"probe": steps["probe"]}, Limits(route_units={"probe": 64}, infra_strikes=3)
             ):
-                found = survey.ended(end)
-                if writer and found:
-                    writer.add(*found)
+                survey.ended(end)
             if calibrate_s > 0 and survey.chosen:
                 trial = _rehearse(executor, steps["task"], survey.chosen, calibrate_s, job)
             if trial:

@@ -11,12 +11,13 @@ import io
 import json
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from vidproc.archive import Skipped
 from vidproc.errors import ConfigError
 from vidproc.media import Clip, FrameSize, Grid, Task, Video, VideoInfo
 
@@ -237,27 +238,31 @@ def _spell(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-# A saved plan: parts of some thousand videos, and the summary last, so that a plan without one is
-# seen to be unfinished.
+# A saved plan: parts of some thousand objects, and the summary last, so that a plan without one is
+# seen to be unfinished. What could not be probed is in it too, and why; a run looks at that itself. Tasks
+# are not: they follow from what is known of a video and from how the run cuts.
 
 VIDEOS_A_PART = 5_000
-FORMAT = 1
+FORMAT = 2
 
 
 class PlanWriter:
     """Writes a plan while it is made; holds one part of it.
 
-    with PlanWriter(storage, "plans/tonight", plan) as writer:
-        writer.add(info, tasks)
+    with PlanWriter(storage, "plans/tonight", plan, {"archive": uri}) as writer:
+        writer.add(info)
+
+    `of`: what it is a plan of; whoever loads it must mean the same.
     """
 
-    def __init__(self, storage: Storage, prefix: str, plan: Plan) -> None:
-        self.storage, self.prefix, self.plan = storage, prefix.strip("/"), plan
+    def __init__(self, storage: Storage, prefix: str, plan: Plan, of: Mapping[str, Any]) -> None:
+        self.storage, self.prefix, self.plan, self.of = storage, prefix.strip("/"), plan, of
         self._rows: list[dict[str, Any]] = []
         self._parts = 0
 
-    def add(self, info: VideoInfo, tasks: Sequence[Task]) -> None:
-        self._rows.append(_row(info, tasks))
+    def add(self, item: VideoInfo | Video | Skipped, error_class: str | None = None, error: str | None = None) -> None:
+        """With a class and a sentence for a video that could not be probed."""
+        self._rows.append(_row(item) | ({"error_class": error_class, "error": error} if error_class else {}))
         if len(self._rows) == VIDEOS_A_PART:
             self._flush()
 
@@ -273,54 +278,66 @@ class PlanWriter:
         self._parts += 1
         self._rows = []
 
+    def _sum_up(self, **rest: Any) -> None:
+        summary = {"format": FORMAT, "of": self.of, **rest}
+        self.storage.put(f"{self.prefix}/plan.json", json.dumps(summary, indent=1).encode())
+
     def __enter__(self) -> Self:
+        self._sum_up()  # a place that cannot be written is refused at once, and an older plan there is none any more
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if kind is not None:
             return
         self._flush()
-        plan = {f.name: getattr(self.plan, f.name) for f in fields(self.plan)}
-        summary = {"format": FORMAT, "parts": self._parts, "plan": plan}
-        self.storage.put(f"{self.prefix}/plan.json", json.dumps(summary, indent=1).encode())
+        self._sum_up(parts=self._parts, plan={f.name: getattr(self.plan, f.name) for f in fields(self.plan)})
 
 
-def load_plan(storage: Storage, prefix: str) -> tuple[Plan, Iterator[tuple[VideoInfo, tuple[Task, ...]]]]:
-    """The summary, and the videos with their tasks one part at a time. Raises ConfigError where there
-    is no finished plan."""
+def load_plan(
+    storage: Storage, prefix: str, of: Mapping[str, Any]
+) -> tuple[Plan, Iterator[VideoInfo | Video | Skipped]]:
+    """The summary, and one part at a time what was listed: as VideoInfo what was probed. Raises ConfigError
+    where there is no finished plan, or one of something else."""
     prefix = prefix.strip("/")
-    if not storage.exists(f"{prefix}/plan.json"):
-        raise ConfigError(f"no finished plan at {storage.uri_of(prefix)}: make one with `vidproc plan`")
-    summary = json.loads(storage.get(f"{prefix}/plan.json"))
-    if summary["format"] != FORMAT:
+    there = storage.exists(f"{prefix}/plan.json")
+    summary = json.loads(storage.get(f"{prefix}/plan.json")) if there else {}
+    if there and summary["format"] != FORMAT:
         raise ConfigError(f"the plan at {storage.uri_of(prefix)} was written by another version: make it again")
+    if "plan" not in summary:
+        raise ConfigError(f"no finished plan at {storage.uri_of(prefix)}: make one with `vidproc plan --save`")
+    for name, value in of.items():
+        if summary["of"].get(name) != value:
+            raise ConfigError(
+                f"the plan at {storage.uri_of(prefix)} is of {name} {summary['of'].get(name)!r}, and the job's is "
+                f"{value!r}: make a plan of it"
+            )
     saved = summary["plan"]
     plan = Plan(**saved | {name: Counter(saved[name]) for name in ("codecs", "declined")})
     return plan, _parts(storage, prefix, summary["parts"])
 
 
-def _parts(storage: Storage, prefix: str, count: int) -> Iterator[tuple[VideoInfo, tuple[Task, ...]]]:
+def _parts(storage: Storage, prefix: str, count: int) -> Iterator[VideoInfo | Video | Skipped]:
     import pyarrow.parquet as pq
 
     for number in range(count):
         file = pq.ParquetFile(io.BytesIO(storage.get(f"{prefix}/part-{number:05d}.parquet")))
-        for batch in file.iter_batches(batch_size=256):
+        for batch in file.iter_batches(batch_size=64):
             for row in batch.to_pylist():
                 yield _unrow(row)
 
 
 _VIDEO = ("uri", "size_bytes", "content_id", "modified_at")
+_INFO = tuple(name for name in VideoInfo.__slots__ if name != "video")
 
 
 def _schema() -> Any:
     import pyarrow as pa
 
-    clip = pa.struct([("start_pts", pa.int64()), ("end_pts", pa.int64())])
-    task = pa.struct([("clips", pa.list_(clip)), ("bytes", pa.int64()), ("pipeline_id", pa.string())])
     moment = pa.timestamp("us", tz="UTC")
     return pa.schema(
         [
             ("uri", pa.string()),
+            ("raw_uri", pa.binary()),
             ("size_bytes", pa.int64()),
             ("content_id", pa.string()),
             ("modified_at", moment),
@@ -342,30 +359,29 @@ def _schema() -> Any:
             ("warnings", pa.list_(pa.string())),
             ("mirrored", pa.bool_()),
             ("exact_timestamps", pa.bool_()),
-            ("tasks", pa.list_(task)),
+            ("error_class", pa.string()),
+            ("error", pa.string()),
         ]
     )
 
 
-def _row(info: VideoInfo, tasks: Sequence[Task]) -> dict[str, Any]:
-    row = {name: getattr(info, name) for name in VideoInfo.__slots__ if name != "video"}
-    row |= {name: getattr(info.video, name) for name in _VIDEO}
-    row["time_base"] = str(info.time_base)
-    row["tasks"] = [
-        {"clips": [asdict(c) for c in t.clips], "bytes": t.bytes, "pipeline_id": t.pipeline_id} for t in tasks
-    ]
+def _row(item: VideoInfo | Video | Skipped) -> dict[str, Any]:
+    if isinstance(item, Skipped):
+        raw = item.uri.encode("utf-8", "surrogateescape")  # Parquet's strings are UTF-8, and names need not be
+        told = {"error_class": item.error_class, "error": item.reason}
+        return {"uri": raw.decode("utf-8", "backslashreplace"), "raw_uri": raw} | told
+    video = item.video if isinstance(item, VideoInfo) else item
+    row = {name: getattr(video, name) for name in _VIDEO}
+    if isinstance(item, VideoInfo):
+        row |= {name: getattr(item, name) for name in _INFO} | {"time_base": str(item.time_base)}
     return row
 
 
-def _unrow(row: dict[str, Any]) -> tuple[VideoInfo, tuple[Task, ...]]:
-    tasks = row.pop("tasks")
-    video = Video(**{name: row.pop(name) for name in _VIDEO})
-    row["time_base"] = Fraction(row["time_base"])
-    row["keyframe_pts"], row["warnings"] = tuple(row["keyframe_pts"]), tuple(row["warnings"])
-    info = VideoInfo(video=video, **row)
-    out = []
-    for index, task in enumerate(tasks):
-        clips = tuple(Clip(**c) for c in task["clips"])
-        near = _near(info, clips[0].start_pts, clips[-1].end_pts)
-        out.append(Task(near, clips, index, len(tasks), task["pipeline_id"], task["bytes"]))
-    return info, tuple(out)
+def _unrow(row: dict[str, Any]) -> VideoInfo | Video | Skipped:
+    if row["content_id"] is None:
+        return Skipped(row["raw_uri"].decode("utf-8", "surrogateescape"), row["error"], row["error_class"])
+    video = Video(**{name: row[name] for name in _VIDEO})
+    if row["time_base"] is None:
+        return video
+    known: dict[str, Any] = {name: tuple(v) if isinstance(v := row[name], list) else v for name in _INFO}
+    return VideoInfo(video=video, **known | {"time_base": Fraction(row["time_base"])})

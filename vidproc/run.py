@@ -33,7 +33,7 @@ from vidproc.errors import ConfigError, NotFound, RunAborted, VidprocError
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.outcome import Failure, Status, VideoOutcome
 from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, routes
-from vidproc.plan import CutSettings, cut
+from vidproc.plan import CutSettings, cut, load_plan
 from vidproc.progress import Progress, Reporter
 from vidproc.pulse import FOLDER as SIGNS
 from vidproc.pulse import Pulse
@@ -52,6 +52,11 @@ TASKS_AHEAD = 256
 decoder busy. What the executor has taken is its own to bound: on a large cluster that is more."""
 
 LISTED_AHEAD = 4096
+PLANNED_AHEAD = 64
+"""Videos read ahead from a plan: their keyframes come with them."""
+
+PLAN = "plan"
+"""Key of a plan below the place where it was saved."""
 
 ROWS_A_BATCH = 2_000_000
 """Rows published in one commit, at most: bounds the memory of the publishing task."""
@@ -247,7 +252,7 @@ class Released:
     videos: Mapping[str, int]
     """By pipeline."""
     job: Job | None
-    """Of the last run of one of these pipelines, as it was but not following: it does them again."""
+    """Of the last run of one of these pipelines, as it was but neither following nor by a plan: it does them again."""
     classes: tuple[str, ...]
     """Error classes that there are in the lake."""
 
@@ -268,7 +273,7 @@ def release(lake_uri: str, options: StorageOptions, classes: tuple[str, ...] = (
             known.add(error_class)
     jobs = (r["job"] for r in lake.runs().to_pylist() if r["pipeline"] in released and r["job"])
     text = next(jobs, None)
-    job = Job.model_validate_json(text).model_copy(update={"follow": None}) if text else None
+    job = Job.model_validate_json(text).model_copy(update={"follow": None, "plan": None}) if text else None
     return Released(videos=dict(released), job=job, classes=tuple(sorted(known)))
 
 
@@ -327,8 +332,15 @@ def _interruptible(executor: Executor, reporter: Reporter) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def plan_of(job: Job) -> dict[str, Any]:
+    """What a saved plan depends on."""
+    archive = open_storage(job.archive, options=storage_options(job, archive=True)).uri
+    return {"archive": archive, "recorded_at": job.recorded_at}
+
+
 class Listing:
-    """The archive's listing, read ahead on a thread of its own so that a slow page holds nothing up."""
+    """The archive's listing, read ahead on a thread of its own so that a slow page holds nothing up. Of a saved
+    plan where the job names one: then nothing is listed, and what was probed is VideoInfo already."""
 
     def __init__(self, job: Job, options: StorageOptions) -> None:
         f = job.filters
@@ -340,9 +352,14 @@ class Listing:
             modified_since=f.modified_since,
             modified_before=f.modified_before,
         )
-        self._open: Callable[[], Iterator[Video | Skipped]] = lambda: list_videos(job.archive, options, filters)
+        self._open: Callable[[], Iterator[Listed]] = lambda: list_videos(job.archive, options, filters)
+        if job.plan:
+            place = open_storage(job.plan, options=storage_options(job))
+            self._open = lambda: load_plan(place, PLAN, plan_of(job))[1]
         self._follow = job.follow
-        self._queue: queue.Queue[Video | Skipped | BaseException | None] = queue.Queue(LISTED_AHEAD)
+        self._queue: queue.Queue[Listed | BaseException | None] = queue.Queue(
+            PLANNED_AHEAD if job.plan else LISTED_AHEAD
+        )
         self._closed = threading.Event()
         self.done = False
         self.idle = False
@@ -350,7 +367,7 @@ class Listing:
         # The first object is asked for here and now: an archive that is not there is refused at once.
         self._objects = self._open()
         self._first = next(self._objects, None)
-        if self._first is None and job.follow is None:
+        if self._first is None and job.follow is None and job.plan is None:
             check_there(job.archive, options)
 
     def start(self) -> None:
@@ -371,7 +388,7 @@ class Listing:
         except BaseException as error:
             self._put(error)
 
-    def _put(self, item: Video | Skipped | BaseException | None) -> bool:
+    def _put(self, item: Listed | BaseException | None) -> bool:
         while not self._closed.is_set():
             try:
                 self._queue.put(item, timeout=0.5)
@@ -380,7 +397,7 @@ class Listing:
                 continue
         return False
 
-    def take(self) -> Video | Skipped | None:
+    def take(self) -> Listed | None:
         """The next object, or None: nothing just now. Then `done` says whether more may come."""
         if self.done:
             return None
@@ -488,14 +505,14 @@ class Driver:
     def take(self, routes: frozenset[str]) -> Unit | None:
         if "publish" in routes and self._batch_is_due():
             return self._publish_unit()
+        if "probe" in routes and not ("task" in routes and self._tasks):
+            while not self._probes and self._room() and self._accept_next():
+                pass
         if "task" in routes and self._tasks:
             self._bytes_in_flight += self._tasks[0].bytes
             return self._tasks.popleft()
-        if "probe" in routes:
-            while not self._probes and self._room() and self._accept_next():
-                pass
-            if self._probes:
-                return self._probes.popleft()
+        if "probe" in routes and self._probes:
+            return self._probes.popleft()
         return None
 
     def _room(self) -> bool:
@@ -510,7 +527,7 @@ class Driver:
         item = self.listing.take()
         if item is None:
             return False
-        if self._unlisted is not None:
+        if self._unlisted is not None and not isinstance(item, VideoInfo):
             self._unlisted.see(item)
         video = as_video(item)
         if self._done_now.get(video.video_id) == video.content_id:
@@ -527,6 +544,8 @@ class Driver:
         if isinstance(item, Skipped):
             self._note_failure(work, None, "list", item.error_class, item.reason, None, 1, "", datetime.now(UTC))
             self._finish(work, "declined", item.error_class, item.reason)
+        elif isinstance(item, VideoInfo):
+            self._cut_up(work, item)
         else:
             self._probes.append(Unit(video.video_id, video, "probe"))
         return True
@@ -595,7 +614,10 @@ class Driver:
             work.attempts = end.attempts
             self._finish_failed_probe(work, end)
             return
-        work.info = info = end.result
+        self._cut_up(work, end.result)
+
+    def _cut_up(self, work: _InWork, info: VideoInfo) -> None:
+        work.info = info
         self._video_s_known += info.duration_s
         work.tasks = cut(info, self._cut, self.pipeline.grids, self.run.pipeline_id)
         video_id = work.video.video_id
@@ -862,8 +884,13 @@ def named(video: Video, error: str | None) -> str:
     return str(error) if error and error.startswith(video.uri) else f"{video.uri}: {error}"
 
 
-def as_video(item: Video | Skipped) -> Video:
+Listed = Video | Skipped | VideoInfo
+
+
+def as_video(item: Listed) -> Video:
     """What is listed but not worth opening counts as a video too: it gets its row."""
+    if isinstance(item, VideoInfo):
+        return item.video
     return Video(item.uri, 0, f"{item.error_class}:0") if isinstance(item, Skipped) else item
 
 

@@ -35,6 +35,8 @@ class Unlisted:
         """Why nothing may be removed, if so."""
         if job.follow is not None:
             self.doubt = "this run follows the archive, so its listing has no end"
+        elif job.plan is not None:
+            self.doubt = "a plan names what was due when it was made, not the archive"
         elif job.limit is not None:
             self.doubt = "with a limit the archive is not listed to its end"
         elif any((filters.min_bytes, filters.max_bytes, filters.modified_since, filters.modified_before)):
