@@ -92,16 +92,20 @@ class Pulse(Reporter):
         self._said = f"{datetime.now(UTC):%H:%M:%S} {redact(message)}"
         self._reporter.say(message, **fields)
 
+    def sign(self, progress: Progress) -> None:
+        """Gives one, now. Raises where it cannot be written."""
+        sign = Sign(at=datetime.now(UTC), progress=progress, said=self._said, **self._about)
+        raw = asdict(sign) | {"at": sign.at.isoformat(), "started_at": sign.started_at.isoformat()}
+        self._storage.put(self._key, json.dumps(raw).encode())
+
     def _beat(self) -> None:
         with suppress(VidprocError):
             old = time.time() - FORGOTTEN_S
             self._storage.delete([o.key for o in self._storage.list(f"{FOLDER}/") if o.modified_at.timestamp() < old])
         while not self._ended.is_set():
             progress = replace(self._progress, elapsed_s=time.monotonic() - self._began)
-            sign = Sign(at=datetime.now(UTC), progress=progress, said=self._said, **self._about)
-            raw = asdict(sign) | {"at": sign.at.isoformat(), "started_at": sign.started_at.isoformat()}
             with suppress(VidprocError):  # a run does not fail for want of a spectator
-                self._storage.put(self._key, json.dumps(raw).encode())
+                self.sign(progress)
             self._reporter.update(progress)  # time goes on also while nothing ends
             self._ended.wait(EVERY_S)
 

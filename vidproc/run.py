@@ -35,7 +35,6 @@ from vidproc.outcome import Failure, Status, VideoOutcome
 from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, routes
 from vidproc.plan import CutSettings, cut, load_plan
 from vidproc.progress import Progress, Reporter
-from vidproc.pulse import FOLDER as SIGNS
 from vidproc.pulse import Pulse
 from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaiting, SetupFailed, said
 from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
@@ -162,13 +161,13 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
         "versions": versions(),
     }
     # The first write is one of our own, so that a lake which may only be read is refused in plain words.
-    lake.storage.put(f"{SIGNS}/{run_id}.json", b"{}")
+    sign = {name: about[name] for name in ("run_id", "pipeline", "host", "started_at")}
+    pulse = reporter = Pulse(reporter, lake.storage, **sign)
+    pulse.sign(Progress())
     lake.record_run(about | {"outcome": "running"})
     listing.start()
     steps = routes(pipeline, job, archive_options=archive_options, lake_options=lake_options, run=info)
     metrics = RayMetrics(pipeline.name) if job.execution.executor == "ray" else NoMetrics()
-    sign = {name: about[name] for name in ("run_id", "pipeline", "host", "started_at")}
-    pulse = reporter = Pulse(reporter, lake.storage, **sign)
     driver = Driver(job, pipeline, lake, listing, info, reporter, metrics)
     executor = make_executor(job)
     outcome, reason, refused = "ok", "", None
