@@ -70,8 +70,13 @@ def test_links_that_lead_in_circles(tmp_path: Path) -> None:
     (tmp_path / "sub" / "a.mp4").write_bytes(b"x")
     (tmp_path / "sub" / "loop").symlink_to(tmp_path)
     (tmp_path / "self").symlink_to(tmp_path / "self")
-    videos = [v for v in list_videos(str(tmp_path)) if isinstance(v, Video)]
-    assert [os.path.basename(v.uri) for v in videos] == ["a.mp4"]
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    found = {os.path.basename(v.uri): v for v in list_videos(str(tmp_path))}
+    assert {name: v.error_class for name, v in found.items() if isinstance(v, Skipped)} == {
+        "self": "broken_link",
+        "gone.mp4": "broken_link",
+    }
+    assert [name for name, v in found.items() if isinstance(v, Video)] == ["a.mp4"]
 
 
 def test_a_name_that_is_no_text_is_reported(tmp_path: Path) -> None:

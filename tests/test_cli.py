@@ -252,6 +252,22 @@ def test_filters_by_size_and_time(made: Path, vidproc: Run) -> None:
     assert (listed("--modified-since", "2100-01-01"), listed("--modified-before", "2100-01-01")) == (0, 2)
 
 
+def test_a_plan_says_what_it_does_and_what_it_found(made: Path, tmp_path: Path, vidproc: Run) -> None:
+    given = ["--detector", "tests.fakes:Numbers", "--actions", "none", "--executor", "inline", "--log-format", "text"]
+    code, out, err = vidproc("plan", made / "in", *given, "--calibrate", "1", "--save", tmp_path / "plan")
+    assert code == 0 and "2 objects probed; now a trial of 1 s" in err
+    places = [out.index(x) for x in ("models: ", "1 videos, 2.0 s, ", "for example: ", "predicted time: ", "saved to ")]
+    assert places == sorted(places), out
+    code, out, _ = vidproc("plan", made / "in", *given, "--lake", made / "lake", "--calibrate", "0")
+    assert code == 0 and "already in the lake as they are, or as declined: 2" in out
+
+
+def test_a_place_where_no_plan_can_be_saved_is_found_before_the_work(made: Path, vidproc: Run) -> None:
+    given = ["--detector", "tests.fakes:Numbers", "--actions", "none", "--executor", "inline", "--log-format", "text"]
+    code, out, err = vidproc("plan", made / "in", *given, "--save", "/proc/plan")
+    assert code == 2 and "/proc/plan" in err and "probed" not in err and not out
+
+
 def test_a_class_that_is_not_there_names_those_that_are(made: Path, vidproc: Run) -> None:
     assert vidproc("failures", made / "lake", "--class", "typo")[1] == "no failures of class typo; there is not_media\n"
     assert vidproc("retry", made / "lake", "--class", "typo")[1] == "0 video(s) released (typo); there is not_media\n"

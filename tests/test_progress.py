@@ -49,8 +49,8 @@ def test_time_left_counts_what_was_not_probed_yet() -> None:
     )
     assert progress.speed == 4.0
     assert progress.left_s == pytest.approx((20 * 100 - 400) / 4)
-    assert progress.line() == "4/20 videos · 0.11 h of video · 4.0x real time · 0 failed · 6:40 left"
-    assert Progress(elapsed_s=5, due=3).line().startswith("0/3+ videos · 0.00 h of video")
+    assert progress.line() == "4/20 videos · 6 min 40 s of video · 4.0x real time · 0 failed · 6:40 left"
+    assert Progress(elapsed_s=5, due=3).line().startswith("0/3+ videos · 0.0 s of video")
 
 
 def test_a_json_log_is_one_object_a_line_and_forges_nothing() -> None:
@@ -144,9 +144,10 @@ def sign(**given: Any) -> Sign:
 
 
 def test_a_killed_run_is_told_by_its_silence_and_forgotten_in_the_end(tmp_path: Path) -> None:
-    make_video(tmp_path / "in.mp4", seconds=0.5)
-    arguments = ["index", tmp_path, tmp_path / "lake", "--detector", "tests.fakes:Numbers", "--actions", "none"]
-    arguments += ["--executor", "inline", "--include", "in.mp4"]
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "a.mp4", seconds=0.5)
+    arguments = ["index", tmp_path / "in", tmp_path / "lake", "--detector", "tests.fakes:Numbers", "--actions", "none"]
+    arguments += ["--executor", "inline"]
     assert cli(*arguments).exit_code == 0
     storage = open_storage(str(tmp_path / "lake"))
     assert not sign().silent and sign(at=datetime.now(UTC) - timedelta(seconds=61)).silent
@@ -204,7 +205,7 @@ def test_the_summary_says_all_that_an_operator_asks(archive: Path, tmp_path: Pat
     lines = ran.stdout.splitlines()
     assert lines[0] == "ok: 2 declined, 1 indexed, 1 partial"
     assert lines[1].startswith("rows: ") and "detections" in lines[1]
-    assert "h of video in" in lines[2] and "x real time" in lines[2] and "frames decoded" in lines[2]
+    assert " s of video in" in lines[2] and "x real time" in lines[2] and "frames decoded" in lines[2]
     assert lines[3].startswith("time in steps: ") and "limited by " in lines[3]
     examples = [line for line in lines if line.startswith("  1 x ")]
     assert {e.split()[2].rstrip(",") for e in examples} == {"decode", "not_media", "empty"}

@@ -698,6 +698,12 @@ def test_json_is_one_array_with_an_object_a_line(lake: Small) -> None:
     assert json.loads(written(lake, "FROM videos WHERE false", "json")[0]) == []
 
 
+def test_a_table_keeps_a_row_on_a_line_whatever_is_in_it(lake: Small) -> None:
+    text = written(lake, MIXED, "table")[0].decode()
+    assert "two\\nlines \\x1b[31m" in text and "\x1b" not in text
+    assert len(text.strip().splitlines()) == 5, "names, a rule, two rows, and how many"
+
+
 def test_csv_is_read_back_as_it_was(lake: Small) -> None:
     data, rows = written(lake, MIXED, "csv")
     got = list(csv.DictReader(io.StringIO(data.decode(), newline="")))

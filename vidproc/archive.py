@@ -49,7 +49,7 @@ class Skipped:
     uri: str
     reason: str
     error_class: str
-    """hidden, empty, bad_name or unreadable."""
+    """hidden, empty, broken_link, bad_name or unreadable."""
 
 
 def list_videos(
@@ -91,6 +91,8 @@ def _describe(uri: str, found: ObjectInfo) -> Video | Skipped:
         return Skipped(uri, "a hidden file, or in a hidden folder", "hidden")
     if not _is_text(found.key):
         return Skipped(uri, "its name is not valid UTF-8, so it could not be named in the tables", "bad_name")
+    if found.broken:
+        return Skipped(uri, "a symbolic link that leads nowhere, or to itself", "broken_link")
     if found.size == 0:
         return Skipped(uri, "an empty file", "empty")
     return Video(uri, found.size, f"{found.etag}:{found.size}", found.modified_at)

@@ -23,7 +23,7 @@ import typer
 from vidproc import __version__
 from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError, RunAborted, VidprocError
-from vidproc.progress import hms, printable, reporter
+from vidproc.progress import hms, printable, reporter, spell
 from vidproc.storage import StorageOptions, local_path, redact
 
 app = typer.Typer(
@@ -190,7 +190,7 @@ def index(
         },
     )
     if dry_run:
-        _plan(wanted, None, 0.0, as_json)
+        _plan(wanted, None, 0.0, log_format, quiet, as_json)
         return
     _run(wanted, log_format, quiet, as_json)
 
@@ -244,6 +244,8 @@ def plan(
     modified_since: Since = None,
     modified_before: Before = None,
     as_json: AsJson = False,
+    log_format: LogFormat = "auto",
+    quiet: Quiet = False,
     endpoint_url: Endpoint = None,
     profile: Profile = None,
     region: Region = None,
@@ -269,13 +271,14 @@ def plan(
         },
         lake_optional=True,
     )
-    _plan(wanted, absolute(save), calibrate, as_json)
+    _plan(wanted, absolute(save), calibrate, log_format, quiet, as_json)
 
 
-def _plan(job: Job, save: str | None, calibrate_s: float, as_json: bool) -> None:
+def _plan(job: Job, save: str | None, calibrate_s: float, log_format: str, quiet: bool, as_json: bool) -> None:
     from vidproc.forecast import forecast
 
-    found = forecast(job, save=save, calibrate_s=calibrate_s)
+    with reporter(quiet=quiet, log_format=log_format, doing="planning") as shown:
+        found = forecast(job, save=save, calibrate_s=calibrate_s, reporter=shown)
     if as_json:
         _print_json(found)
     else:
@@ -342,7 +345,7 @@ def status(
         _print_json(_plain(found) | {"running": [_plain(run) | {"silent": run.silent} for run in runs]})
         return
     share = " ".join(f"{n:,} {status}" for status, n in found.by_status.items())
-    print(f"{found.uri}: {found.videos:,} videos, {found.video_hours:,.2f} h" + (f" ({share})" if share else ""))
+    print(f"{found.uri}: {found.videos:,} videos, {spell(found.video_hours * 3600)}" + (f" ({share})" if share else ""))
     if len(found.by_pipeline) > 1:
         print("pipelines: " + ", ".join(f"{printable(name)} {n:,}" for name, n in found.by_pipeline.items()))
     if found.by_error_class:
@@ -1066,7 +1069,7 @@ def _show_summary(summary: Any, job: Job) -> None:
         rows = ", ".join(f"{n:,} {t}" for t, n in summary.rows.items() if n)
         print(f"rows: {rows or 'none'}")
         print(
-            f"{summary.video_s / 3600:.2f} h of video in {hms(summary.elapsed_s)} = {summary.speed:.1f}x real time; "
+            f"{spell(summary.video_s)} of video in {hms(summary.elapsed_s)} = {summary.speed:.1f}x real time; "
             f"{summary.frames_decoded:,} frames decoded, {summary.frames_sampled:,} sampled"
         )
         busy = sorted(summary.busy_s.items(), key=lambda kv: -kv[1])

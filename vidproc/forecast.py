@@ -22,6 +22,7 @@ from vidproc.config import Job
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, routes
 from vidproc.plan import CutSettings, Plan, PlanWriter, cut
+from vidproc.progress import Progress, Reporter, printable, spell
 from vidproc.run import (
     PLAN,
     Listing,
@@ -80,16 +81,15 @@ class Forecast:
     def text(self) -> str:
         lines = [
             f"{self.archive}: {self.listed:,} objects, {self.archive_bytes / 1e9:,.2f} GB",
-            "due: " + self.plan.summary(),
+            "models: " + ", ".join(self.models),
         ]
-        lines += [f"  declined, for example: {example}" for example in self.examples.values()]
-        lines.append("models: " + ", ".join(self.models))
         if self.trial:
             t = self.trial
             lines.append(
                 f"from a trial with {self.workers} workers on this machine: {t.frames:,} frames of {t.video_s:.0f} s "
                 f"of your video in {t.wall_s:.1f} s (" + ", ".join(f"{s} {v:.1f} s" for s, v in t.busy_s.items()) + ")"
             )
+        lines.append("due: " + self.plan.summary(map(printable, self.examples.values())))
         if self.saved:
             lines.append(f"saved to {self.saved}")
         return "\n".join(lines)
@@ -164,6 +164,15 @@ class _Survey:
         self.listing.close()
         return None
 
+    def progress(self) -> Surveyed:
+        return Surveyed(
+            listing_done=self.listing.done,
+            due=self.listed,
+            done=self.listed - self.probing,
+            video_s_known=self.plan.seconds_of_video,
+            failed=self.plan.declined.total(),
+        )
+
     def _known(self, video: Video) -> bool:
         if self.committed is None:
             return False
@@ -208,9 +217,21 @@ class _TrialFeed:
         return Unit(task.task_id, task, "task", bytes=task.bytes)
 
 
-def forecast(job: Job, *, save: str | None = None, calibrate_s: float = 30.0) -> Forecast:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surveyed(Progress):
+    """A moment of the probing: what was listed counts as due, what was probed as done."""
+
+    def line(self) -> str:
+        of = f"{self.due:,}" if self.listing_done else f"{self.due:,}+"
+        return f"{self.done:,}/{of} probed · {spell(self.video_s_known)} of video · {self.failed:,} declined"
+
+
+def forecast(
+    job: Job, *, save: str | None = None, calibrate_s: float = 30.0, reporter: Reporter | None = None
+) -> Forecast:
     """Probes the archive and predicts the run. Writes nothing but the plan, and that only if asked to
     (`save`: a folder or s3:// prefix)."""
+    reporter = reporter or Reporter()
     archive_options, lake_options = storage_options(job, archive=True), storage_options(job)
     if job.lake:
         check_apart(job.archive, job.lake)
@@ -238,7 +259,9 @@ def forecast(job: Job, *, save: str | None = None, calibrate_s: float = 30.0) ->
                 survey, {"probe": steps["probe"]}, Limits(route_units={"probe": 64}, infra_strikes=3)
             ):
                 survey.ended(end)
+                reporter.update(survey.progress())
             if calibrate_s > 0 and survey.chosen:
+                reporter.say(f"{survey.listed:,} objects probed; now a trial of {calibrate_s:.0f} s on some of them")
                 trial = _rehearse(executor, steps["task"], survey.chosen, calibrate_s, job)
             if trial:
                 _predict(survey.plan, trial, job)

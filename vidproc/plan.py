@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from vidproc.archive import Skipped
 from vidproc.errors import ConfigError
 from vidproc.media import Clip, FrameSize, Grid, Task, Video, VideoInfo
+from vidproc.progress import spell
 
 if TYPE_CHECKING:
     from vidproc.storage import Storage
@@ -199,10 +200,10 @@ class Plan:
     def decline(self, error_class: str) -> None:
         self.declined[error_class] += 1
 
-    def summary(self) -> str:
-        """For people: a few lines of plain text."""
+    def summary(self, examples: Iterable[str] = ()) -> str:
+        """For people: a few lines of plain text. `examples`: of what is declined."""
         lines = [
-            f"{self.videos:,} videos, {self.seconds_of_video / 3600:,.2f} h, {_size(self.bytes_of_video)}: "
+            f"{self.videos:,} videos, {spell(self.seconds_of_video)}, {_size(self.bytes_of_video)}: "
             f"{self.clips:,} clips in {self.tasks:,} tasks",
             f"{self.samples:,} frames to sample ({_size(self.sampled_bytes)}), "
             f"at most {_size(self.largest_task_bytes)} in one task",
@@ -210,13 +211,14 @@ class Plan:
         if self.codecs:
             lines.append("codecs: " + ", ".join(f"{name} {n:,}" for name, n in self.codecs.most_common()))
         if self.known:
-            lines.append(f"already indexed and unchanged: {self.known:,}")
+            lines.append(f"already in the lake as they are, or as declined: {self.known:,}")
         if self.scanned:
             lines.append(f"without an index: {self.scanned:,} (their packets were read once)")
         if self.declined:
             lines.append("declined: " + ", ".join(f"{name} {n:,}" for name, n in sorted(self.declined.items())))
+            lines += [f"  for example: {example}" for example in examples]
         if self.predicted_seconds is not None:
-            lines.append(f"predicted: {_spell(self.predicted_seconds)}")
+            lines.append(f"predicted time: {spell(self.predicted_seconds)}")
         if self.predicted_memory_bytes is not None:
             lines.append(f"predicted memory: {_size(self.predicted_memory_bytes)}")
         if self.predicted_output_bytes is not None:
@@ -230,12 +232,6 @@ def _size(n: float) -> str:
             return f"{n:,.3g} {unit}"
         n /= 1000
     return f"{n:,.3g} TB"
-
-
-def _spell(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 # A saved plan: parts of some thousand objects, and the summary last, so that a plan without one is

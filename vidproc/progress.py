@@ -56,7 +56,7 @@ class Progress:
         of = f"{self.due}" if self.listing_done else f"{self.due}+"
         parts = [
             f"{self.done}/{of} videos",
-            f"{self.video_s_done / 3600:.2f} h of video",
+            f"{spell(self.video_s_done)} of video",
             f"{self.speed:.1f}x real time",
             f"{self.failed} failed",
             f"{hms(self.left_s)} left" if self.left_s is not None else "time left unknown",
@@ -66,6 +66,16 @@ class Progress:
         if self.note:
             parts.append(self.note)
         return " · ".join(parts)
+
+
+def spell(seconds: float) -> str:
+    """A length of time in words; hours of video are counted in hundredths."""
+    if seconds >= 3600:
+        return f"{seconds / 3600:,.2f} h"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def hms(seconds: float | None) -> str:
@@ -114,7 +124,7 @@ class LogReporter(Reporter):
 class LiveReporter(Reporter):
     """A bar on a terminal, with what is worth saying above it."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
@@ -127,7 +137,7 @@ class LiveReporter(Reporter):
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._bars.add_task("indexing", total=None, line="starting")
+        self._task = self._bars.add_task(doing, total=None, line="starting")
 
     def update(self, progress: Progress) -> None:
         total = progress.due if progress.listing_done and progress.due else None
@@ -145,13 +155,13 @@ def printable(text: str) -> str:
 
 
 @contextmanager
-def reporter(*, quiet: bool = False, log_format: str = "auto") -> Iterator[Reporter]:
+def reporter(*, quiet: bool = False, log_format: str = "auto", doing: str = "indexing") -> Iterator[Reporter]:
     """The right reporter for where this runs."""
     if quiet:
         yield Reporter()
     elif log_format == "json" or log_format == "text" or not sys.stderr.isatty():
         yield LogReporter(as_json=log_format == "json")
     else:
-        live = LiveReporter()
+        live = LiveReporter(doing)
         with live._bars:
             yield live

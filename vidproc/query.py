@@ -688,8 +688,8 @@ def _cell(value: Any, kind: pa.DataType) -> str:
 
 
 def _printable(text: str) -> str:
-    """Names of files may hold anything: control characters are shown, not sent to the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    """Names of files may hold anything: control characters and line breaks are shown, not sent to the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _write_csv(reader: pa.RecordBatchReader, out: BinaryIO) -> int:

@@ -73,11 +73,13 @@ class ObjectInfo:
     key: str
     """Below the root, `/` between the parts; any character that the store allows."""
     size: int
-    """Bytes. 0 for a broken symbolic link."""
+    """Bytes. 0 for a broken link."""
     etag: str
     """S3: the ETag without quotes. A folder: the modification time in nanoseconds."""
     modified_at: datetime
     """UTC."""
+    broken: bool = False
+    """A symbolic link that leads nowhere, or to itself."""
 
 
 class Storage(Protocol):
@@ -316,7 +318,7 @@ def _describe(entry: os.DirEntry[str], key: str) -> ObjectInfo | None:
             info = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             return None
-        return ObjectInfo(key, 0, str(info.st_mtime_ns), datetime.fromtimestamp(info.st_mtime, UTC))
+        return ObjectInfo(key, 0, str(info.st_mtime_ns), datetime.fromtimestamp(info.st_mtime, UTC), broken=True)
     if not stat.S_ISREG(info.st_mode):
         return None  # a pipe, socket or device: opening it could block for ever
     return ObjectInfo(key, info.st_size, str(info.st_mtime_ns), datetime.fromtimestamp(info.st_mtime, UTC))
