@@ -264,6 +264,8 @@ def test_nms_in_graph_without_a_count_and_by_other_names(tmp_path: Path) -> None
     ("values", "message"),
     [
         (None, r"Nothing says how to read the output of .*tiny\.onnx: write tiny\.yaml beside it"),
+        (None, r"with the line 'decoding: yolox' \(80 COCO labels"),
+        (None, r"Or the same in a job file: 'detector: \{model: .*tiny\.onnx, options: \{decoding: yolox\}\}'"),
         ({"labels": ["a", "b"]}, "decoding must be one of yolox, nms-in-graph, not None"),
         ({"decoding": "yolov5", "labels": ["a", "b"]}, "decoding must be one of yolox, nms-in-graph, not 'yolov5'"),
         ({"decoding": "yolox", "label": ["a"]}, "unknown key 'label'; did you mean labels"),

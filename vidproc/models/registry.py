@@ -358,7 +358,9 @@ def read_recipe(path: Path, options: Mapping[str, Any]) -> Recipe:
         if not described and not options:
             raise ConfigError(
                 f"Nothing says how to read the output of {path}: write {path.with_suffix('.yaml').name} beside it, "
-                "with at least 'decoding: yolox' or 'decoding: nms-in-graph', and the labels."
+                "with the line 'decoding: yolox' (80 COCO labels unless told otherwise), or with the lines "
+                "'decoding: nms-in-graph' and 'labels: [person, car]'. Or the same in a job file: "
+                f"'detector: {{model: {path}, options: {{decoding: yolox}}}}'."
             )
         described = {"family": "onnx", "name": path.stem, "weights": str(path.resolve()), **described}
         origin = origin or path
