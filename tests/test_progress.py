@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,18 +40,31 @@ def cli(*arguments: object) -> Result:
 def test_time_left_counts_what_was_not_probed_yet() -> None:
     progress = Progress(
         elapsed_s=100.0,
+        moved_s=100.0,
         listed=20,
         listing_done=True,
         due=20,
         done=4,
-        in_work=1,
+        in_work=16,
+        probed=5,
         video_s_known=500.0,
         video_s_done=400.0,
+        video_s_open=100.0,
     )
     assert progress.speed == 4.0
     assert progress.left_s == pytest.approx((20 * 100 - 400) / 4)
     assert progress.line() == "4/20 videos · 6 min 40 s of video · 4.0x real time · 0 failed · 6:40 left"
     assert Progress(elapsed_s=5, due=3).line().startswith("0/3+ videos · 0.0 s of video")
+
+
+def test_time_left_falls_while_one_long_task_runs() -> None:
+    """Of a video of 140 s the first of three tasks ended after 20 s."""
+    given: dict[str, Any] = {"listing_done": True, "due": 1, "probed": 1, "in_work": 1, "video_s_known": 140.0}
+    assert Progress(**given, elapsed_s=19.0, video_s_open=140.0).left_s is None
+    begun = Progress(**given, elapsed_s=20.0, moved_s=20.0, video_s_done=60.0, video_s_open=80.0)
+    left = [replace(begun, elapsed_s=t).left_s for t in (20.0, 30.0, 46.0, 60.0)]
+    assert left[:3] == pytest.approx([80 / 3, 50 / 3, 2 / 3]) and left[3] is None
+    assert "time left unknown" in replace(begun, elapsed_s=60.0).line()
 
 
 def test_a_json_log_is_one_object_a_line_and_forges_nothing() -> None:

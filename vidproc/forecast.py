@@ -21,7 +21,7 @@ from vidproc.archive import Skipped
 from vidproc.config import Job
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, routes
-from vidproc.plan import CutSettings, Plan, PlanWriter, cut
+from vidproc.plan import CutSettings, Plan, PlanWriter, cut, task_seconds
 from vidproc.progress import Progress, Reporter, printable, spell
 from vidproc.run import (
     PLAN,
@@ -313,17 +313,10 @@ def _rehearse(
     for end in executor.run(feed, {"task": (decode, *(_Rehearsal(i) for i in infer if isinstance(i, Infer)))}, limits):
         if end.failure is None:
             busy.update(end.seconds)
-            video_s += _seconds(by_id[end.unit.id])
+            video_s += task_seconds(by_id[end.unit.id])
             row_bytes += end.result[0]
             frames += end.result[1]
     if video_s <= 0:
         return None
     wall_s = time.monotonic() - began
     return Trial(video_s=video_s, wall_s=wall_s, busy_s=dict(busy), row_bytes=row_bytes, frames=frames)
-
-
-def _seconds(task: Task) -> float:
-    info, r = task.info, task.range
-    start = 0.0 if r.start_pts is None else info.pts_to_seconds(r.start_pts)
-    end = info.duration_s if r.end_pts is None else info.pts_to_seconds(r.end_pts)
-    return max(0.0, end - start)

@@ -130,6 +130,14 @@ def _near(info: VideoInfo, start: int | None, end: int | None) -> VideoInfo:
 # Predictions
 
 
+def task_seconds(task: Task) -> float:
+    """Of video in a task, by the container's word."""
+    info, r = task.info, task.range
+    start = 0.0 if r.start_pts is None else info.pts_to_seconds(r.start_pts)
+    end = info.duration_s if r.end_pts is None else info.pts_to_seconds(r.end_pts)
+    return max(0.0, end - start)
+
+
 def frame_bytes(size: FrameSize, info: VideoInfo) -> int:
     """Of one frame as the model gets it."""
     if size.mode == "native":

@@ -32,8 +32,15 @@ class Progress:
     video_s_known: float = 0.0
     """Seconds of video in what has been probed."""
     video_s_done: float = 0.0
+    """In tasks that this run has done; a long video counts as its tasks end."""
+    video_s_open: float = 0.0
+    """In tasks that have not ended."""
+    moved_s: float = 0.0
+    """When a task ended last, as `elapsed_s`."""
+    probed: int = 0
+    """Due videos that were looked at, also where that did not make tasks of them."""
     in_work: int = 0
-    """Videos probed and not yet ended."""
+    """Videos listed and not yet ended."""
     tasks_waiting: int = 0
     note: str = ""
 
@@ -44,13 +51,14 @@ class Progress:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds left at this speed, None as long as nobody can know."""
-        if not self.listing_done or self.speed <= 0 or not self.done:
+        """Seconds left at the speed until a task ended last; None as long as nobody can know, and when what
+        was to be left has passed without an end."""
+        if not self.listing_done or not self.probed or self.video_s_done <= 0:
             return None
         # Videos not probed yet are taken to be as long as the average of those that were.
-        seen = self.done + self.in_work
-        known = self.video_s_known / seen * max(self.due, seen) if seen else self.video_s_known
-        return max(0.0, known - self.video_s_done) / self.speed
+        left = self.video_s_open + self.video_s_known / self.probed * (self.due - self.probed)
+        seconds = left * self.moved_s / self.video_s_done - (self.elapsed_s - self.moved_s)
+        return seconds if seconds > 0 else None
 
     def line(self) -> str:
         of = f"{self.due}" if self.listing_done else f"{self.due}+"

@@ -33,7 +33,7 @@ from vidproc.errors import ConfigError, NotFound, RunAborted, VidprocError
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.outcome import Failure, Status, VideoOutcome
 from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, routes
-from vidproc.plan import CutSettings, cut, load_plan
+from vidproc.plan import CutSettings, cut, load_plan, task_seconds
 from vidproc.progress import Progress, Reporter
 from vidproc.pulse import Pulse
 from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaiting, SetupFailed, said
@@ -475,6 +475,7 @@ class Driver:
         self._actors_s: defaultdict[str, float] = defaultdict(float)
         self._frames_decoded = self._frames_sampled = 0
         self._video_s_known = self._video_s_done = 0.0
+        self._task_s_done = self._task_s_open = self._moved_s = 0.0
         self._done_now: dict[str, str] = {}
         """Content by video_id, of what this run has published: kept only while it follows the archive."""
         self._over_budget = 0
@@ -542,6 +543,7 @@ class Driver:
         work = self._work[video.video_id] = _InWork(video)
         if isinstance(item, Skipped):
             self._note_failure(work, None, "list", item.error_class, item.reason, None, 1, "", datetime.now(UTC))
+            self._count["probed"] += 1
             self._finish(work, "declined", item.error_class, item.reason)
         elif isinstance(item, VideoInfo):
             self._cut_up(work, item)
@@ -610,6 +612,7 @@ class Driver:
 
     def _probed(self, work: _InWork, end: UnitEnd) -> None:
         if end.failure is not None:
+            self._count["probed"] += 1
             work.attempts = end.attempts
             self._finish_failed_probe(work, end)
             return
@@ -617,6 +620,7 @@ class Driver:
 
     def _cut_up(self, work: _InWork, info: VideoInfo) -> None:
         work.info = info
+        self._count["probed"] += 1
         self._video_s_known += info.duration_s
         work.tasks = cut(info, self._cut, self.pipeline.grids, self.run.pipeline_id)
         video_id = work.video.video_id
@@ -634,6 +638,7 @@ class Driver:
         work.waiting = {t.task_id for t in work.tasks} - staged
         for task in work.tasks:
             if task.task_id in work.waiting:
+                self._task_s_open += task_seconds(task)
                 self._tasks.append(
                     Unit(task.task_id, task, "task", bytes=task.bytes, attempts_before=strikes[task.task_id])
                 )
@@ -648,10 +653,14 @@ class Driver:
 
     def _indexed(self, work: _InWork, end: UnitEnd) -> None:
         work.waiting.discard(end.unit.id)
+        seconds = task_seconds(end.unit.item)
+        self._task_s_open -= seconds
         work.attempts = max(work.attempts, end.attempts)
         if isinstance(end.result, TaskDone):
             work.reports[end.unit.id] = end.result.report
             self._count["tasks_done"] += 1
+            self._task_s_done += seconds
+            self._moved_s = time.monotonic() - self.started
             self.metrics.count("vidproc_clips_total", len(end.unit.item.clips))
             self.metrics.count("vidproc_frames_total", end.result.report.decode.frames_sampled)
             self._count["bytes_read"] += end.result.report.decode.bytes_read
@@ -824,7 +833,10 @@ class Driver:
             done=self._count["done"] + self._in_publication() + len(self._batch),
             failed=self._statuses["failed"],
             video_s_known=self._video_s_known,
-            video_s_done=self._video_s_done,
+            video_s_done=self._task_s_done,
+            video_s_open=self._task_s_open,
+            moved_s=self._moved_s,
+            probed=self._count["probed"],
             in_work=len(self._work),
             tasks_waiting=len(self._tasks),
             note="; ".join(filter(None, self._notes.values())),
