@@ -107,6 +107,22 @@ def test_the_calls_that_the_readme_names_are_there() -> None:
     assert all(hasattr(Lake, name) for name in re.findall(r"`\.(\w+)\(", table) if name != "sql")
 
 
+def test_the_tests_that_the_readme_promises_are_there() -> None:
+    here = Path(__file__).parent
+    text = (here.parent / "README.md").read_text()
+    table = text[text.index("## What is promised") : text.index("## Reading the code")]
+    rows = [line for line in table.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+    assert len(rows) == 9
+    for row in rows:
+        named = re.findall(r"`(test_\w+\.py)?(?:::(\w+))?`", row)
+        assert named and named[0][0], row
+        file = ""
+        for another, test in named:
+            file = another or file
+            assert (here / file).is_file(), file
+            assert not test or re.search(rf"^def {test}\(", (here / file).read_text(), re.M), f"{file}::{test}"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -266,6 +282,20 @@ def test_a_place_where_no_plan_can_be_saved_is_found_before_the_work(made: Path,
     given = ["--detector", "tests.fakes:Numbers", "--actions", "none", "--executor", "inline", "--log-format", "text"]
     code, out, err = vidproc("plan", made / "in", *given, "--save", "/proc/plan")
     assert code == 2 and "/proc/plan" in err and "probed" not in err and not out
+
+
+def test_upkeep_is_told_in_sentences(made: Path, tmp_path: Path, vidproc: Run) -> None:
+    lake = shutil.copytree(made / "lake", tmp_path / "lake")
+    gone, never = made / "in" / "a.mp4", made / "in" / "never.mp4"
+    code, out, _ = vidproc("forget", lake, gone, never)
+    assert code == 0 and re.fullmatch(
+        rf"1 video\(s\) forgotten, rows removed: detections \d+, .*videos 1\nnot in this lake: {never}\n", out
+    ), out
+    code, out, _ = vidproc("compact", lake)
+    assert code == 0 and re.search(r"^ *videos +\d+ +1 *$", out, re.M), out
+    code, out, _ = vidproc("vacuum", lake, "--now")
+    assert code == 0 and re.match(r"\d+ file\(s\) that no table refers to removed \(.*videos \d+", out), out
+    assert vidproc("vacuum", lake)[1] == ("0 file(s) that no table refers to removed, and 0 that killed writers left\n")
 
 
 def test_a_class_that_is_not_there_names_those_that_are(made: Path, vidproc: Run) -> None:

@@ -253,6 +253,8 @@ def test_failures_by_what_they_are(local_root: Root) -> None:
     assert lake.failures(uri=bad.video.uri)["attempt"].to_pylist() == [2, 1]
     assert lake.failures(error_class="limit")["uri"].to_pylist() == [worse.video.uri]
     assert lake.failures(stage="decode", limit=1)["attempt"].to_pylist() == [2]
+    for limit in (1, 2, 9):
+        assert lake.failures(limit=limit).equals(lake.failures().slice(0, limit))
     assert lake.failures(run_id="none").num_rows == 0
     assert lake.videos(status="failed").num_rows == 2
 

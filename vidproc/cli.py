@@ -394,22 +394,20 @@ def failures(
     region: Region = None,
 ) -> None:
     """What failed, why, and where."""
-    rows = _rows(_open(lake, endpoint_url, profile, region).failures())
-    known = {r["error_class"] for r in rows}
-    if error_class:
-        rows = [r for r in rows if r["error_class"] == error_class]
-    rows.sort(key=lambda r: (str(r["at"]), r["uri"]), reverse=True)
+    opened = _open(lake, endpoint_url, profile, region)
+    rows = _rows(opened.failures(error_class=error_class, limit=limit + 1))
     if as_json:
         _print_json(rows[:limit])
         return
     if not rows:
+        known = set(opened.tables.read("failures", ["error_class"])["error_class"].unique().to_pylist())
         print("no failures" + (f" of class {error_class}" if error_class else "") + _there_is(known))
         return
     _table("failures", ("uri", "stage", "class", "attempt", "error"), [
         (r["uri"], r["stage"], r["error_class"], str(r["attempt"]), r["error"]) for r in rows[:limit]
     ])  # fmt: skip
     if len(rows) > limit:
-        print(f"{len(rows) - limit} more: raise --limit")
+        print("there are more: raise --limit")
 
 
 @app.command()
@@ -422,9 +420,7 @@ def runs(
     region: Region = None,
 ) -> None:
     """The runs that wrote to this lake, the latest first."""
-    rows = sorted(
-        _rows(_open(lake, endpoint_url, profile, region).runs()), key=lambda r: str(r["started_at"]), reverse=True
-    )[:limit]
+    rows = _rows(_open(lake, endpoint_url, profile, region).runs(limit=limit))
     if as_json:
         _print_json(rows)
         return
@@ -525,7 +521,13 @@ def compact(
     lake: Lake_, endpoint_url: Endpoint = None, profile: Profile = None, region: Region = None, as_json: AsJson = False
 ) -> None:
     """Rewrite small files into large ones, ordered by video."""
-    _answer(_open(lake, endpoint_url, profile, region).compact(), as_json)
+    found = _open(lake, endpoint_url, profile, region).compact()
+    if as_json:
+        _print_json(found)
+        return
+    _table("", ("table", "files before", "files now"), [
+        (name, _cell(r.files_before), _cell(r.files_after)) for name, r in found.items() if r.files_before
+    ])  # fmt: skip
 
 
 @app.command()
@@ -553,7 +555,13 @@ def vacuum(
             f"--now would take the files of a job that is running ({alive[0].run_id} on {alive[0].host}): "
             "wait for its end, or vacuum without --now"
         )
-    _answer(opened.vacuum(timedelta(0) if now else timedelta(hours=older_than), exclusive=now), as_json)
+    found = opened.vacuum(timedelta(0) if now else timedelta(hours=older_than), exclusive=now)
+    if as_json:
+        _print_json(found)
+        return
+    gone = _cell({name: n for name, n in found.files.items() if n})
+    print(f"{sum(found.files.values()):,} file(s) that no table refers to removed" + (f" ({gone})" if gone else "")
+          + f", and {found.leftovers:,} that killed writers left")  # fmt: skip
 
 
 @app.command()
@@ -569,7 +577,15 @@ def forget(
 
     What is still in the archive comes back with the next index: take it out there first.
     """
-    _answer(_open(lake, endpoint_url, profile, region).forget([absolute(u) or u for u in uris]), as_json)
+    found = _open(lake, endpoint_url, profile, region).forget([absolute(u) or u for u in uris])
+    if as_json:
+        _print_json(found)
+        return
+    if found.forgotten:
+        rows = _cell({name: n for name, n in found.rows.items() if n})
+        print(f"{len(found.forgotten):,} video(s) forgotten, rows removed: {rows}")
+    for uri in found.unknown:
+        print(f"not in this lake: {printable(uri)}")
 
 
 @app.command()
@@ -1034,6 +1050,10 @@ def _cell(value: Any) -> str:
         return f"{value:,.2f}"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{printable(str(name))} {_cell(v)}" for name, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, value))
     return printable(str(value))
 
 

@@ -148,22 +148,35 @@ class Lake:
         uri: str | None = None,
         limit: int | None = None,
     ) -> pa.Table:
-        """Failed attempts, the newest first."""
+        """Failed attempts, the newest first. With a limit no more than so many are held in memory."""
         video_id = None if uri is None else content_hash(uri)
         order = [("at", "descending"), ("attempt", "descending")]
-        found = self._rows(
-            "failures", order, pipeline=pipeline, error_class=error_class, stage=stage, run_id=run_id, video_id=video_id
-        )
-        return found if limit is None else found.slice(0, limit)
+        return self._rows(
+            "failures", order, limit,
+            pipeline=pipeline, error_class=error_class, stage=stage, run_id=run_id, video_id=video_id,
+        )  # fmt: skip
 
     def runs(self, *, limit: int | None = None) -> pa.Table:
         """Runs, the newest first."""
-        found = self._rows("runs", [("started_at", "descending")])
-        return found if limit is None else found.slice(0, limit)
+        return self._rows("runs", [("started_at", "descending")], limit)
 
-    def _rows(self, name: str, order: list[tuple[str, str]], **equals: str | None) -> pa.Table:
+    def _rows(
+        self, name: str, order: list[tuple[str, str]], limit: int | None = None, **equals: str | None
+    ) -> pa.Table:
         wanted = [f"{column} = {quoted([value])}" for column, value in equals.items() if value is not None]
-        return self.tables.read(name, predicate=" AND ".join(wanted) or None).sort_by(order)
+        predicate = " AND ".join(wanted) or None
+        if limit is None:
+            return self.tables.read(name, predicate=predicate).sort_by(order)
+        schema = load_schema(name)
+
+        def first(reader: pa.RecordBatchReader) -> pa.Table:
+            kept = schema.stored.empty_table()
+            for batch in reader:
+                more = pa.Table.from_batches([batch]).select(schema.names).cast(schema.stored)
+                kept = pa.concat_tables([kept, more]).sort_by(order).slice(0, limit).combine_chunks()
+            return kept
+
+        return self.tables.scanned(name, schema.names, predicate, first)
 
     def record_run(self, row: Mapping[str, Any]) -> None:
         """Writes the run's row, over an earlier one with its `run_id`: at its start and at its end.
