@@ -21,7 +21,7 @@ from vidproc.archive import Skipped
 from vidproc.config import Job
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, routes
-from vidproc.plan import CutSettings, Plan, PlanWriter, cut, task_seconds
+from vidproc.plan import CutSettings, Plan, PlanWriter, cut, spell_bytes, task_seconds
 from vidproc.progress import Progress, Reporter, printable, spell
 from vidproc.run import (
     PLAN,
@@ -80,7 +80,7 @@ class Forecast:
 
     def text(self) -> str:
         lines = [
-            f"{self.archive}: {self.listed:,} objects, {self.archive_bytes / 1e9:,.2f} GB",
+            f"{self.archive}: {self.listed:,} objects, {spell_bytes(self.archive_bytes)}",
             "models: " + ", ".join(self.models),
         ]
         if self.trial:

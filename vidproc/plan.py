@@ -211,10 +211,10 @@ class Plan:
     def summary(self, examples: Iterable[str] = ()) -> str:
         """For people: a few lines of plain text. `examples`: of what is declined."""
         lines = [
-            f"{self.videos:,} videos, {spell(self.seconds_of_video)}, {_size(self.bytes_of_video)}: "
+            f"{self.videos:,} videos, {spell(self.seconds_of_video)}, {spell_bytes(self.bytes_of_video)}: "
             f"{self.clips:,} clips in {self.tasks:,} tasks",
-            f"{self.samples:,} frames to sample ({_size(self.sampled_bytes)}), "
-            f"at most {_size(self.largest_task_bytes)} in one task",
+            f"{self.samples:,} frames to sample ({spell_bytes(self.sampled_bytes)}), "
+            f"at most {spell_bytes(self.largest_task_bytes)} in one task",
         ]
         if self.codecs:
             lines.append("codecs: " + ", ".join(f"{name} {n:,}" for name, n in self.codecs.most_common()))
@@ -228,13 +228,13 @@ class Plan:
         if self.predicted_seconds is not None:
             lines.append(f"predicted time: {spell(self.predicted_seconds)}")
         if self.predicted_memory_bytes is not None:
-            lines.append(f"predicted memory: {_size(self.predicted_memory_bytes)}")
+            lines.append(f"predicted memory: {spell_bytes(self.predicted_memory_bytes)}")
         if self.predicted_output_bytes is not None:
-            lines.append(f"predicted output: {_size(self.predicted_output_bytes)}")
+            lines.append(f"predicted output: {spell_bytes(self.predicted_output_bytes)}")
         return "\n".join(lines)
 
 
-def _size(n: float) -> str:
+def spell_bytes(n: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000:
             return f"{n:,.3g} {unit}"
