@@ -10,22 +10,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.faults import FaultTable, Faulty, ListFeed, units
+from tests.faults import FaultTable, Faulty, ListFeed, strike, units
 from vidproc.errors import ConfigError, RunAborted
 from vidproc.media import FrameBatch, Geometry
 from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, SetupFailed
 from vidproc.runtime.executor import Limits, PoolSize, Unit, UnitEnd
 from vidproc.runtime.pools import Room, share
 from vidproc.runtime.ray import MAX_BAD_SETUPS, RayExecutor, _find
-from vidproc.step import Resources
+from vidproc.runtime.worker import held
+from vidproc.step import AnyStep, Resources
 
 ONE_ACTOR = {"infer": PoolSize(1, 1)}
 TWO_STRIKES = Limits(strikes=2, first_wait_s=0.01, max_quarantined_share=1.0, pools=ONE_ACTOR)
@@ -158,6 +160,86 @@ def test_no_more_calls_at_once_than_asked_for() -> None:
     ends = RayExecutor("local").run(ListFeed(units(6)), {"task": [Stamp()]}, Limits(at_once={"decode": 1}))
     stamps = sorted(end.result for end in ends)
     assert all(after[0] >= before[1] for before, after in itertools.pairwise(stamps))
+
+
+class Pass:
+    name = "infer"
+    needs = SMALL
+    stateful = True
+
+    def setup(self) -> None:
+        pass
+
+    def __call__(self, item: Any) -> Any:
+        return item
+
+
+class Leaky:
+    """Keeps 48 MB of each call, and says what its process held before."""
+
+    name = "decode"
+    needs = replace(SMALL, memory_limit_bytes=256 << 20)
+    stateful = False
+    kept: ClassVar[list[bytes]] = []
+
+    def setup(self) -> None:
+        pass
+
+    def __call__(self, item: Any) -> tuple[int, int]:
+        before = held()
+        self.kept.append(os.urandom(48 << 20))
+        return os.getpid(), before
+
+
+@pytest.mark.parametrize("steps", [[Leaky()], [Leaky(), Pass()]], ids=["its answer", "its output in the store"])
+def test_what_leaks_a_little_at_each_call_is_never_blamed_and_never_grows_large(steps: list[AnyStep]) -> None:
+    heard: list[Event] = []
+    limits = replace(TWO_STRIKES, max_units=1)
+    ends = list(RayExecutor("local").run(ListFeed(units(16)), {"task": steps}, limits, [heard.append]))
+    assert not [e for e in heard if isinstance(e, AttemptFailed)] and not any(e.failure for e in ends)
+    by_process: dict[int, list[int]] = {}
+    for end in ends:
+        by_process.setdefault(end.result[0], []).append(end.result[1])
+    assert len(by_process) > 2
+    # 128 MB is half of the limit: three calls leave more, and the next is the last.
+    assert max(len(sizes) for sizes in by_process.values()) <= 4
+    assert max(max(sizes) - min(sizes) for sizes in by_process.values()) < 200 << 20
+
+
+@dataclass
+class Out:
+    """Says in which process it ran; the first attempt at t3 runs out of memory, and notes where."""
+
+    folder: Path
+    stateful: bool
+    name: str = "infer"
+    needs: Resources = SMALL
+
+    def setup(self) -> None:
+        pass
+
+    def __call__(self, item: list[str]) -> int:
+        if item == ["t3"] and not list(self.folder.iterdir()):
+            (self.folder / str(os.getpid())).touch()
+            strike("bloat")
+        return os.getpid()
+
+
+@pytest.mark.parametrize("stateful", [False, True], ids=["task", "actor"])
+def test_a_worker_that_ran_out_of_memory_reports_it_and_ends(stateful: bool, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    limits = replace(TWO_STRIKES, max_units=1)
+    ends = list(
+        RayExecutor("local").run(ListFeed(units(9)), {"task": [Out(tmp_path, stateful)]}, limits, [heard.append])
+    )
+    (failed,) = [e for e in heard if isinstance(e, AttemptFailed)]
+    assert failed.unit.id == "t3" and failed.fault.kind == "memory" and "MemoryError" in failed.fault.error
+    (ended,) = (int(p.name) for p in tmp_path.iterdir())
+    assert ended not in [e.result for e in ends if e.unit.id in {"t3", "t4", "t5", "t6", "t7", "t8"}]
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{ended}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{ended}").exists()
 
 
 class MakeFrames:

@@ -3,7 +3,8 @@
 Ray never retries for us (`max_retries=0`, `max_restarts=0`): its counters mix lost machines with
 poisonous units. The loop in executor.py decides; this file says exactly who is to blame:
 
-- An exception is caught in the worker and comes back as text (`Fault`). The worker lives on.
+- An exception is caught in the worker and comes back as text (`Fault`). The worker lives on, unless
+  it ran out of memory: who knows what that left behind. One that grew from task to task ends too.
 - A worker that dies (crash, time limit, memory limit) takes one unit with it. Of an actor's queue
   only the head was running; the others go back to the pool unblamed. A batch runs again one by one.
 - A lost node or a lost output is nobody's fault, and the unit starts again at its first step.
@@ -69,7 +70,7 @@ from vidproc.runtime.executor import (
 )
 from vidproc.runtime.pools import Room, share
 from vidproc.runtime.retry import ERROR_CLASSES, Fault, Kind
-from vidproc.runtime.worker import Note, answer, attempt, fault_of, load
+from vidproc.runtime.worker import Note, answer, attempt, fault_of, load, overgrown
 from vidproc.step import AnyStep, Resources
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ DEPTH = 2
 """Calls that an actor holds: one that runs, one whose input is being fetched meanwhile."""
 MAX_BAD_SETUPS = 5
 """Actors of a pool which may fail to come up, in a row, before the run stops."""
+CALLS = 10_000
+"""Of one step, after which a task's worker process makes way for a fresh one in any case."""
 LOOK_EVERY_S = 5.0
 """How often the pools are fitted to the cluster."""
 WAITING_AFTER_S = 10.0
@@ -139,7 +142,19 @@ def _run_task(
         step = load(step_hash, pickled)
     except (Exception, SystemExit) as error:
         return answer([(None, Note(fault_of(error, name), 0.0)) for _ in items], is_last)
-    return answer([attempt(step, item) for item in items], is_last)
+    is_last_call = overgrown(step.needs)  # before the attempt: afterwards its output is still held here
+    pairs = [attempt(step, item) for item in items]
+    if is_last_call or any(note.fault and note.fault.kind == "memory" for _, note in pairs):
+        _end_after_this_call()
+    return answer(pairs, is_last)
+
+
+def _end_after_this_call() -> None:
+    """Ray ends a worker once its answer is out and one function was called `max_calls` times; that is the one way
+    to end it which costs no call. So its count is put forward. A Ray which counts elsewhere lets it live on."""
+    with contextlib.suppress(AttributeError):
+        counts = ray._private.worker.global_worker.function_actor_manager._num_task_executions
+        counts.update(dict.fromkeys(counts, CALLS - 1))
 
 
 class _ActorBody:
@@ -300,7 +315,8 @@ class _Tasks(_Crew):
     def __init__(self, step: AnyStep, batch: int, options: Mapping[str, Any], at_once: int | None) -> None:
         super().__init__(step, batch)
         self._at_once = at_once
-        self._task, self._options = ray.remote(_task_of(step.name)), {"name": step.name, "max_retries": 0, **options}
+        self._task = ray.remote(max_calls=CALLS)(_task_of(step.name))
+        self._options = {"name": step.name, "max_retries": 0, **options}
         self._by_returns: dict[int, Any] = {}
         self.calls: dict[Any, tuple[_Call, bytes, int]] = {}
         self._prefix = f"{secrets.token_hex(8)}:".encode()
@@ -465,12 +481,13 @@ class _Pool(_Crew):
             yield from self.lost(error, self._settle(actor, ref).flights, actor.place)
             return
         self._settle(actor, ref)
+        faults = {o.kind for _, o in outcomes if isinstance(o, Fault)}
         # A CUDA error poisons its whole process: what is queued behind it must not fail of it too.
-        if self.step.needs.gpus and any(
-            isinstance(o, Fault) and o.kind in ("exception", "memory") for _, o in outcomes
-        ):
+        if self.step.needs.gpus and faults & {"exception", "memory"}:
             self._put_back(actor)
             self._remove(actor)
+        elif "memory" in faults:
+            actor.retiring = True
         yield from outcomes
 
     def _settle(self, actor: _Actor, ref: Any) -> _Call:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import pickle
 import resource
 import socket
@@ -38,6 +39,7 @@ def load(step_hash: str, pickled: bytes) -> AnyStep:
         loaded: AnyStep = pickle.loads(pickled)
         with limits(loaded.needs, SETUP_LIMIT_S):
             loaded.setup()
+        held_at_first()
         step = _steps[step_hash] = loaded
     return step
 
@@ -53,7 +55,7 @@ def limits(needs: Resources, seconds: float) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limited = not needs.gpus and sys.platform == "linux"
     if limited:
-        limit = _private_bytes() + (needs.memory_limit_bytes or needs.memory_bytes)
+        limit = _status_bytes(b"VmData") + (needs.memory_limit_bytes or needs.memory_bytes)
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
     try:
         yield
@@ -63,9 +65,25 @@ def limits(needs: Resources, seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _private_bytes() -> int:
+def _status_bytes(name: bytes) -> int:
     with open("/proc/self/status", "rb") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith(b"VmData")) * 1024
+        return next(int(line.split()[1]) for line in f if line.startswith(name)) * 1024
+
+
+def held() -> int:
+    """Bytes of memory that are this process's alone."""
+    return _status_bytes(b"RssAnon") if sys.platform == "linux" else 0
+
+
+held_at_first = functools.cache(held)
+"""The same, as it was at the first time of asking: once the first step was set up."""
+
+
+def overgrown(needs: Resources) -> bool:
+    """Earlier calls left so much behind that this process should end after the next one. The limit counts what one
+    attempt asks for, so that nobody is blamed for what others left; this bounds the leaks of many."""
+    limit = needs.memory_limit_bytes or needs.memory_bytes
+    return held() - held_at_first() > min(needs.memory_bytes, limit // 2)
 
 
 def attempt(step: AnyStep, item: Any) -> tuple[Any, Note]:
