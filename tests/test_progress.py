@@ -233,27 +233,30 @@ def test_the_summary_says_all_that_an_operator_asks(archive: Path, tmp_path: Pat
     assert (found["due"], found["current"], found["exit_code"], found["limited_by"]) == (0, 4, 0, None)
 
 
-def summary(busy_s: dict[str, float], actors_s: dict[str, float]) -> RunSummary:
+def summary(busy_s: dict[str, float], actors_s: dict[str, float], elapsed_s: float) -> RunSummary:
     rest: dict[str, Any] = dict.fromkeys(
         ("listed", "current", "due", "removed", "frames_decoded", "frames_sampled", "tasks_done", "tasks_resumed",
-         "bytes_read", "video_s", "elapsed_s", "exit_code"), 0,
-    ) | {key: {} for key in ("statuses", "errors", "examples", "rows")}  # fmt: skip
+         "bytes_read", "video_s", "exit_code"), 0,
+    ) | {"elapsed_s": elapsed_s} | {key: {} for key in ("statuses", "errors", "examples", "rows")}  # fmt: skip
     return RunSummary(run_id="r", outcome="ok", reason="", pipeline_id="p", busy_s=busy_s, actors_s=actors_s, **rest)
 
 
 @pytest.mark.parametrize(
-    ("busy_s", "actors_s", "limit"),
+    ("busy_s", "actors_s", "elapsed_s", "limit"),
     [
-        ({"decode": 900, "infer": 95}, {"infer": 100}, "infer"),  # one GPU without a pause, nine decoders
-        ({"decode": 900, "infer": 95}, {"infer": 400}, "decode"),
-        ({"decode": 90, "infer": 95}, {}, "infer"),  # inline: one after the other
-        ({"decode": 9, "publish": 95, "infer": 5}, {"infer": 50}, "publish"),
-        ({"decode": 9, "infer-a": 85, "infer-b": 99}, {"infer-a": 100, "infer-b": 100}, "infer-b"),
-        ({}, {}, None),
+        ({"decode": 900, "infer": 95}, {"infer": 100}, 105, "infer"),  # one GPU without a pause, nine decoders
+        ({"decode": 900, "infer": 95}, {"infer": 400}, 110, "decode"),
+        ({"decode": 90, "infer": 95}, {}, 190, "infer"),  # inline: one after the other
+        ({"decode": 9, "publish": 95, "infer": 5}, {"infer": 50}, 100, "publish"),
+        ({"decode": 9, "infer-a": 85, "infer-b": 99}, {"infer-a": 100, "infer-b": 100}, 110, "infer-b"),
+        ({"decode": 3, "publish": 2.2, "infer": 1.9}, {"infer": 2}, 29, "start-up"),  # models loaded for 20 s
+        ({}, {}, 1, None),
     ],
 )
-def test_what_limited_a_run(busy_s: dict[str, float], actors_s: dict[str, float], limit: str | None) -> None:
-    assert summary(busy_s, actors_s).limited_by == limit
+def test_what_limited_a_run(
+    busy_s: dict[str, float], actors_s: dict[str, float], elapsed_s: float, limit: str | None
+) -> None:
+    assert summary(busy_s, actors_s, elapsed_s).limited_by == limit
 
 
 def test_clips_are_counted_not_the_tasks_they_travel_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1073,6 +1073,7 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
 
 
 LIMITS = {
+    "start-up": "start-up (the steps took less than half of the time)",
     "probe": "probing (reading the archive)",
     "decode": "decoding (with reading the archive)",
     "publish": "publishing (writing the lake)",

@@ -116,7 +116,10 @@ class RunSummary:
     @property
     def limited_by(self) -> str | None:
         """The step where more machines would help: a pool of actors that was hardly ever idle, else
-        that in which most time was spent."""
+        that in which most time was spent. "start-up" where the steps hardly matter: machines were
+        started and models loaded for most of the time."""
+        if 0 < sum(self.busy_s.values()) < self.elapsed_s / 2:
+            return "start-up"
         used = {step: self.busy_s.get(step, 0.0) / up for step, up in self.actors_s.items() if up}
         busiest = max(used, key=lambda step: used[step], default=None)
         if busiest is not None and used[busiest] >= FULL:
