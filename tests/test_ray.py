@@ -25,7 +25,7 @@ from vidproc.media import FrameBatch, Geometry
 from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, SetupFailed
 from vidproc.runtime.executor import Limits, PoolSize, Unit, UnitEnd
 from vidproc.runtime.pools import Room, share
-from vidproc.runtime.ray import MAX_BAD_SETUPS, RayExecutor, _find
+from vidproc.runtime.ray import MAX_BAD_SETUPS, RayExecutor, _find, _own_folder
 from vidproc.runtime.worker import held
 from vidproc.step import AnyStep, Resources
 
@@ -433,6 +433,34 @@ def test_a_killed_driver_takes_its_ray_with_it(scratch: Path) -> None:
     while (left := processes_naming(str(scratch))) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert left == []
+
+
+def test_the_folder_of_a_killed_driver_is_removed_by_the_next_and_that_of_a_living_one_is_not(scratch: Path) -> None:
+    program = (
+        "import sys; from vidproc.runtime.ray import _own_folder; print(*_own_folder(sys.argv[1]), flush=True); input()"
+    )
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, scratch],
+            cwd=Path(__file__).parents[1],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    drivers.extend(others)
+    killed, alive = ((other.stdout.readline().split()[0] if other.stdout else "") for other in others)
+    (Path(killed) / "session").mkdir()
+    others[0].kill()
+    others[0].wait()
+    for folder in (killed, alive):
+        os.utime(folder, (0, 0))
+    new = Path(killed).parent / "vidproc-ray-new"  # made this moment, and not locked yet
+    new.mkdir()
+    ours, lock = _own_folder(str(scratch))
+    os.close(lock)
+    assert set(scratch.glob("vidproc-ray-*")) == {Path(alive), new, Path(ours)}
 
 
 class Unpicklable:

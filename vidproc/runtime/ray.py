@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
+import glob
 import hashlib
 import itertools
 import logging
@@ -725,6 +727,7 @@ class RayExecutor:
         )
         self._stop = Stop()
         self._ours: str | None = None  # folder of the Ray that we started
+        self._lock = -1  # on it, while it is ours
         self._joined = False
 
     def run(
@@ -763,6 +766,7 @@ class RayExecutor:
                 process.wait(timeout=10)
         if self._ours:
             shutil.rmtree(self._ours, ignore_errors=True)
+            os.close(self._lock)
             atexit.unregister(self.close)
         self._ours, self._joined = None, False
 
@@ -794,7 +798,7 @@ class RayExecutor:
         physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         # Sockets lie below it, and the path of a socket has 107 characters at most.
         base = tempfile.gettempdir()
-        self._ours = tempfile.mkdtemp(prefix="vidproc-ray-", dir=base if len(base) <= 24 else "/tmp")
+        self._ours, self._lock = _own_folder(base if len(base) <= 24 else "/tmp")
         atexit.register(self.close)
         for last_try in (False, True):
             try:
@@ -822,6 +826,29 @@ class RayExecutor:
                     f"this machine is too small for a worker of the step {step.name!r}, which asks for "
                     f"{said(_wants(step.needs))}: ask for less, or join a cluster (--address)"
                 )
+
+
+def _own_folder(base: str) -> tuple[str, int]:
+    """A new folder, and the lock on it, which dies with this process. So one that a killed driver left
+    is known by its lock being free, and removed here."""
+    for path in glob.glob(f"{base}/vidproc-ray-*"):
+        with contextlib.suppress(OSError):  # it is another's, or in use, or just gone
+            about = os.lstat(path)
+            if about.st_uid == os.getuid() and about.st_mtime < time.time() - 60:  # younger: not locked yet, perhaps
+                os.close(_locked(path))
+                shutil.rmtree(path, ignore_errors=True)
+    path = tempfile.mkdtemp(prefix="vidproc-ray-", dir=base)
+    return path, _locked(path)
+
+
+def _locked(folder: str) -> int:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _kill_children(folder: str) -> None:
