@@ -35,6 +35,7 @@ from vidproc.learn.train import (
     DataSettings,
     OptimisationSettings,
     TrainSettings,
+    _goodness,
     _Loader,
     _yaml_plain,
     prepare,
@@ -223,7 +224,33 @@ def test_early_stopping_keeps_the_best(moving: Path, tmp_path: Path) -> None:
         settings, optimisation=OptimisationSettings(epochs=6, batch=16, rate=1e-9, patience=2, warmup_epochs=0)
     )
     report = train(settings)
-    assert report.epochs == report.best_epoch + 2 < 6
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "m" / "metrics.csv").read_text())))
+    top1 = [float(row["top1"]) for row in rows]
+    assert report.epochs == top1.index(max(top1)) + 3 < 6
+    assert report.metrics["top1"] == max(top1)
+
+
+def test_of_epochs_alike_in_accuracy_the_surest_is_kept(trained: Any) -> None:
+    _, report = trained
+    rows = list(csv.DictReader(io.StringIO(Path(report.folder, "metrics.csv").read_text())))
+    best = max(float(row["top1"]) for row in rows)
+    alike = [row for row in rows if float(row["top1"]) == best]
+    assert len(alike) > 1, "else this shows nothing"
+    surest = min(alike, key=lambda row: float(row["val_loss"]))
+    assert surest is not alike[0], "else the earliest would have been kept too"
+    assert report.best_epoch == float(surest["epoch"])
+
+
+def test_goodness_is_what_is_watched_then_how_sure_it_was() -> None:
+    rows = [
+        {"top1": 0.9, "val_loss": 0.1},
+        {"top1": 1.0, "val_loss": 0.5},
+        {"top1": 1.0, "val_loss": 0.2},
+        {"top1": 1.0, "val_loss": 0.3},
+    ]
+    assert max(rows, key=lambda row: _goodness(row, "top1")) is rows[2]
+    assert _goodness({"loss": 1.0}, "loss") > _goodness({"loss": 2.0}, "loss")
+    assert _goodness({"AP": 0.5}, "AP") > _goodness({"AP": 0.4}, "AP")
 
 
 @pytest.mark.parametrize("balance", ["sample", "loss"])

@@ -367,7 +367,9 @@ def training_loop(
         history.append(row)
         better = not best or _goodness(row, examples.watch) > _goodness(best, examples.watch)
         best = row if better else best
-        waited = epoch + 1 - int(best["epoch"])
+        # Patience waits for more of what is watched: a tie is broken, but it is no progress.
+        watched = [_goodness(r, examples.watch)[0] for r in history]
+        waited = epoch - watched.index(max(watched))
         finished = epoch + 1 == o.epochs or (o.patience > 0 and waited >= o.patience)
         if world.rank == 0:
             if better:
@@ -421,8 +423,9 @@ def _precision(o: OptimisationSettings, device: torch.device) -> tuple[torch.amp
     return scaler, lambda: torch.autocast(device.type, dtype, enabled=half)
 
 
-def _goodness(row: Mapping[str, float], watch: str) -> float:
-    return -row["loss"] if watch == "loss" else row.get(watch, -math.inf)
+def _goodness(row: Mapping[str, float], watch: str) -> tuple[float, float]:
+    """What is watched; and of two epochs alike in it, that which was surer is the better one."""
+    return -row["loss"] if watch == "loss" else row.get(watch, -math.inf), -row.get("val_loss", 0.0)
 
 
 # Examples of the two tasks
