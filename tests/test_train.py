@@ -166,6 +166,36 @@ def test_a_training_killed_before_its_folder_was_written_writes_it(trained: Any,
     assert {p.name: p.read_bytes() for p in (tmp_path / "m").glob("*.*") if p.name != "training.yaml"} == written
 
 
+def test_begun_anew_and_killed_a_training_never_returns_the_older_model(
+    moving: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels changed meanwhile, which the job does not show."""
+    rows = [f"{label},{label}/{label}{i}.mp4,0,1" for label in ("left", "right") for i in range(4)]
+    data = DataSettings(archive=str(moving), train=write_csv(tmp_path / "x.csv", rows), validation_share=0)
+    settings = job(moving, tmp_path / "m", data=data, optimisation=OptimisationSettings(epochs=1, batch=4))
+    weights = lambda: load_file(tmp_path / "m" / "weights.safetensors")["head.out.weight"]  # noqa: E731
+    train(settings)
+    older = weights()
+    write_csv(tmp_path / "x.csv", [row.replace("0,1", "0.1,1.1") for row in rows])
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    for place in ("_write_folder", "_optimiser"):  # after the last epoch, and before the first
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(f"vidproc.learn.train.{place}", kill)
+            train(replace(settings, resume=False))
+        assert not (tmp_path / "m" / "model.yaml").exists()
+        train(settings)
+        newer = weights()
+        assert (tmp_path / "m" / "model.yaml").exists() and not torch.equal(newer, older)
+    train(replace(settings, out=str(tmp_path / "fresh")))
+    assert torch.equal(newer, load_file(tmp_path / "fresh" / "weights.safetensors")["head.out.weight"])
+
+
 def test_tensorboard_reads_the_metrics_of_every_epoch(trained: Any) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

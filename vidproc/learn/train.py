@@ -209,6 +209,8 @@ def train(
     checkpoint = _load_checkpoint(storage, settings)
     # The last epoch's checkpoint comes before the folder: a kill between them leaves the folder to be written.
     if checkpoint is None or not checkpoint["finished"] or not storage.exists("model.yaml"):
+        if checkpoint is None:  # what lies there is void from now on, also for a run that goes on after a kill
+            storage.delete(key for key in (_LAST, "model.yaml") if storage.exists(key))
 
         def loop(world: World) -> None:
             training_loop(settings, recipe, data, world, options)
