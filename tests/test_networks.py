@@ -89,18 +89,21 @@ def test_weights_of_other_classes_are_taken_but_for_the_last_layer() -> None:
     assert after["roi_heads.box_predictor.cls_score.weight"].shape[0] == 4
 
 
-def test_frozen_parts_and_norms_stay_as_they_were() -> None:
-    settings = NetworkSettings(arch="cnn+gru", freeze=("encoder.0", "encoder.3"))
+@pytest.mark.parametrize("frozen_norms", [False, True])
+def test_frozen_parts_and_norms_stay_as_they_were(frozen_norms: bool) -> None:
+    frozen = ("encoder.0", "encoder.1", "encoder.3")  # 1 is the batch norm behind 0, and 4 that behind 3
+    settings = NetworkSettings(arch="cnn+gru", freeze=frozen)
     network = network_for(recipe_for("x", LABELS, settings, "actions"), settings)
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    set_training(network, frozen_norms=True)
+    set_training(network, frozen_norms=frozen_norms)
     optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.5)
     network(
         torch.from_numpy(np.random.default_rng(0).normal(0, 1, (2, 3, 4, 32, 32)).astype(np.float32))
     ).sum().backward()
     optimiser.step()
     changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
-    assert not any(k.startswith(("encoder.0", "encoder.3")) or "running" in k for k in changed)
+    assert not any(k.startswith(frozen) for k in changed)
+    assert ("encoder.4.running_mean" in changed) is not frozen_norms
     assert any(k.startswith("encoder.6") for k in changed) and "head.out.weight" in changed
 
 

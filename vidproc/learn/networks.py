@@ -45,7 +45,8 @@ class NetworkSettings:
     sha256: str = ""
     """Of a remote `start`."""
     freeze: tuple[str, ...] = ()
-    """Parameters whose name begins so are not trained: backbone.body.layer1, encoder, ..."""
+    """Parameters whose name begins so are not trained: backbone.body.layer1, encoder, ... Their batch norms
+    keep their statistics too."""
     freeze_norms: bool | None = None
     """Leave batch normalisation as it began; None: where weights were given to a detector, whose
     batches are too small to measure a mean."""
@@ -207,9 +208,10 @@ def freezes_norms(recipe: Recipe, settings: NetworkSettings) -> bool:
 
 def set_training(network: nn.Module, *, frozen_norms: bool) -> None:
     network.train()
-    if frozen_norms:
-        for module in network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            own = list(module.parameters())
+            if frozen_norms or (own and not any(p.requires_grad for p in own)):
                 module.eval()
 
 
