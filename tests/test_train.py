@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -124,6 +125,7 @@ def test_the_folder_is_a_model_and_says_how_it_was_made(trained: Any, moving: Pa
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     card = yaml.safe_load((folder / "training.yaml").read_text())
     assert card["job"]["seed"] == 0 and card["data"]["labels"] == ["left", "right"]
+    assert card["data"]["label_files_sha256"] == {}, "a folder a class has none"
     assert card["data"]["train_examples"] + card["data"]["validation_examples"] == 28
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG" == (folder / "confusion.png").read_bytes()[:4]
 
@@ -191,6 +193,9 @@ def test_begun_anew_and_killed_a_training_never_returns_the_older_model(
         assert not (tmp_path / "m" / "model.yaml").exists()
         train(settings)
         newer = weights()
+        card = yaml.safe_load((tmp_path / "m" / "training.yaml").read_text())
+        written = (tmp_path / "x.csv").read_bytes()
+        assert card["data"]["label_files_sha256"] == {data.train: hashlib.sha256(written).hexdigest()}
         assert (tmp_path / "m" / "model.yaml").exists() and not torch.equal(newer, older)
     train(replace(settings, out=str(tmp_path / "fresh")))
     assert torch.equal(newer, load_file(tmp_path / "fresh" / "weights.safetensors")["head.out.weight"])

@@ -182,6 +182,8 @@ class TrainingData:
     labels: tuple[str, ...]
     train: ActionLabels | DetectionLabels
     validation: ActionLabels | DetectionLabels | None
+    sha256: Mapping[str, str]
+    """Of each label file, by the name that the job gives it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +253,7 @@ def read_data(settings: TrainSettings, options: StorageOptions | None = None) ->
         if held is None and d.validation_share:
             boxes, held = _split_frames(boxes, d.validation_share, settings.seed)
         require_examples((int(c) for f in boxes.frames for c in f.class_id), boxes.labels, d.train)
-        return TrainingData(boxes.labels, boxes, held if held and held.frames else None)
+        return TrainingData(boxes.labels, boxes, held if held and held.frames else None, _hashes(d))
     clips = read_actions(d.train, catalog, d.labels, subset=d.train_subset)
     kept = None
     if d.validation:
@@ -259,7 +261,12 @@ def read_data(settings: TrainSettings, options: StorageOptions | None = None) ->
     elif d.validation_share:
         clips, kept = split_by_video(clips, d.validation_share, settings.seed)
     require_examples((c.class_id for c in clips.clips), clips.labels, d.train)
-    return TrainingData(clips.labels, clips, kept if kept and kept.clips else None)
+    return TrainingData(clips.labels, clips, kept if kept and kept.clips else None, _hashes(d))
+
+
+def _hashes(d: DataSettings) -> dict[str, str]:
+    files = [name for name in (d.train, d.validation) if name and Path(name).is_file()]
+    return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files}
 
 
 def _split_frames(boxes: DetectionLabels, share: float, seed: int) -> tuple[DetectionLabels, DetectionLabels]:
@@ -704,6 +711,7 @@ def _write_folder(
             "labels": list(data.labels),
             "train_examples": _count(data.train),
             "validation_examples": _count(data.validation),
+            "label_files_sha256": dict(data.sha256),
         },
         "best": dict(best),
         "epochs": len(history),
