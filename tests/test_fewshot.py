@@ -156,6 +156,26 @@ def test_a_csv_becomes_a_model_folder(head: Any, backbone: str, archive: Path, t
     assert len(card["examples"]) == 24 and card["evaluation"]["ways"] == 4
 
 
+@pytest.mark.parametrize("each", [1, 24])
+def test_an_index_takes_the_folder_as_its_action_model(each: int, backbone: str, archive: Path, tmp_path: Path) -> None:
+    """From one example a class on; and of more than the twenty that few-shot is made for, every one counts."""
+    rows = [f"{c},{c}.mp4,{s:.1f},{s + 1:.1f}" for c in COLOURS for s in np.arange(each) / 5]
+    words = [examples(tmp_path / "x.csv", rows), archive, tmp_path / "m", "--backbone", backbone, "--episodes", "2"]
+    made = CliRunner().invoke(app, ["fewshot", *map(str, words), "--json"])
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.output)["examples"] == dict.fromkeys(COLOURS, each)
+    lake = str(tmp_path / "lake")
+    words = ["index", archive, lake, "--actions", tmp_path / "m", "--detector", "none", "--executor", "inline"]
+    ran = CliRunner().invoke(app, [*map(str, words), "--device", "cpu"])
+    assert ran.exit_code == 0, ran.output
+    with connect(lake) as database:
+        sql = "SELECT uri, label, model FROM actions JOIN videos USING (video_id, pipeline) WHERE rank = 1"
+        found = database.sql(sql).read_all().to_pylist()
+    assert {Path(row["uri"]).stem for row in found} == set(COLOURS)
+    assert all(row["model"].startswith("few-shot@") for row in found)
+    assert np.mean([row["label"] == Path(row["uri"]).stem for row in found]) > 0.8
+
+
 def test_vectors_in_a_lake_are_labelled_without_decoding(backbone: str, archive: Path, tmp_path: Path) -> None:
     """An index of vectors; the archive goes away; the few-shot model's answers are the lake's, as a pipeline beside."""
     videos = Path(shutil.copytree(archive, tmp_path / "videos"))

@@ -813,7 +813,9 @@ def evaluate(
 
 @app.command()
 def fewshot(
-    examples: Annotated[str, typer.Argument(help="CSV: label, uri, start_s, end_s; 1 to 20 rows a class.")],
+    examples: Annotated[
+        str, typer.Argument(help="CSV: label, uri, start_s, end_s; made for 1 to 20 rows a class, more are taken too.")
+    ],
     archive: Annotated[str, typer.Argument(metavar="ARCHIVE", help="Where the URIs lie.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="The model folder to be.")],
     backbone: Annotated[

@@ -40,7 +40,7 @@ HeadName = Literal["prototypes", "linear"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FewShotSettings:
     examples: str
-    """CSV: label, uri, start_s, end_s; 1 to 20 rows a class."""
+    """CSV: label, uri, start_s, end_s; made for 1 to 20 rows a class, more are taken too."""
     archive: str
     """Folder or s3:// prefix in which the uris lie."""
     backbone: str
