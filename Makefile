@@ -31,7 +31,7 @@ test: $(INSTALLED) lint
 	$(BIN)/python -m pytest -m 'not acceptance and not slow'
 
 acceptance: $(INSTALLED)
-	VIDPROC_ACCEPTANCE_DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -m acceptance tests
+	VIDPROC_ACCEPTANCE_DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -m 'acceptance and not slow' tests
 
 # The rivals want other versions of shared libraries, so they live in an environment of their own.
 RIVALS := .venv-rivals
@@ -51,6 +51,9 @@ bench-scale: $(INSTALLED)
 soak: $(INSTALLED)
 	$(BIN)/python -m tests.soak --kills 200
 	$(BIN)/python -m pytest -m 'slow and not acceptance'
+	if test -d "$(DATA)/videos"; then \
+	  VIDPROC_ACCEPTANCE_DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -m 'slow and acceptance' tests; \
+	else echo "there is no $(DATA)/videos: mutants of real files were left out"; fi
 
 learn: $(INSTALLED)
 	$(BIN)/python jobs/learn_demo.py

@@ -128,16 +128,22 @@ def chosen_seed() -> int:
     return int(os.environ.get("VIDPROC_TEST_SEED") or random.randrange(1 << 32))
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("count", [200, pytest.param(1000, marks=pytest.mark.slow)])
+LONG = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@pytest.mark.parametrize("count", [pytest.param(200, marks=pytest.mark.timeout(900)), pytest.param(1000, marks=LONG)])
 def test_mutated_files_cost_nobody_else_anything(count: int, good: Path, tmp_path: Path) -> None:
     run_over(make_seeds(tmp_path / "seeds"), good, tmp_path, count, chosen_seed())
 
 
 @pytest.mark.acceptance
-@pytest.mark.timeout(900)
-def test_mutants_of_real_files(good: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("count", "with_generated"),
+    [pytest.param(150, False, marks=pytest.mark.timeout(900)), pytest.param(1000, True, marks=LONG)],
+)
+def test_mutants_of_real_files(count: int, with_generated: bool, good: Path, tmp_path: Path) -> None:
     videos = Path(os.environ["VIDPROC_ACCEPTANCE_DATA"], "videos")
     seeds = [p for p in sorted(videos.rglob("*")) if p.is_file() and p.stat().st_size < 1 << 20]
     assert seeds
-    run_over(seeds, good, tmp_path, 150, chosen_seed())
+    seeds += make_seeds(tmp_path / "seeds") if with_generated else []
+    run_over(seeds, good, tmp_path, count, chosen_seed())
