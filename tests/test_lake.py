@@ -23,7 +23,8 @@ from tests.conftest import Root
 from tests.lakes import RUN, contents, failure, link, objects, outcome
 from vidproc.errors import ConfigError
 from vidproc.outcome import VideoOutcome
-from vidproc.storage import Storage, open_storage
+from vidproc.run import check_place
+from vidproc.storage import LocalStorage, Storage, open_storage
 from vidproc.tables import changes
 from vidproc.tables.lake import FORMAT, Committed, CommittedVideo, Lake
 from vidproc.tables.publish import RunInfo, publish, recover
@@ -57,6 +58,20 @@ def test_made_once_and_opened(lake_root: Root) -> None:
         assert lake.tables.read(name).num_rows == 0
         assert lake.tables.open(name).version() == 0
     assert pickle.loads(pickle.dumps(lake)) == lake
+
+
+def test_a_lake_that_another_job_makes_meanwhile_is_no_stranger(
+    local_root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two jobs begin at once on a new place: one looks for the marker just before the other puts it."""
+    made = make(local_root)
+    looks = iter([False])
+    real = LocalStorage.exists
+    monkeypatch.setattr(LocalStorage, "exists", lambda self, key: next(looks, None) is None and real(self, key))
+    assert make(local_root) == made
+    looks = iter([False])
+    check_place(local_root.uri, local_root.options)
+    assert next(looks, None) is None
 
 
 def test_many_make_it_at_once(lake_root: Root) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -54,9 +55,10 @@ Start = Callable[..., Running]
 def start(tmp_path_factory: pytest.TempPathFactory, s3_server: SeaweedFS) -> Iterator[Start]:
     """Starts `vidproc index` in a process of its own."""
     folder, nursery = tmp_path_factory.mktemp("logs"), Nursery(os.environ | {"OMP_NUM_THREADS": "1"})
+    numbers = itertools.count()
 
     def started(archive: str, lake: str, *options: str) -> Running:
-        log = folder / f"{len(list(folder.iterdir()))}.log"
+        log = folder / f"{next(numbers)}.log"
         arguments = ["index", archive, lake, "--detector", "tests.fakes:Slow", *GIVEN, *options]
         return Running(nursery.start(arguments, log, None), log)
 

@@ -237,7 +237,7 @@ def check_place(uri: str, options: StorageOptions) -> None:
     if not uri.startswith("s3://") and not os.path.isdir(uri):
         return
     stranger = next(iter(storage.list()), None)
-    if stranger is not None:
+    if stranger is not None and not storage.exists(MARKER):  # asked again: another job may be making the lake
         raise ConfigError(
             f"{uri} is not a lake, and not empty (there is {stranger.key!r}): give an empty or a new place"
         )

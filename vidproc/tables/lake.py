@@ -74,7 +74,8 @@ class Lake:
         storage.delta_uri("videos")
         if not storage.exists(MARKER):
             stranger = _first_key(storage)
-            if stranger is not None and stranger != MARKER:
+            # Asked again: a lake that another job is making begins with its marker.
+            if stranger is not None and not storage.exists(MARKER):
                 raise ConfigError(
                     f"{storage.uri} is neither empty nor a lake (there is {stranger!r}, and no {MARKER}); "
                     "give an empty or new place"
