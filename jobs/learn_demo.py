@@ -63,27 +63,22 @@ NETWORKS: dict[str, NetworkSettings] = {
     "tcn": NetworkSettings(arch="cnn+tcn", args={"hidden": 64, "layers": 3}, **VIEW),
     "slowfast": NetworkSettings(arch="slowfast_r50_8x8", args=NARROW_SLOWFAST, **VIEW),
 }
+COARSE = {"fps": 4, "window": 8, "size": {"mode": "stretch", "height": 32, "width": 40}}
 ON_DEMAND: dict[str, NetworkSettings] = {
-    "r3d": NetworkSettings(arch="r3d_18", args={"narrow": 4}, **VIEW),
-    "mc3": NetworkSettings(arch="mc3_18", args={"narrow": 4}, **VIEW),
-    "r2plus1d": NetworkSettings(arch="r2plus1d_18", args={"narrow": 4}, **VIEW),
-    "s3d": NetworkSettings(arch="s3d", args={"narrow": 4}, **(VIEW | {"window": 14})),
-    "swin3d": NetworkSettings(arch="swin3d_t", args={"narrow": 4}, **VIEW),
+    "r3d": NetworkSettings(arch="r3d_18", args={"narrow": 4}, **COARSE),
+    "mc3": NetworkSettings(arch="mc3_18", args={"narrow": 4}, **COARSE),
+    "r2plus1d": NetworkSettings(arch="r2plus1d_18", args={"narrow": 4}, **COARSE),
+    "s3d": NetworkSettings(arch="s3d", args={"narrow": 4}, **(COARSE | {"fps": 8, "window": 14})),
+    "swin3d": NetworkSettings(arch="swin3d_t", args={"narrow": 4}, **COARSE),
+    "mean-coarse": NetworkSettings(arch="cnn+mean", **COARSE),
 }
-"""torchvision's, with a quarter of the channels: a step of the whole ones takes seconds on one core. MViT is not
-among them: its attention is built for 16 frames of 224 x 224 alone."""
-SEEING = ("lstm", "gru", "tcn", "slowfast", *ON_DEMAND)
-BLIND = ("frame", "mean")
+BLIND = ("frame", "mean", "mean-coarse")
+SEEING = tuple(name for name in (*NETWORKS, *ON_DEMAND) if name not in BLIND)
 """One frame; and all frames of the window without their order, which is the most that single frames can give."""
 TEMPORAL, MARGIN = 0.75, 0.15
 """Chance is 0.25 and what single frames can tell about 0.5: 0.75 is halfway from there to all of it, and
 the margin, over the better of the blind ones, is more than three standard errors of 200 answers."""
-RATES = dict.fromkeys(ON_DEMAND, 4e-4)
-"""At 1.5e-3 R3D and S3D stayed at chance for 9 and 14 epochs; on 64 windows again and again, 90 steps of R3D came to
-a loss of 0.83 at 1.5e-3 and of 0.55 at 3e-4; at 4e-4 R3D began to learn at the sixth epoch (0.45 after ten)."""
-EPOCHS = {"slowfast": 20} | dict.fromkeys(ON_DEMAND, 30)
-"""A 3D network begins with random convolutions over space and time at once: after the 12 epochs that are enough
-for the others it had told sitting from picking up (0.94) and only begun on their order (0.53)."""
+EPOCHS = {"slowfast": 20} | dict.fromkeys(ON_DEMAND, 15)
 FEW_SHOT, POINTING = 0.8, 0.8
 DETECTOR = 0.6
 """AP at IoU 0.5 of a detector that began from random weights minutes before; on three other sets of scenes
@@ -291,9 +286,9 @@ def _family(name: str, args: Any) -> Figure:
         ),
         network=(NETWORKS | ON_DEMAND)[name],
         optimisation=OptimisationSettings(
-            epochs=EPOCHS.get(name, args.epochs), batch=8, rate=RATES.get(name, 1.5e-3), warmup_epochs=1
+            epochs=EPOCHS.get(name, args.epochs), batch=8, rate=1e-3 if name in ON_DEMAND else 1.5e-3, warmup_epochs=1
         ),
-        augmentation=Augmentation(flip=0.5, crop=0.8),
+        augmentation=Augmentation(flip=0.5, crop=1.0 if name in ON_DEMAND else 0.8),
         workers=WorkerSettings(executor="inline", gpu=False),
     )
     report = train(job)

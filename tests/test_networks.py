@@ -10,6 +10,7 @@ import torch
 
 from vidproc.errors import ConfigError
 from vidproc.learn.networks import (
+    check_input,
     TEMPORAL,
     NetworkSettings,
     begin_from,
@@ -133,6 +134,39 @@ def test_a_narrow_network_is_the_same_with_fewer_channels_and_takes_small_clips(
     assert logits.shape == (2, 3) and all(p.grad is not None for p in narrow.parameters())
 
 
+@pytest.mark.parametrize("arch", ["r3d_18", "swin3d_t"])
+def test_a_narrow_networks_random_weights_add_up_to_as_much(arch: str) -> None:
+    """Each weight's variance is one over how many are added up, as in the wide network."""
+
+    def spread_of(**args: Any) -> dict[str, float]:
+        torch.manual_seed(0)
+        recipe = recipe_for("x", LABELS, NetworkSettings(arch=arch, args=args), "actions")
+        weights = {k: v for k, v in build_network(recipe).named_parameters() if k.endswith("weight") and v.ndim > 1}
+        return {k: float(v.var() * v[0].numel()) for k, v in weights.items() if v.numel() > 1000}
+
+    wide, narrow = spread_of(), spread_of(narrow=4)
+    assert len(narrow) > 10 and all(narrow[k] == pytest.approx(wide[k], rel=0.2) for k in narrow)
+
+
+@pytest.mark.parametrize("arch", ["mvit_v1_b", "mvit_v2_s"])
+def test_mvit_is_built_for_small_clips_with_fewer_channels(arch: str) -> None:
+    size = {"mode": "stretch", "height": 32, "width": 40}
+    args = {"narrow": 4, "temporal_size": 8, "spatial_size": [32, 40]}
+    settings = NetworkSettings(arch=arch, args=args, window=8, size=size)
+    recipe = recipe_for("x", LABELS, settings, "actions")
+    check_input(recipe)
+    assert recipe.windows == (8, 8)
+    with torch.device("meta"):
+        published = build_network(recipe_for("x", LABELS, NetworkSettings(arch=arch), "actions"))
+    network = build_network(recipe)
+    assert network.state_dict().keys() == published.state_dict().keys()
+    weights = [sum(p.numel() for p in n.parameters()) for n in (published, network)]
+    assert weights[0] / 18 < weights[1] < weights[0] / 10
+    logits = network.train()(torch.randn(2, 3, 8, 32, 40))
+    logits.sum().backward()
+    assert logits.shape == (2, 3) and all(p.grad is not None for p in network.parameters())
+
+
 def test_s3d_pools_as_published_where_the_clip_is_as_large() -> None:
     from torchvision.models.video import s3d
 
@@ -144,10 +178,8 @@ def test_s3d_pools_as_published_where_the_clip_is_as_large() -> None:
         assert torch.equal(ours(clips), published(clips))
 
 
-@pytest.mark.parametrize("arch", ["mvit_v1_b", "r3d_18"])
-def test_what_cannot_be_narrowed_is_said(arch: str) -> None:
-    recipe = recipe_for(
-        "x", LABELS, NetworkSettings(arch=arch, args={"narrow": 4 if arch == "mvit_v1_b" else 0}), "actions"
-    )
+@pytest.mark.parametrize(("arch", "factor"), [("mvit_v1_b", 5), ("mvit_v2_s", 0), ("r3d_18", 0)])
+def test_what_cannot_be_narrowed_is_said(arch: str, factor: int) -> None:
+    recipe = recipe_for("x", LABELS, NetworkSettings(arch=arch, args={"narrow": factor}), "actions")
     with pytest.raises(ConfigError, match=f"{arch} cannot be built with .*narrow"):
         build_network(recipe)

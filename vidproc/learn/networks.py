@@ -126,6 +126,7 @@ def _base(name: str, labels: tuple[str, ...], settings: NetworkSettings, kind: K
         sha256="",
         licence="unknown",
         score_threshold=0.05 if detector else 0.0,
+        windows=(settings.args["temporal_size"],) * 2 if "temporal_size" in settings.args else published.windows,
         batch_norm_eps=published.batch_norm_eps if settings.start == "published" else None,
     )
 

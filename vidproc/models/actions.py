@@ -27,17 +27,21 @@ def load(recipe: Recipe, settings: ModelSettings) -> TorchActions:
 
 def build(recipe: Recipe) -> Any:
     """The network as its weights know it, with random ones: normalised float (n, 3, t, h, w) -> logits.
-    `args` are the builder's own, and `narrow`: by which to divide the channels."""
+    `args` are the builder's own, and `narrow`: by which to divide the channels. MViT's may say too for which clips
+    its positions are: `temporal_size` frames of `spatial_size` [height, width]."""
     from torchvision.models import get_model_builder
 
-    from vidproc.models.narrow import PoolWhatIsThere, narrowed
+    from vidproc.models.narrow import PoolWhatIsThere, mvit, narrowed
 
     if recipe.kind != "actions" or torchvision_names().get(recipe.arch) != "actions":
         raise ConfigError(f"{recipe.name}: torchvision has no video model {recipe.arch!r}.")
     args = {"num_classes": len(recipe.labels), **recipe.args}
     own = {k: v for k, v in args.items() if k != "narrow"}
+    builder = get_model_builder(recipe.arch)
     try:
-        network: Any = get_model_builder(recipe.arch)(weights=None, **own)
+        if recipe.arch.startswith("mvit"):
+            return mvit(builder, **args)
+        network: Any = builder(weights=None, **own)
         if recipe.arch == "s3d":
             network.avgpool = PoolWhatIsThere(network.avgpool)
         if "narrow" in args:

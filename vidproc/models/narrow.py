@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
+from torchvision.models.video.mvit import MSBlockConfig, MultiscaleBlock, MViT
 
 KEPT = 3
 """Colours are no channels to be spared."""
@@ -12,7 +15,8 @@ KEPT = 3
 
 def narrowed(network: nn.Module, factor: int, outputs: int) -> nn.Module:
     """Divides the channels of every layer by `factor`, but for the network's input and its `outputs`; each
-    tensor keeps its first channels' weights. Raises ValueError where the layers no longer fit."""
+    tensor keeps its first channels' weights, made larger as there are fewer to add up. Raises ValueError where
+    the layers no longer fit."""
 
     if factor < 1:
         raise ValueError(f"channels can be divided by 1 or more, not by {factor}")
@@ -25,6 +29,44 @@ def narrowed(network: nn.Module, factor: int, outputs: int) -> nn.Module:
             made = _like(layer, less)
             if made is not None:
                 setattr(parent, name, _filled(made, layer))
+    return network
+
+
+def mvit(
+    builder: Callable[..., MViT], *, narrow: int = 1, temporal_size: int = 16, spatial_size: Any = (224, 224), **args: Any
+) -> MViT:
+    """MViT of a builder's blocks with a `narrow`th of their channels, for clips of another size: what it learns
+    of places and times has their shape, and its heads have one width, so that it cannot be cut afterwards."""
+    blocks: list[MSBlockConfig] = []
+    common: dict[str, Any] = {}
+
+    def noted(cnf: MSBlockConfig, input_size: list[int], **same: Any) -> nn.Module:
+        blocks.append(cnf)
+        common.update(same)  # the last one's depth is the whole network's
+        return MultiscaleBlock(input_size, cnf, **same)
+
+    published = builder(weights=None, block=noted, **args)
+    size = (temporal_size, *spatial_size)
+    if narrow == 1 and size == (16, 224, 224):
+        return published
+    if narrow < 1:
+        raise ValueError(f"channels can be divided by 1 or more, not by {narrow}")
+    cut = [
+        replace(b, input_channels=b.input_channels // narrow, output_channels=b.output_channels // narrow)
+        for b in blocks
+    ]
+    if any(n % b.num_heads for b in cut for n in (b.input_channels, b.output_channels)):
+        raise ValueError(f"a {narrow}th of the channels cannot be shared out among the heads")
+    network = MViT(
+        tuple(spatial_size),
+        temporal_size,
+        cut,
+        **{k: v for k, v in common.items() if k not in ("dropout", "norm_layer")},
+        **args,
+    )
+    for layer in network.blocks.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight.data *= narrow**0.5
     return network
 
 
@@ -58,6 +100,10 @@ def _like(layer: nn.Module, less: Any) -> nn.Module | None:
 
 def _filled(made: nn.Module, wide: nn.Module) -> nn.Module:
     first = {k: v[tuple(slice(n) for n in v_made.shape)].clone() for (k, v), v_made in _pairs(wide, made)}
+    if first["weight"].ndim > 1:
+        # A random network's variance per weight is one over how many are added up. Kept as small as the wide
+        # one's they would move as much at a step, and so be shaken: R3D then learned no order of frames.
+        first["weight"] *= (wide.weight[0].numel() / first["weight"][0].numel()) ** 0.5  # type: ignore[index, operator, union-attr]
     made.load_state_dict(first, assign=True)
     return made
 
