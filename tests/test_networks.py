@@ -10,10 +10,10 @@ import torch
 
 from vidproc.errors import ConfigError
 from vidproc.learn.networks import (
-    check_input,
     TEMPORAL,
     NetworkSettings,
     begin_from,
+    check_input,
     class_tensors,
     network_for,
     prepare_for_training,
@@ -142,7 +142,7 @@ def test_a_narrow_networks_random_weights_add_up_to_as_much(arch: str) -> None:
         torch.manual_seed(0)
         recipe = recipe_for("x", LABELS, NetworkSettings(arch=arch, args=args), "actions")
         weights = {k: v for k, v in build_network(recipe).named_parameters() if k.endswith("weight") and v.ndim > 1}
-        return {k: float(v.var() * v[0].numel()) for k, v in weights.items() if v.numel() > 1000}
+        return {k: float(v.detach().var() * v[0].numel()) for k, v in weights.items() if v.numel() > 1000}
 
     wide, narrow = spread_of(), spread_of(narrow=4)
     assert len(narrow) > 10 and all(narrow[k] == pytest.approx(wide[k], rel=0.2) for k in narrow)
