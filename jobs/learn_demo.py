@@ -147,7 +147,8 @@ def main() -> int:
         "--processes", type=int, default=2, help="of one thread each, which do one figure after another"
     )
     args = parser.parse_args()
-    wanted = args.only.split(",") if args.only else [n for n in FIGURES if n not in OPEN and (args.all or n not in ON_DEMAND)]
+    by_name = OPEN if args.all else OPEN | ON_DEMAND
+    wanted = args.only.split(",") if args.only else [n for n in FIGURES if n not in by_name]
     if unknown := set(wanted) - set(FIGURES):
         parser.error(f"no figure is named {', '.join(sorted(unknown))}; there are {', '.join(FIGURES)}")
     began = time.perf_counter()
