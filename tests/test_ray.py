@@ -459,6 +459,7 @@ def test_the_folder_of_a_killed_driver_is_removed_by_the_next_and_that_of_a_livi
     new = Path(killed).parent / "vidproc-ray-new"  # made this moment, and not locked yet
     new.mkdir()
     ours, lock = _own_folder(str(scratch))
+    assert lock is not None
     os.close(lock)
     assert set(scratch.glob("vidproc-ray-*")) == {Path(alive), new, Path(ours)}
 

@@ -727,7 +727,7 @@ class RayExecutor:
         )
         self._stop = Stop()
         self._ours: str | None = None  # folder of the Ray that we started
-        self._lock = -1  # on it, while it is ours
+        self._lock: int | None = None  # on it
         self._joined = False
 
     def run(
@@ -766,7 +766,8 @@ class RayExecutor:
                 process.wait(timeout=10)
         if self._ours:
             shutil.rmtree(self._ours, ignore_errors=True)
-            os.close(self._lock)
+            if self._lock is not None:
+                os.close(self._lock)
             atexit.unregister(self.close)
         self._ours, self._joined = None, False
 
@@ -828,7 +829,7 @@ class RayExecutor:
                 )
 
 
-def _own_folder(base: str) -> tuple[str, int]:
+def _own_folder(base: str) -> tuple[str, int | None]:
     """A new folder, and the lock on it, which dies with this process. So one that a killed driver left
     is known by its lock being free, and removed here."""
     for path in glob.glob(f"{base}/vidproc-ray-*"):
@@ -838,7 +839,9 @@ def _own_folder(base: str) -> tuple[str, int]:
                 os.close(_locked(path))
                 shutil.rmtree(path, ignore_errors=True)
     path = tempfile.mkdtemp(prefix="vidproc-ray-", dir=base)
-    return path, _locked(path)
+    with contextlib.suppress(OSError):  # a file system without locks: nobody will take the folder for a dead one's
+        return path, _locked(path)
+    return path, None
 
 
 def _locked(folder: str) -> int:
