@@ -48,7 +48,8 @@ def mvit(
     def noted(cnf: MSBlockConfig, input_size: list[int], **same: Any) -> nn.Module:
         blocks.append(cnf)
         common.update(same)  # the last one's depth is the whole network's
-        return MultiscaleBlock(input_size, cnf, **same)
+        block: nn.Module = MultiscaleBlock(input_size, cnf, **same)
+        return block
 
     published = builder(weights=None, block=noted, **args)
     size = (temporal_size, *spatial_size)
