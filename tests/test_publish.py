@@ -8,7 +8,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -23,7 +23,7 @@ import pytest
 
 from tests.conftest import Root
 from tests.lakes import CARD, RUN, START, contents, failure, link, objects, outcome
-from vidproc.errors import ConfigError
+from vidproc.errors import ConfigError, TransientError
 from vidproc.outcome import VideoOutcome
 from vidproc.storage import LocalStorage, S3Storage
 from vidproc.tables import changes
@@ -83,6 +83,26 @@ def test_the_same_call_again_changes_nothing(lake_root: Root) -> None:
     assert again.number is None
     assert set(again.published) == {o.video.video_id for o in batch} and again.missing == ()
     assert contents(lake) == before
+
+
+def test_a_call_again_removes_what_one_left_that_the_store_cut_off(
+    local_root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = make(local_root)
+    batch = stage(lake)
+    real, down = LocalStorage.delete, iter([True])
+
+    def delete(self: LocalStorage, keys: Iterable[str]) -> None:
+        if next(down, False):
+            raise TransientError("the store is gone for a moment")
+        real(self, keys)
+
+    monkeypatch.setattr(LocalStorage, "delete", delete)
+    with pytest.raises(TransientError):
+        publish(lake, batch, link, RUN)
+    assert objects(lake.storage) != []
+    assert set(publish(lake, batch, link, RUN).published) == {o.video.video_id for o in batch}
+    assert objects(lake.storage) == []
 
 
 def test_reindexing_replaces_in_every_table_also_where_nothing_is_left(lake_root: Root) -> None:

@@ -83,6 +83,8 @@ def publish(
         there = _published(lake, batch, run, run.run_id)
         prepared = _prepare(lake, [o for o in batch if o.video.video_id not in there], link, run)
         if not prepared.change.videos:
+            if there:  # an earlier call of ours was cut off after its last commit: what it left goes too
+                recover(lake)
             return _report(lake, batch, run, None, there, prepared, began)
         for name, data in prepared.files.items():
             lake.storage.put(changes.rows_key(prepared.change.id, name), data)
