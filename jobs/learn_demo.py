@@ -1,4 +1,4 @@
-"""Every family of networks learns on the drawn world and reaches a stated figure on scenes that it never saw.
+"""Families of networks learn on the drawn world and reach a stated figure on scenes that they never saw (all but OPEN).
 
     python jobs/learn_demo.py                      all of it, in out/learn; under 8 minutes on 2 quiet cores
     python jobs/learn_demo.py --only gru,frame     some of it; what is drawn and trained already is kept
