@@ -121,3 +121,14 @@ def lake_root(request: pytest.FixtureRequest) -> Root:
     """The same test on a folder and on S3; nothing is there yet."""
     root: Root = request.getfixturevalue(f"{request.param}_root")
     return root
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small networks learn faster so, and the same on every machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

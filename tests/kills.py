@@ -211,30 +211,31 @@ class Harness:
         return int(run.wait(RUN_LIMIT_S) == -signal.SIGKILL)
 
     def _kill_server(self, run: Run, lake: str, most: int) -> int:
-        killed = 0
-        while killed < most:
-            kind = self.dice.choice(list(SIGNS))
-            await_signs(run, lake, SIGNS[kind], self.dice.randint(1, 6))
-            if run.poll() is not None:
-                break
+        def kill() -> None:
             self.server.kill()
             time.sleep(self.dice.uniform(0.0, 1.0))
             self.server.start()
-            self.deaths["server"] += 1
-            killed += 1
-        return killed
+
+        return self._kill_beside(run, lake, most, "server", kill)
 
     def _kill_nodes(self, run: Run, lake: str, most: int) -> int:
+        def kill() -> None:
+            self.nodes.kill_one()
+            self.nodes.add_one()
+
+        return self._kill_beside(run, lake, most, "node", kill)
+
+    def _kill_beside(self, run: Run, lake: str, most: int, victim: str, kill: Callable[[], None]) -> int:
+        """What the run needs is killed at its signs, and there again."""
         killed = 0
         while killed < most:
             kind = self.dice.choice(list(SIGNS))
             await_signs(run, lake, SIGNS[kind], self.dice.randint(1, 6))
             if run.poll() is not None:
                 break
-            self.nodes.kill_one()
-            self.deaths["node"] += 1
+            kill()
+            self.deaths[victim] += 1
             killed += 1
-            self.nodes.add_one()
         return killed
 
     def _kill_workers(self, run: Run, kinds: tuple[str, ...], most: int) -> int:

@@ -76,12 +76,7 @@ def test_no_family_is_left_out() -> None:
     assert set(NETWORKS) | {"swin3d_s", "swin3d_b"} == can | {*TEMPORAL_NETWORKS, *SLOWFAST_NETWORKS, "demo"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -52,12 +52,7 @@ INLINE = WorkerSettings(executor="inline", gpu=False)
 SMALL = {"mode": "stretch", "height": 48, "width": 64}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def scene(rng: np.random.Generator, way: int, frames: int = 12) -> list[np.ndarray]:
