@@ -41,7 +41,7 @@ from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
 from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
 from vidproc.runtime.retry import ERROR_CLASSES
 from vidproc.storage import StorageOptions, local_path, open_storage, redact
-from vidproc.tables.lake import MARKER, CommittedVideo, Lake
+from vidproc.tables.lake import MARKER, CommittedVideo, Lake, stranger_in
 from vidproc.tables.publish import PublishReport, RunInfo, recover
 from vidproc.tables.staging import Staging, TaskReport
 from vidproc.unlisted import Unlisted
@@ -236,11 +236,8 @@ def check_place(uri: str, options: StorageOptions) -> None:
         return
     if not uri.startswith("s3://") and not os.path.isdir(uri):
         return
-    stranger = next(iter(storage.list()), None)
-    if stranger is not None and not storage.exists(MARKER):  # asked again: another job may be making the lake
-        raise ConfigError(
-            f"{uri} is not a lake, and not empty (there is {stranger.key!r}): give an empty or a new place"
-        )
+    if (stranger := stranger_in(storage)) is not None:
+        raise ConfigError(f"{uri} is not a lake, and not empty (there is {stranger!r}): give an empty or a new place")
 
 
 RELEASED = "_released"

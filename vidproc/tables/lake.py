@@ -73,9 +73,7 @@ class Lake:
         storage = open_storage(uri, options=options)
         storage.delta_uri("videos")
         if not storage.exists(MARKER):
-            stranger = _first_key(storage)
-            # Asked again: a lake that another job is making begins with its marker.
-            if stranger is not None and not storage.exists(MARKER):
+            if (stranger := stranger_in(storage)) is not None:
                 raise ConfigError(
                     f"{storage.uri} is neither empty nor a lake (there is {stranger!r}, and no {MARKER}); "
                     "give an empty or new place"
@@ -400,10 +398,13 @@ def _counts(table: pa.Table, column: str) -> dict[str, int]:
     return {v["values"]: v["counts"] for v in sorted(values.to_pylist(), key=lambda v: (-v["counts"], v["values"]))}
 
 
-def _first_key(storage: Storage) -> str | None:
+def stranger_in(storage: Storage) -> str | None:
+    """The first key in a place that is neither empty nor a lake. Whether it is a lake is asked after a key was seen:
+    one that another job is making begins with its marker."""
     if isinstance(storage, LocalStorage) and not os.path.lexists(storage.root):
         return None  # the folder is still to be made
-    return next((item.key for item in storage.list()), None)
+    first = next((item.key for item in storage.list()), None)
+    return None if first is None or storage.exists(MARKER) else first
 
 
 # --- files of a table ----------------------------------------------------------------------------------
