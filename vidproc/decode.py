@@ -646,7 +646,7 @@ class _Sparse(_Pass):
         if due:
             last = max(item.order for item in due)
             self.hollow_out(references, [item for item in group if item.order <= last])
-        self.due = [item for item in self.due if item not in due]
+        self.due = [item for item in self.due if end is not None and item.order >= end]
         for item in due:
             if item.state == "queued":
                 self.send_through(item)
