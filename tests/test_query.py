@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -24,7 +25,8 @@ from hypothesis import strategies as st
 from tests.benchmarks import query as benchmark
 from tests.conftest import Root
 from tests.s3 import BUCKET, READ_ONLY_ACCESS_KEY, READ_ONLY_SECRET_KEY, SeaweedFS
-from vidproc.errors import ConfigError, TransientError
+from vidproc import query
+from vidproc.errors import ConfigError, TransientError, VidprocError
 from vidproc.media import content_hash
 from vidproc.query import Hit, LakeDatabase, SearchQuery, connect, search, write_result
 from vidproc.storage import StorageOptions
@@ -392,6 +394,26 @@ def test_an_error_in_the_middle_of_an_answer_is_ours_too(lake: Small) -> None:
     next(batches)
     with pytest.raises(ConfigError, match="SQL: Invalid Input Error: too far"):
         batches.read_all()
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (["INTERRUPT Error: Interrupted!", "Invalid Input Error: too far"], "SQL: Invalid Input Error: too far"),
+        (["INTERRUPT Error: Interrupted!", "IO Error: gone"], "could not be read, try again"),
+        (["INTERRUPT Error: Interrupted!"] * 9, "could not be read, try again"),
+    ],
+)
+def test_an_interruption_by_another_thread_is_asked_for_its_reason(answers: list[str], said: str) -> None:
+    """Some 3 in 100 errors of a busy machine come as an interruption (DuckDB 1.5.5)."""
+    left = list(answers)
+
+    def ask() -> Iterator[object]:
+        yield "a batch"
+        raise OSError(left.pop(0))
+
+    with pytest.raises(VidprocError, match=said), query._translated(), query._streamed(ask):
+        deque(ask(), maxlen=0)
 
 
 def test_files_that_go_in_the_middle_of_an_answer_are_worth_another_try(local_root: Root) -> None:

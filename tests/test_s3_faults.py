@@ -203,14 +203,16 @@ def bare(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any
 def test_a_signature_that_expires_between_two_requests_is_made_anew(
     archive: str, s3_root: Root, s3_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidproc.pipeline.Source", partial(Source, url_seconds=1))
+    monkeypatch.setattr("vidproc.pipeline.Source", partial(Source, url_seconds=2))
     lake = s3_root.below("lake").uri
-    with proxy(s3_server.endpoint, Rule("slow", path=LARGE, methods="GET", times=2, seconds=2.2)) as bad:
+    with proxy(s3_server.endpoint, Rule("slow", path=LARGE, methods="GET", times=2, seconds=3.3)) as bad:
         summary = run(archive, lake, bad.endpoint)
         assert bad.hits == 2
     assert (summary.exit_code, summary.statuses) == (0, {"indexed": 4})
-    errors = [f["error"] for f in failures(lake)]
-    assert errors and all("signature may have expired" in e for e in errors)
+    found = failures(lake)
+    # FFmpeg may come back with a plain read error from the request that it repeats by itself.
+    assert {f["error_class"] for f in found} == {"transient"}
+    assert any("signature may have expired" in f["error"] for f in found)
     assert tables(lake) == undisturbed(archive)
 
 

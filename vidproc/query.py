@@ -25,7 +25,8 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -156,14 +157,18 @@ class LakeDatabase:
         self, query: str, params: Sequence[Any] | Mapping[str, Any] | None, added_lines: int = 0
     ) -> pa.RecordBatchReader:
         cursor = self._con.cursor()
+
+        def ask() -> pa.RecordBatchReader:
+            return cursor.execute(query, params).to_arrow_reader(ROWS_A_BATCH)
+
         with _translated(added_lines):
-            reader = cursor.execute(query, params).to_arrow_reader(ROWS_A_BATCH)
+            reader = ask()
         schema = pa.schema(
             field.with_name(name) for field, name in zip(reader.schema, _unique(reader.schema.names), strict=True)
         )
 
         def batches() -> Iterator[pa.RecordBatch]:
-            with cursor, _translated(added_lines), _streamed():
+            with cursor, _translated(added_lines), _streamed(ask):
                 for batch in reader:
                     yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
@@ -410,24 +415,41 @@ def _translated(added_lines: int = 0) -> Iterator[None]:
         raise ConfigError(f"SQL: {message}") from e
 
 
+_INTERRUPT = "INTERRUPT Error"
 _OF_STREAM: dict[str, type[duckdb.Error]] = {
     "IO Error": duckdb.IOException,
     "HTTP Error": duckdb.HTTPException,
     "Out of Memory Error": duckdb.OutOfMemoryException,
     "INTERNAL Error": duckdb.InternalException,
     "FATAL Error": duckdb.FatalException,
+    # Whose reason did not come again: as what passes by itself.
+    _INTERRUPT: duckdb.IOException,
 }
 
 
 @contextmanager
-def _streamed() -> Iterator[None]:
+def _streamed(ask: Callable[[], Iterable[object]]) -> Iterator[None]:
     """Around the reading of an answer: through Arrow's stream DuckDB's errors come as OSErrors, and only
-    how their text begins tells what they were."""
+    how their text begins tells what they were. `ask` asks the same again."""
     try:
         yield
     except OSError as e:
+        e = _reason(ask, e)
         kind = next((kind for begin, kind in _OF_STREAM.items() if str(e).startswith(begin)), duckdb.Error)
         raise kind(str(e)) from e
+
+
+def _reason(ask: Callable[[], Iterable[object]], error: OSError) -> OSError:
+    """An error in one of DuckDB's threads interrupts the others, and now and then the interruption is
+    what the reader is told. Nobody interrupts here, so the question is asked again for its own error."""
+    for _ in range(3):
+        if not str(error).startswith(_INTERRUPT):
+            break
+        try:
+            deque(ask(), maxlen=0)
+        except OSError as again:
+            error = again
+    return error
 
 
 # --- search ------------------------------------------------------------------------------------
