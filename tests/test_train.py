@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -530,7 +531,12 @@ def test_job_files_are_read_strictly(moving: Path, tmp_path: Path) -> None:
 def test_two_workers_of_ray_train_share_the_work(moving: Path, tmp_path: Path) -> None:
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
+    from vidproc.runtime.ray import RayExecutor, join_or_start
+
+    # A process has one token for all of its clusters: an index before the training is no obstacle.
+    with closing(RayExecutor("local", num_workers=1)) as before:
+        before.start({})
+    join_or_start("local", num_cpus=2, object_store_memory=100 << 20)
     try:
         workers = WorkerSettings(executor="ray", workers=2, gpu=False)
         settings = job(moving, tmp_path / "m", workers=workers, optimisation=OptimisationSettings(epochs=2, batch=8))

@@ -25,7 +25,7 @@ class WorkerSettings:
     cpus: float = 1.0
     """Of each worker, for the scheduler; also its torch threads."""
     address: str | None = None
-    """Of a Ray cluster; None: RAY_ADDRESS, or one started here."""
+    """Of a Ray cluster; None: RAY_ADDRESS or this machine's if there is one, else one is started ("local": always)."""
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.cpus <= 0:
@@ -126,8 +126,9 @@ def run_workers(
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    if not ray.is_initialized():
-        ray.init(address=settings.address, include_dashboard=False, log_to_driver=False)
+    from vidproc.runtime.ray import join_or_start
+
+    join_or_start(settings.address)
     have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpu = settings.gpu if settings.gpu is not None else have.get("GPU", 0) >= settings.workers
     needed = {"CPU": settings.cpus * settings.workers, "GPU": float(settings.workers if gpu else 0)}

@@ -777,17 +777,11 @@ class RayExecutor:
             return
         with _quietly():
             if address := _find(self._address):
-                self._join(address)
+                _join(address)
+                self._joined = True
                 return
             with _own_cluster_environment():
                 self._start(routes, limits)
-
-    def _join(self, address: str) -> None:
-        try:
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, rx.RayError, RuntimeError, ValueError) as error:
-            raise _no_cluster(address, error) from error
-        self._joined = True
 
     def _start(self, routes: Mapping[str, Sequence[AnyStep]], limits: Limits) -> None:
         steps = _steps_of(routes).values()
@@ -827,6 +821,26 @@ class RayExecutor:
                     f"this machine is too small for a worker of the step {step.name!r}, which asks for "
                     f"{said(_wants(step.needs))}: ask for less, or join a cluster (--address)"
                 )
+
+
+def join_or_start(address: str | None = None, **sizes: Any) -> None:
+    """Ray for work that is not a pipeline, found as RayExecutor finds it; `sizes` are for one that is started.
+    It lasts as long as this process."""
+    if ray.is_initialized():
+        return
+    with _quietly():
+        if found := _find(address or "auto"):
+            _join(found)
+        else:
+            with _own_cluster_environment():
+                ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **sizes)
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, rx.RayError, RuntimeError, ValueError) as error:
+        raise _no_cluster(address, error) from error
 
 
 def _own_folder(base: str) -> tuple[str, int | None]:
