@@ -1,10 +1,14 @@
 """Linking: tracks and segments of one whole video, whatever its cut."""
 
+import weakref
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trackers.core.bytetrack.tracklet import ByteTrackTracklet
 
 from vidproc.link import Hysteresis, LinkSettings, VideoKeys, link, stretches
 from vidproc.tables.schema import load_schema
@@ -60,6 +64,23 @@ def test_a_short_gap_keeps_the_track_and_a_long_one_ends_it() -> None:
     two = linked(walk(0, 2, x=10, step=0) + walk(5, 7, x=10, step=0), lost_seconds=1.5)
     assert len(one["tracks"]) == 1
     assert len(two["tracks"]) == 2
+
+
+def test_tracks_that_have_ended_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = weakref.WeakSet[ByteTrackTracklet]()
+    most = 0
+    make = ByteTrackTracklet.__init__
+
+    def made(self: ByteTrackTracklet, *given: Any, **named: Any) -> None:
+        nonlocal most
+        make(self, *given, **named)
+        there.add(self)
+        most = max(most, len(there))
+
+    monkeypatch.setattr(ByteTrackTracklet, "__init__", made)
+    tables = linked([row for start in range(0, 60, 3) for row in walk(start, start + 1, x=10)])
+    assert len(tables["tracks"]) == 20
+    assert most <= 2  # the one before may still be waited for
 
 
 def test_a_lone_detection_is_no_track() -> None:

@@ -156,9 +156,11 @@ def _track(columns: _Columns, settings: LinkSettings, fps: float | None) -> np.n
             spawned = [t for t in tracker.tracks if id(t) not in born]
             sources = found_rows[(ids < 0) & (columns.score[found_rows] >= settings.activation_score)]
             born.update((id(t), (t, int(row))) for t, row in zip(spawned, sources, strict=True))
-        for track, row in born.values():
-            if track.tracker_id >= 0:
-                raw[row] = track.tracker_id + offset
+            for track, row in born.values():
+                if track.tracker_id >= 0:
+                    raw[row] = track.tracker_id + offset
+            # Those that have ended are let go: ten hours have many, and each carries its filter's matrices.
+            born = {id(t): born[id(t)] for t in tracker.tracks}
         offset = max(offset, int(raw[rows].max(initial=-1)) + 1)
     return _renumber(raw, settings.minimum_detections)
 
