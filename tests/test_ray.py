@@ -206,6 +206,21 @@ def test_what_leaks_a_little_at_each_call_is_never_blamed_and_never_grows_large(
     assert max(max(sizes) - min(sizes) for sizes in by_process.values()) < 200 << 20
 
 
+def test_a_large_block_goes_back_to_the_system_whatever_lies_behind_it() -> None:
+    code = """
+import numpy as np
+from vidproc.runtime.worker import LARGE_BYTES, give_back_large_blocks, held
+give_back_large_blocks()
+np.ones(16 << 20, np.uint8)  # by which glibc would learn to keep such blocks
+large = np.ones(2 * LARGE_BYTES, np.uint8)
+behind = [bytes(100_000) for _ in range(20)]
+before = held()
+del large
+print((before - held()) // LARGE_BYTES)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"2\n"
+
+
 @dataclass
 class Out:
     """Says in which process it ran; the first attempt at t3 runs out of memory, and notes where."""

@@ -35,6 +35,7 @@ from vidproc.models.base import ActionModel, Detector, EmbeddingModel, ModelCard
 from vidproc.models.device import pick_device
 from vidproc.outcome import VideoOutcome
 from vidproc.probe import probe
+from vidproc.runtime.worker import give_back_large_blocks
 from vidproc.step import AnyStep, Resources
 from vidproc.storage import StorageOptions, open_storage
 from vidproc.tables.lake import Lake
@@ -219,7 +220,8 @@ class Decode:
     name: str = "decode"
     stateful: bool = False
 
-    def setup(self) -> None: ...
+    def setup(self) -> None:
+        give_back_large_blocks()
 
     def __call__(self, task: Task) -> DecodedTask:
         batches, report = decode(task, tuple(self.grids.values()), self.source, self.limits)
