@@ -82,6 +82,8 @@ def publish(
         number = changes.turn(lake.tables, patience_s=patience_s)
         there = _published(lake, batch, run, run.run_id)
         prepared = _prepare(lake, [o for o in batch if o.video.video_id not in there], link, run)
+        # What Arrow has freed goes back before the Delta library, which has a heap of its own, asks for as much again.
+        pa.default_memory_pool().release_unused()
         if not prepared.change.videos:
             if there:  # an earlier call of ours was cut off after its last commit: what it left goes too
                 recover(lake)
