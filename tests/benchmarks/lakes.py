@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from tests.benchmarks import videos
 from tests.benchmarks.jobs import index, job
-from tests.benchmarks.measure import Cost, Row, Settings, run, size
+from tests.benchmarks.measure import Cost, Row, Settings, median, run, size
 from tests.s3 import BUCKET, SeaweedFS
 
 STRETCH_S = 10.0
@@ -224,31 +224,54 @@ def _pretend_indexed(archive: Path, lake_path: Path, number: int) -> None:
 
 
 def memory(settings: Settings) -> list[Row]:
-    """Peak memory of all processes over ten hours and over ten minutes of the same video."""
+    """Peak memory of every process over ten hours and over ten minutes of the same video."""
     base = videos.drawn(8 if settings.quick else 60, 50, width=320, height=180, crf=30)
     lengths = {"short": 60.0, "long": 600.0} if settings.quick else {"short": 600.0, "long": 36_000.0}
-    costs: dict[str, Cost] = {}
+    # The same processes for both, on any machine, and a window of four tasks, which the ten of the short video fill.
+    wanted = job(
+        detector={"model": "tests.benchmarks.models:Brightness"},
+        execution={"workers": 2, "actors": 1},
+        limits={"bytes_in_flight": 256 << 20},
+    )
     row = Row(name="memory", what="peak memory, 10 h video / 10 min", target="<= 1.05")
+    costs: dict[str, list[Cost]] = {}
     for name, seconds in lengths.items():
         path = videos.repeated(base, f"{seconds:g}s", seconds=seconds)
         archive = videos.cache() / f"memory-{seconds:g}s-{videos.VERSION}"
         archive.mkdir(exist_ok=True)
         if not (archive / "video.mp4").exists():
             (archive / "video.mp4").hardlink_to(path)
-        wanted = job(detector={"model": "tests.benchmarks.models:Brightness", "fps": 0.5})
-        found = index(archive, wanted, look_every_s=0.25)
-        costs[name] = found.cost
-        row.frames, row.bytes = found.summary["frames_sampled"], found.summary["bytes_read"]
-        row.rows = sum(found.summary["rows"].values())
+        # A peak is where two workers happen to be at theirs: in minutes they are, in seconds they may be.
+        found = [
+            index(archive, wanted, look_every_s=0.25) for _ in range(settings.repetitions if name == "short" else 1)
+        ]
+        costs[name] = [f.cost for f in found]
+        summary = found[0].summary
+        row.frames, row.bytes = summary["frames_sampled"], summary["bytes_read"]
+        row.rows = sum(summary["rows"].values())
         row.notes.append(
-            f"{seconds / 3600:.2f} h: peak {found.cost.peak_bytes / 1e6:.0f} MB in {found.cost.seconds:.0f} s, "
-            f"{found.summary['frames_sampled']:,} frames sampled, {found.summary['tasks_done']} tasks"
+            f"{seconds / 3600:.2f} h: peak {', '.join(f'{c.peak_bytes / 1e6:.0f}' for c in costs[name])} MB in "
+            f"{costs[name][0].seconds:.0f} s, {row.frames:,} frames sampled, {summary['tasks_done']} tasks"
         )
         settings.say(row.notes[-1])
-    ratio = costs["long"].peak_bytes / costs["short"].peak_bytes
+    peaks = {name: median([c.peak_bytes for c in found]) for name, found in costs.items()}
+    ratio = peaks["long"] / peaks["short"]
     row.value, row.met = f"{ratio:.3f}", None if settings.quick else ratio <= 1.05
-    row.peak_bytes = costs["long"].peak_bytes
-    row.notes.append("320x180 H.264, a sample in two seconds; proportional set size of driver, Ray and all workers")
+    row.peak_bytes = round(peaks["long"])
+    kinds = {
+        kind: [median([c.peaks.get(kind, 0) for c in costs[name]]) for name in lengths]
+        for kind in sorted(costs["long"][0].peaks, key=lambda kind: -costs["long"][0].peaks[kind])
+    }
+    ratios = {kind: long / short for kind, (short, long) in kinds.items() if short}
+    most = max(ratios, key=lambda kind: ratios[kind])
+    row.notes += [
+        "320x180 H.264, two samples a second; proportional set size of driver, Ray and all workers, medians. By kind, "
+        "each at its own peak, in MB, short and long: "
+        + ", ".join(f"{kind} {short / 1e6:.0f} {long / 1e6:.0f}" for kind, (short, long) in kinds.items()),
+        f"what grows most: {most}, {ratios[most]:.2f} x. A decode worker holds the index of the whole MP4, which "
+        "FFmpeg builds at each opening; the publish worker holds a video's rows",
+    ]
+    row.figures = {name: [{"peak": c.peak_bytes, **c.peaks} for c in found] for name, found in costs.items()}
     return [row]
 
 

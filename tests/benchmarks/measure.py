@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,14 @@ REPOSITORY = Path(__file__).parents[2]
 MARK = "VIDPROC_BENCH_MARK"
 """In the environment of a measured command, so that all its descendants are known, adopted ones too."""
 TICK = os.sysconf("SC_CLK_TCK")
+KINDS = {
+    b"decode": "decode workers",
+    b"probe": "probe worker",
+    b"publish": "publish worker",
+    b"_ActorBody": "model actors",
+    b"IDLE": "spare workers",
+}
+"""Of Ray's workers, by what stands behind `ray::` in the titles that Ray gives them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +42,8 @@ class Cost:
     """Of all its processes, as last seen: what a short-lived one did after the last look is not in it."""
     peak_bytes: int
     """Proportional set size summed over its processes: shared memory counts once."""
+    peaks: Mapping[str, int]
+    """The same by kind of process, each at its own time, without the object store, which is a kind of its own."""
     answer: Any
     """The JSON it printed last, None if it printed none."""
 
@@ -44,7 +55,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, look_ev
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
         began = time.perf_counter()
         process = subprocess.Popen(list(command), stdout=out, stderr=log, env=environment, cwd=REPOSITORY)
-        watch = _Watch(mark, look_every_s)
+        watch = _Watch(mark, process.pid, look_every_s)
         watch.start()
         try:
             code = process.wait()
@@ -62,7 +73,9 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, look_ev
         text = out.read()
         if code:
             raise RuntimeError(f"{' '.join(command)[:300]} ended with {code}:\n{text[-2000:]}\n{log.read()[-4000:]}")
-    return Cost(seconds=seconds, cpu_s=watch.cpu_s, peak_bytes=watch.peak, answer=_last_json(text))
+    return Cost(
+        seconds=seconds, cpu_s=watch.cpu_s, peak_bytes=watch.peak, peaks=dict(watch.peaks), answer=_last_json(text)
+    )
 
 
 def quiet_environment() -> dict[str, str]:
@@ -90,14 +103,17 @@ def _last_json(text: str) -> Any:
 class _Watch(threading.Thread):
     """Looks at all processes that carry the mark."""
 
-    def __init__(self, mark: str, every_s: float) -> None:
+    def __init__(self, mark: str, driver: int, every_s: float) -> None:
         super().__init__(daemon=True)
-        self._mark, self._every_s = f"{MARK}={mark}".encode(), every_s
+        self._mark, self._driver, self._every_s = f"{MARK}={mark}".encode(), driver, every_s
         self._over = threading.Event()
         self._ours: dict[tuple[int, str], float] = {}
         """CPU seconds by process id and start."""
         self._others: set[tuple[int, str]] = set()
+        self._kinds: dict[tuple[int, str], str] = {}
+        """What a worker of Ray's last did."""
         self.peak = 0
+        self.peaks: Counter[str] = Counter()
 
     @property
     def cpu_s(self) -> float:
@@ -120,7 +136,7 @@ class _Watch(threading.Thread):
                     os.kill(pid, signal.SIGKILL)
 
     def look(self) -> None:
-        total = 0
+        now: Counter[str] = Counter()
         for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
             with contextlib.suppress(OSError, IndexError, ValueError):
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -131,13 +147,29 @@ class _Watch(threading.Thread):
                     self._others.add(who)
                     continue
                 self._ours[who] = (int(fields[11]) + int(fields[12])) / TICK
-                total += _pss(pid)
-        self.peak = max(self.peak, total)
+                total, shared = _pss(pid)
+                now[self._kind(who)] += total - shared
+                now["object store"] += shared
+        self.peak = max(self.peak, now.total())
+        self.peaks |= now  # the larger of each
+
+    def _kind(self, who: tuple[int, str]) -> str:
+        if who[0] == self._driver:
+            return "driver"
+        title = Path(f"/proc/{who[0]}/cmdline").read_bytes()
+        kind = KINDS.get(title.removeprefix(b"ray::").partition(b"\0")[0].partition(b".")[0])
+        if kind is None:
+            return "Ray's own"
+        if kind != KINDS[b"IDLE"] or who not in self._kinds:  # between two tasks it keeps what it did
+            self._kinds[who] = kind
+        return self._kinds[who]
 
 
-def _pss(pid: int) -> int:
+def _pss(pid: int) -> tuple[int, int]:
+    """Bytes: all, and those of them that are shared memory."""
     with open(f"/proc/{pid}/smaps_rollup") as f:
-        return next(int(line.split()[1]) << 10 for line in f if line.startswith("Pss:"))
+        sizes = {line.split()[0]: int(line.split()[1]) << 10 for line in f if line.startswith("Pss")}
+    return sizes["Pss:"], sizes.get("Pss_Shmem:", 0)
 
 
 T = TypeVar("T")
