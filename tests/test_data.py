@@ -21,6 +21,7 @@ from vidproc.learn.data import (
     ClipData,
     FrameData,
     Reader,
+    batches,
     epoch_order,
     fit_image,
     normalise,
@@ -241,3 +242,11 @@ def test_balanced_epochs_show_a_rare_class_as_often() -> None:
     ids = np.array([0] * 95 + [1] * 5)
     seen = Counter(int(ids[i]) for e in range(20) for i in epoch_order(ids, seed=0, epoch=e, balanced=True))
     assert 0.85 < seen[1] / seen[0] < 1.15
+
+
+@pytest.mark.parametrize(
+    "n, size, lengths", [(0, 4, []), (1, 4, [1]), (8, 4, [4, 4]), (9, 4, [4, 5]), (10, 4, [4, 4, 2]), (3, 1, [1] * 3)]
+)
+def test_no_batch_is_of_one_example_unless_all_are(n: int, size: int, lengths: list[int]) -> None:
+    found = list(batches(range(n), size))
+    assert [len(b) for b in found] == lengths and [i for b in found for i in b] == list(range(n))

@@ -374,8 +374,13 @@ def epoch_order(
 
 
 def batches(order: Sequence[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(order), size):
-        yield list(order[start : start + size])
+    """A last one that would be alone joins those before it: no batch norm can be trained on one value (SSDlite's
+    last ones see one cell an image)."""
+    starts = list(range(0, len(order), size))
+    if size > 1 and len(starts) > 1 and starts[-1] == len(order) - 1:
+        starts.pop()
+    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+        yield list(order[start:end])
 
 
 def is_image(video: Video) -> bool:
