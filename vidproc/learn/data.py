@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil, floor
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -379,7 +380,7 @@ def batches(order: Sequence[int], size: int) -> Iterator[list[int]]:
     starts = list(range(0, len(order), size))
     if size > 1 and len(starts) > 1 and starts[-1] == len(order) - 1:
         starts.pop()
-    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+    for start, end in pairwise([*starts, len(order)]):
         yield list(order[start:end])
 
 
