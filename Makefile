@@ -58,7 +58,7 @@ soak: $(INSTALLED)
 learn: $(INSTALLED)
 	$(BIN)/python jobs/learn_demo.py
 
-# With R3D, R(2+1)D and S3D, which take minutes each on one core.
+# With R3D, R(2+1)D, S3D and MC3, which take minutes each on one core.
 learn-all: $(INSTALLED)
 	$(BIN)/python jobs/learn_demo.py --all
 
