@@ -148,6 +148,20 @@ def test_a_narrow_networks_random_weights_add_up_to_as_much(arch: str) -> None:
     assert len(narrow) > 10 and all(narrow[k] == pytest.approx(wide[k], rel=0.2) for k in narrow)
 
 
+@pytest.mark.parametrize(("arch", "classes"), [("r3d_18", 64), ("s3d", 192), ("swin3d_t", 96)])
+def test_as_many_classes_as_a_layer_has_channels_leave_it_no_wider(arch: str, classes: int) -> None:
+    def shapes(classes: int) -> dict[str, torch.Size]:
+        labels = tuple(str(i) for i in range(classes))
+        recipe = recipe_for("x", labels, NetworkSettings(arch=arch, args={"narrow": 4}), "actions")
+        with torch.device("meta"):
+            network = build_network(recipe)
+        by_class = class_tensors(recipe)
+        assert {v.shape[0] for k, v in network.state_dict().items() if k in by_class} == {classes}
+        return {k: v.shape for k, v in network.state_dict().items() if k not in by_class}
+
+    assert shapes(classes) == shapes(3)
+
+
 @pytest.mark.parametrize("arch", ["mvit_v1_b", "mvit_v2_s"])
 def test_mvit_is_built_for_small_clips_with_fewer_channels(arch: str) -> None:
     size = {"mode": "stretch", "height": 32, "width": 40}

@@ -45,7 +45,7 @@ def build(recipe: Recipe) -> Any:
         if recipe.arch == "s3d":
             network.avgpool = PoolWhatIsThere(network.avgpool)
         if "narrow" in args:
-            narrowed(network, int(args["narrow"]), int(own["num_classes"]))
+            narrowed(network, int(args["narrow"]))
     except (TypeError, ValueError) as e:
         raise ConfigError(f"{recipe.name}: {recipe.arch} cannot be built with {args}: {e}") from e
     return network

@@ -13,20 +13,21 @@ KEPT = 3
 """Colours are no channels to be spared."""
 
 
-def narrowed(network: nn.Module, factor: int, outputs: int) -> nn.Module:
-    """Divides the channels of every layer by `factor`, but for the network's input and its `outputs`; each
-    tensor keeps its first channels' weights, made larger as there are fewer to add up. Raises ValueError where
-    the layers no longer fit."""
+def narrowed(network: nn.Module, factor: int) -> nn.Module:
+    """Divides the channels of every layer by `factor`, but for the network's input and what its last layer puts
+    out, the classes; each tensor keeps its first channels' weights, made larger as there are fewer to add up.
+    Raises ValueError where the layers no longer fit."""
 
     if factor < 1:
         raise ValueError(f"channels can be divided by 1 or more, not by {factor}")
 
     def less(n: int) -> int:
-        return n if n in (KEPT, outputs) else max(1, n // factor)
+        return n if n == KEPT else max(1, n // factor)
 
+    last = [layer for layer in network.modules() if isinstance(layer, nn.Conv3d | nn.Linear)][-1]
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
-            made = _like(layer, less)
+            made = _like(layer, less, int if layer is last else less)
             if made is not None:
                 setattr(parent, name, _filled(made, layer))
     return network
@@ -87,19 +88,19 @@ class PoolWhatIsThere(nn.AvgPool3d):
         return nn.functional.avg_pool3d(maps, kernel, self.stride)
 
 
-def _like(layer: nn.Module, less: Any) -> nn.Module | None:
+def _like(layer: nn.Module, less: Callable[[int], int], out: Callable[[int], int]) -> nn.Module | None:
     bias = getattr(layer, "bias", None) is not None
     if isinstance(layer, nn.Conv3d):
         if layer.groups != 1:
             raise ValueError("channels in groups cannot be divided")
         shape: Any = {k: getattr(layer, k) for k in ("kernel_size", "stride", "padding")}
-        return nn.Conv3d(less(layer.in_channels), less(layer.out_channels), bias=bias, **shape)
+        return nn.Conv3d(less(layer.in_channels), out(layer.out_channels), bias=bias, **shape)
     if isinstance(layer, nn.BatchNorm3d):
         return nn.BatchNorm3d(less(layer.num_features), layer.eps, layer.momentum)
     if isinstance(layer, nn.LayerNorm):
         return nn.LayerNorm([less(n) for n in layer.normalized_shape], layer.eps)
     if isinstance(layer, nn.Linear):
-        return nn.Linear(less(layer.in_features), less(layer.out_features), bias=bias)
+        return nn.Linear(less(layer.in_features), out(layer.out_features), bias=bias)
     return None
 
 
