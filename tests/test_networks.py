@@ -197,3 +197,9 @@ def test_what_cannot_be_narrowed_is_said(arch: str, factor: int) -> None:
     recipe = recipe_for("x", LABELS, NetworkSettings(arch=arch, args={"narrow": factor}), "actions")
     with pytest.raises(ConfigError, match=f"{arch} cannot be built with .*narrow"):
         build_network(recipe)
+
+
+def test_a_clip_too_small_for_mvit_is_said() -> None:
+    args = {"temporal_size": 16, "spatial_size": [28, 28]}
+    with pytest.raises(ConfigError, match=r"mvit_v2_s cannot be built with .*28"):
+        build_network(recipe_for("x", LABELS, NetworkSettings(arch="mvit_v2_s", args=args), "actions"))

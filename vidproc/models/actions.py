@@ -46,7 +46,7 @@ def build(recipe: Recipe) -> Any:
             network.avgpool = PoolWhatIsThere(network.avgpool)
         if "narrow" in args:
             narrowed(network, int(args["narrow"]))
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, RuntimeError) as e:  # torch's own, of a clip too small for MViT's positions
         raise ConfigError(f"{recipe.name}: {recipe.arch} cannot be built with {args}: {e}") from e
     return network
 
