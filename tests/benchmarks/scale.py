@@ -2,7 +2,7 @@
 of vidproc but for decoding: listed, planned, staged, published, broken off, gone on with, and run again.
 
     make bench-scale                                      all of it
-    python -m tests.benchmarks.scale LAKE VIDEOS          one run, in this process; --leave N: killed after N tasks
+    python -m tests.benchmarks.scale ARCHIVE LAKE VIDEOS  one run, in this process; --leave N: killed after N tasks
 
 Staging, publishing and the lake are real, on local disk, in one process (`inline`), so the figures are the driver's
 and the lake's own; a cluster spreads staging and publishing over its workers.
@@ -42,11 +42,13 @@ CLIP_S = 30.0
 def scale(settings: Settings) -> list[Row]:
     number = 2_000 if settings.quick else 100_000
     folder = Path(tempfile.mkdtemp(prefix="scale-", dir=videos.cache()))
-    command = [sys.executable, "-m", "tests.benchmarks.scale", str(folder / "lake"), str(number)]
+    archive, lake = folder / "archive", folder / "lake"
+    archive.mkdir()
+    command = [sys.executable, "-m", "tests.benchmarks.scale", str(archive), str(lake), str(number)]
     try:
         killed = run([*command, "--leave", str(number // 2)]).answer
         costs = {"resumed": run(command), "second": run(command)}
-        lake_bytes = sum(p.stat().st_size for p in (folder / "lake").rglob("*.parquet"))
+        lake_bytes = sum(p.stat().st_size for p in lake.rglob("*.parquet"))
     finally:
         shutil.rmtree(folder)
     resumed, second = costs["resumed"].answer, costs["second"].answer
@@ -125,12 +127,13 @@ def main() -> None:
     from vidproc.config import load_job
 
     parser = argparse.ArgumentParser()
+    parser.add_argument("archive", help="a folder, which stays empty: what it lists is made up")
     parser.add_argument("lake")
     parser.add_argument("videos", type=int)
     parser.add_argument("--leave", type=int, default=0)
     asked = parser.parse_args()
     given = job(
-        archive=str(videos.cache()), lake=asked.lake,
+        archive=asked.archive, lake=asked.lake,
         detector={"model": "tests.benchmarks.models:Brightness", "fps": 0.5},  # few samples: one task a video
         cut={"clip_seconds": CLIP_S, "clips_per_task": CLIPS}, execution={"executor": "inline"},
     )  # fmt: skip
