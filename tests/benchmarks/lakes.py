@@ -250,28 +250,31 @@ def memory(settings: Settings) -> list[Row]:
         row.frames, row.bytes = summary["frames_sampled"], summary["bytes_read"]
         row.rows = sum(summary["rows"].values())
         row.notes.append(
-            f"{seconds / 3600:.2f} h: peak {', '.join(f'{c.peak_bytes / 1e6:.0f}' for c in costs[name])} MB in "
+            f"{seconds / 3600:.2f} h: peak {', '.join(f'{c.own_peak_bytes / 1e6:.0f}' for c in costs[name])} MB in "
             f"{costs[name][0].seconds:.0f} s, {row.frames:,} frames sampled, {summary['tasks_done']} tasks"
         )
         settings.say(row.notes[-1])
-    peaks = {name: median([c.peak_bytes for c in found]) for name, found in costs.items()}
+    peaks = {name: median([c.own_peak_bytes for c in found]) for name, found in costs.items()}
     ratio = peaks["long"] / peaks["short"]
     row.value, row.met = f"{ratio:.3f}", None if settings.quick else ratio <= 1.05
-    row.peak_bytes = round(peaks["long"])
+    row.peak_bytes = costs["long"][0].peak_bytes
     kinds = {
-        kind: [median([c.peaks.get(kind, 0) for c in costs[name]]) for name in lengths]
-        for kind in sorted(costs["long"][0].peaks, key=lambda kind: -costs["long"][0].peaks[kind])
+        kind: [median([c.own_peaks.get(kind, 0) for c in costs[name]]) for name in lengths]
+        for kind in sorted(costs["long"][0].own_peaks, key=lambda kind: -costs["long"][0].own_peaks[kind])
     }
     ratios = {kind: long / short for kind, (short, long) in kinds.items() if short}
     most = max(ratios, key=lambda kind: ratios[kind])
     row.notes += [
-        "320x180 H.264, two samples a second; proportional set size of driver, Ray and all workers, medians. By kind, "
-        "each at its own peak, in MB, short and long: "
+        "320x180 H.264, two samples a second; memory of driver, Ray and all workers without pages of files, medians. "
+        "By kind, each at its own peak, in MB, short and long: "
         + ", ".join(f"{kind} {short / 1e6:.0f} {long / 1e6:.0f}" for kind, (short, long) in kinds.items()),
         f"what grows most: {most}, {ratios[most]:.2f} x. A decode worker holds the index of the whole MP4, which "
         "FFmpeg builds at each opening; the publish worker holds a video's rows",
     ]
-    row.figures = {name: [{"peak": c.peak_bytes, **c.peaks} for c in found] for name, found in costs.items()}
+    row.figures = {
+        name: [{"peak": c.peak_bytes, "own": c.own_peak_bytes, **c.own_peaks} for c in found]
+        for name, found in costs.items()
+    }
     return [row]
 
 

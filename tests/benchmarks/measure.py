@@ -42,8 +42,11 @@ class Cost:
     """Of all its processes, as last seen: what a short-lived one did after the last look is not in it."""
     peak_bytes: int
     """Proportional set size summed over its processes: shared memory counts once."""
-    peaks: Mapping[str, int]
-    """The same by kind of process, each at its own time, without the object store, which is a kind of its own."""
+    own_peak_bytes: int
+    """The same without pages of files: how many of those count is decided by what else runs on the machine and maps
+    the same libraries, and the kernel can take them back."""
+    own_peaks: Mapping[str, int]
+    """That by kind of process, each at its own time; the object store is a kind by itself."""
     answer: Any
     """The JSON it printed last, None if it printed none."""
 
@@ -74,7 +77,12 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, look_ev
         if code:
             raise RuntimeError(f"{' '.join(command)[:300]} ended with {code}:\n{text[-2000:]}\n{log.read()[-4000:]}")
     return Cost(
-        seconds=seconds, cpu_s=watch.cpu_s, peak_bytes=watch.peak, peaks=dict(watch.peaks), answer=_last_json(text)
+        seconds=seconds,
+        cpu_s=watch.cpu_s,
+        peak_bytes=watch.peak,
+        own_peak_bytes=watch.own_peak,
+        own_peaks=dict(watch.own_peaks),
+        answer=_last_json(text),
     )
 
 
@@ -112,8 +120,8 @@ class _Watch(threading.Thread):
         self._others: set[tuple[int, str]] = set()
         self._kinds: dict[tuple[int, str], str] = {}
         """What a worker of Ray's last did."""
-        self.peak = 0
-        self.peaks: Counter[str] = Counter()
+        self.peak = self.own_peak = 0
+        self.own_peaks: Counter[str] = Counter()
 
     @property
     def cpu_s(self) -> float:
@@ -136,7 +144,8 @@ class _Watch(threading.Thread):
                     os.kill(pid, signal.SIGKILL)
 
     def look(self) -> None:
-        now: Counter[str] = Counter()
+        total = 0
+        own: Counter[str] = Counter()
         for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
             with contextlib.suppress(OSError, IndexError, ValueError):
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -147,11 +156,12 @@ class _Watch(threading.Thread):
                     self._others.add(who)
                     continue
                 self._ours[who] = (int(fields[11]) + int(fields[12])) / TICK
-                total, shared = _pss(pid)
-                now[self._kind(who)] += total - shared
-                now["object store"] += shared
-        self.peak = max(self.peak, now.total())
-        self.peaks |= now  # the larger of each
+                sizes = _pss(pid)
+                total += sizes["Pss:"]
+                own[self._kind(who)] += sizes.get("Pss_Anon:", 0)
+                own["object store"] += sizes.get("Pss_Shmem:", 0)  # old kernels tell neither
+        self.peak, self.own_peak = max(self.peak, total), max(self.own_peak, own.total())
+        self.own_peaks |= own  # the larger of each
 
     def _kind(self, who: tuple[int, str]) -> str:
         if who[0] == self._driver:
@@ -165,11 +175,10 @@ class _Watch(threading.Thread):
         return self._kinds[who]
 
 
-def _pss(pid: int) -> tuple[int, int]:
-    """Bytes: all, and those of them that are shared memory."""
+def _pss(pid: int) -> dict[str, int]:
+    """Bytes, by the kernel's names."""
     with open(f"/proc/{pid}/smaps_rollup") as f:
-        sizes = {line.split()[0]: int(line.split()[1]) << 10 for line in f if line.startswith("Pss")}
-    return sizes["Pss:"], sizes.get("Pss_Shmem:", 0)
+        return {line.split()[0]: int(line.split()[1]) << 10 for line in f if line.startswith("Pss")}
 
 
 T = TypeVar("T")
