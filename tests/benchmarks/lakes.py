@@ -227,9 +227,10 @@ def memory(settings: Settings) -> list[Row]:
     """Peak memory of every process over ten hours and over ten minutes of the same video."""
     base = videos.drawn(8 if settings.quick else 60, 50, width=320, height=180, crf=30)
     lengths = {"short": 60.0, "long": 600.0} if settings.quick else {"short": 600.0, "long": 36_000.0}
-    # The same processes for both, on any machine, and a window of four tasks, which the ten of the short video fill.
+    # The same processes for both, on any machine, and a window of four tasks, which the ten of the short video fill
+    # while the model is late.
     wanted = job(
-        detector={"model": "tests.benchmarks.models:Brightness"},
+        detector={"model": "tests.benchmarks.models:Late"},
         execution={"workers": 2, "actors": 1},
         limits={"bytes_in_flight": 256 << 20},
     )
