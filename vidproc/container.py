@@ -12,7 +12,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from heapq import heappop, heappush
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
+    from vidproc.mp4 import Excerpt, Stretch
     from vidproc.storage import StorageOptions
 
 FORMATS = (
@@ -37,6 +38,8 @@ FORMATS = (
 )
 """Demuxers that may run. Absent on purpose: hls, dash, concat, image2, tty, rtsp, sdp, lavfi."""
 
+
+FILE_ONLY = {"protocol_whitelist": "file"}
 
 REQUEST_BYTES, LARGEST_REQUEST_BYTES = 256 << 10, 8 << 20
 """Of one ranged request, where a stretch of an object is read rather than all of it."""
@@ -80,13 +83,28 @@ class Source:
         `stretch_bytes`: about how much will be read, None: all of the object."""
         if not video.uri.startswith("s3://"):
             # With its protocol named, a path is a path whatever it starts with or contains.
-            return f"file:{video.uri}", {"protocol_whitelist": "file"}
+            return f"file:{video.uri}", FILE_ONLY
         from vidproc.storage import StorageOptions, open_block_reader, readable_url
 
         options = self.options or StorageOptions()
         if self.access == "blocks":
-            return open_block_reader(video.uri, options, etag_of(video)), {"protocol_whitelist": "file"}
+            return open_block_reader(video.uri, options, etag_of(video)), FILE_ONLY
         return readable_url(video.uri, options, self.url_seconds), _http_options(stretch_bytes)
+
+    @contextmanager
+    def excerpt(self, video: Video, stretch: Stretch) -> Iterator[Excerpt | None]:
+        """Of an MP4 in a folder, what one stretch needs of it, where that is worth it."""
+        from vidproc import mp4
+
+        made = None
+        if not video.uri.startswith("s3://"):
+            with suppress(OSError):  # who opens the file next says why
+                made = mp4.excerpt(video.uri, stretch)
+        try:
+            yield made
+        finally:
+            if made is not None:
+                made.close()
 
     def closer(self, video: Video) -> Source | None:
         """For a second look at what seems damaged: over a URL, the demuxer takes a connection that broke
@@ -153,15 +171,17 @@ def open_container(
     *,
     stretch_bytes: int | None = None,
     headers_only: bool = False,
+    excerpt: Excerpt | None = None,
 ) -> Iterator[InputContainer]:
     """The opened container. Errors of the codec library, here and in the body, become ours.
     `stretch_bytes`: about how much will be read, None: all of it.
+    `excerpt`: opened instead of the file itself.
     `headers_only` lets no decoder run, so that sizes are what the headers claim."""
     import av
 
     av.logging.set_level(av.logging.PANIC)  # its log lines may quote the presigned URL
     with translated(video):
-        target, protocol = source.target(video, stretch_bytes)
+        target, protocol = source.target(video, stretch_bytes) if excerpt is None else (excerpt, FILE_ONLY)
         options = {
             "format_whitelist": ",".join(FORMATS),
             "probesize": str(limits.max_probe_bytes),

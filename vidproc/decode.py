@@ -42,6 +42,7 @@ from vidproc.container import (
 )
 from vidproc.errors import Declined, LimitExceeded, TransientError
 from vidproc.media import DecodeReport, FrameBatch, FrameSize, Geometry, Grid, Task, VideoInfo
+from vidproc.mp4 import Stretch
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -90,8 +91,11 @@ def decode(
 
 
 def _attempt(task: Task, grids: Sequence[Grid], source: Source, limits: MediaLimits) -> _Pass:
-    attempt: _Pass = (_Sparse if task.info.exact_timestamps else _Sequential)(task, grids, limits)
-    _run(attempt, task, source, limits)
+    way: type[_Pass] = _Sparse if task.info.exact_timestamps else _Sequential
+    attempt = way(task, grids, limits)
+    if not _run_excerpt(attempt, task, source, limits):
+        attempt = way(task, grids, limits)
+        _run(attempt, task, source, limits)
     if attempt.surprised:
         attempt = _Sequential(task, grids, limits)
         _run(attempt, task, source, limits)
@@ -302,8 +306,6 @@ class _Pictures:
 
 def _run(attempt: _Pass, task: Task, source: Source, limits: MediaLimits) -> None:
     """Feeds the packets of the task's range, and what lies around it as far as needed."""
-    import av
-
     for enter_pts in (attempt.enter_pts, None):
         stretch = 0 if attempt.leaps else _stretch_bytes(task, enter_pts)
         with open_container(task.video, source, limits, stretch_bytes=stretch) as container:
@@ -314,26 +316,74 @@ def _run(attempt: _Pass, task: Task, source: Source, limits: MediaLimits) -> Non
             packets = _from(container, stream, enter_pts, task.info)
             if packets is None:
                 continue  # what cannot be entered in its middle is read from its start
-            if attempt.leaps:
-                packets = _leaping(container, stream, packets, task.video.size_bytes)
-            attempt.begin(stream)
-            try:
-                for packet in packets:
-                    attempt.bytes_read += packet.size
-                    attempt.feed(packet)
-                    if attempt.done:
-                        break
-                else:
-                    attempt.ended = True
-            except av.error.FFmpegError as e:
-                error = translate(task.video, e)
-                if isinstance(error, TransientError):
-                    raise error from None
-                attempt.fail(f"reading stopped: {e.strerror}")
-                attempt.ended = True
+            _feed(attempt, task, container, stream, packets)
             attempt.finish()
             attempt.compare()
             return
+
+
+def _run_excerpt(attempt: _Pass, task: Task, source: Source, limits: MediaLimits) -> bool:
+    """The same with the index of the task's range alone, where a file has so large a one that it is worth it.
+    False: it was not, or did not hold all that was needed; what `attempt` saw is then void."""
+    with source.excerpt(task.video, _stretch(task, attempt)) as excerpt:
+        if excerpt is None:
+            return False
+        with suppress(Declined), open_container(task.video, source, limits, excerpt=excerpt) as container:
+            stream: Any = container.streams[0]
+            first_time = excerpt.first_time(stream)
+            if first_time is None or stream.codec_context is None or stream.time_base != task.info.time_base:
+                return False
+            prepare(container, stream, limits)
+            packets = _from(container, stream, attempt.enter_pts, task.info)
+            first = None if packets is None else next(packets, None)
+            if packets is None or first is None:
+                return False
+            if attempt.enter_pts is not None and (first.dts is None or first.dts < first_time):
+                return False
+            _feed(attempt, task, container, stream, chain([first], packets))
+            if attempt.ended and not excerpt.to_the_end:
+                return False
+            attempt.finish()
+            attempt.compare()
+            return attempt.error is None  # what seems damaged is looked at the other way
+    return False
+
+
+def _feed(
+    attempt: _Pass, task: Task, container: InputContainer, stream: VideoStream, packets: Iterator[Packet[Any]]
+) -> None:
+    import av
+
+    if attempt.leaps:
+        packets = _leaping(container, stream, packets, task.video.size_bytes)
+    attempt.begin(stream)
+    try:
+        for packet in packets:
+            attempt.bytes_read += packet.size
+            attempt.feed(packet)
+            if attempt.done:
+                break
+        else:
+            attempt.ended = True
+    except av.error.FFmpegError as e:
+        error = translate(task.video, e)
+        if isinstance(error, TransientError):
+            raise error from None
+        attempt.fail(f"reading stopped: {e.strerror}")
+        attempt.ended = True
+
+
+def _stretch(task: Task, attempt: _Pass) -> Stretch:
+    """What the pass reads, by the stream's clock."""
+    base, last = task.info.time_base, attempt.last_tick
+    start, end = attempt.enter_pts, None if last is None else last + 1
+    if start is not None and start <= task.info.origin_pts:
+        start = None  # as `_from` takes it
+    return Stretch(
+        task.info.stream_index,
+        None if start is None else float(start * base),
+        None if end is None else float(end * base),
+    )
 
 
 def _stretch_bytes(task: Task, enter_pts: int | None) -> int | None:
