@@ -181,7 +181,10 @@ def open_container(
 
     av.logging.set_level(av.logging.PANIC)  # its log lines may quote the presigned URL
     with translated(video):
-        target, protocol = source.target(video, stretch_bytes) if excerpt is None else (excerpt, FILE_ONLY)
+        target: Any = excerpt
+        protocol = FILE_ONLY
+        if excerpt is None:
+            target, protocol = source.target(video, stretch_bytes)
         options = {
             "format_whitelist": ",".join(FORMATS),
             "probesize": str(limits.max_probe_bytes),

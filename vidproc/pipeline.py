@@ -30,12 +30,12 @@ from vidproc.decode import MediaLimits, Source, decode
 from vidproc.errors import ConfigError
 from vidproc.link import LinkSettings, VideoKeys, link
 from vidproc.media import DecodeReport, FrameBatch, Grid, Task, Video, VideoInfo, content_hash
+from vidproc.memory import give_back_large_blocks
 from vidproc.models import Kind, ModelSettings, describe_model, load_model, resolve_spec
 from vidproc.models.base import ActionModel, Detector, EmbeddingModel, ModelCard
 from vidproc.models.device import pick_device
 from vidproc.outcome import VideoOutcome
 from vidproc.probe import probe
-from vidproc.runtime.worker import give_back_large_blocks
 from vidproc.step import AnyStep, Resources
 from vidproc.storage import StorageOptions, open_storage
 from vidproc.tables.lake import Lake
@@ -203,7 +203,8 @@ class Probe:
     name: str = "probe"
     stateful: bool = False
 
-    def setup(self) -> None: ...
+    def setup(self) -> None:
+        give_back_large_blocks()
 
     def __call__(self, video: Video) -> VideoInfo:
         return probe(video, self.source, self.limits, self.recorded_pattern)
@@ -344,7 +345,8 @@ class Publish:
     name: str = "publish"
     stateful: bool = False
 
-    def setup(self) -> None: ...
+    def setup(self) -> None:
+        give_back_large_blocks()
 
     def __call__(self, batch: Sequence[VideoOutcome]) -> PublishReport:
         lake = Lake.open(self.lake_uri, self.options)

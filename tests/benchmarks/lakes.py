@@ -259,18 +259,22 @@ def memory(settings: Settings) -> list[Row]:
     ratio = peaks["long"] / peaks["short"]
     row.value, row.met = f"{ratio:.3f}", None if settings.quick else ratio <= 1.05
     row.peak_bytes = costs["long"][0].peak_bytes
-    kinds = {
-        kind: [median([c.own_peaks.get(kind, 0) for c in costs[name]]) for name in lengths]
-        for kind in sorted(costs["long"][0].own_peaks, key=lambda kind: -costs["long"][0].own_peaks[kind])
+    # Of the run in the middle, when all processes together were at their peak.
+    at_peak = {
+        name: sorted(found, key=lambda c: c.own_peak_bytes)[len(found) // 2].own_at_peak
+        for name, found in costs.items()
     }
-    ratios = {kind: long / short for kind, (short, long) in kinds.items() if short}
-    most = max(ratios, key=lambda kind: ratios[kind])
+    kinds = {kind: [at_peak[name].get(kind, 0) for name in lengths] for kind in at_peak["long"] | at_peak["short"]}
+    grown = sorted(kinds, key=lambda kind: kinds[kind][0] - kinds[kind][1])
     row.notes += [
-        "320x180 H.264, two samples a second; memory of driver, Ray and all workers without pages of files, medians. "
-        "By kind, each at its own peak, in MB, short and long: "
-        + ", ".join(f"{kind} {short / 1e6:.0f} {long / 1e6:.0f}" for kind, (short, long) in kinds.items()),
-        f"what grows most: {most}, {ratios[most]:.2f} x. A decode worker holds the index of the whole MP4, which "
-        "FFmpeg builds at each opening; the publish worker holds a video's rows",
+        "320x180 H.264, two samples a second; memory of driver, Ray and all workers without pages of files. At the peak "
+        "of all together, in MB, short and long, from what grew most: "
+        + ", ".join(f"{kind} {kinds[kind][0] / 1e6:.0f} {kinds[kind][1] / 1e6:.0f}" for kind in grown),
+        "each at its own peak: "
+        + ", ".join(
+            f"{kind} {' '.join(f'{median([c.own_peaks.get(kind, 0) for c in costs[n]]) / 1e6:.0f}' for n in lengths)}"
+            for kind in grown
+        ),
     ]
     row.figures = {
         name: [{"peak": c.peak_bytes, "own": c.own_peak_bytes, **c.own_peaks} for c in found]

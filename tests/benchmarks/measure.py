@@ -47,6 +47,8 @@ class Cost:
     the same libraries, and the kernel can take them back."""
     own_peaks: Mapping[str, int]
     """That by kind of process, each at its own time; the object store is a kind by itself."""
+    own_at_peak: Mapping[str, int]
+    """By kind, when all of them together were at their peak."""
     answer: Any
     """The JSON it printed last, None if it printed none."""
 
@@ -82,6 +84,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, look_ev
         peak_bytes=watch.peak,
         own_peak_bytes=watch.own_peak,
         own_peaks=dict(watch.own_peaks),
+        own_at_peak=dict(watch.own_at_peak),
         answer=_last_json(text),
     )
 
@@ -122,6 +125,7 @@ class _Watch(threading.Thread):
         """What a worker of Ray's last did."""
         self.peak = self.own_peak = 0
         self.own_peaks: Counter[str] = Counter()
+        self.own_at_peak: Counter[str] = Counter()
 
     @property
     def cpu_s(self) -> float:
@@ -160,7 +164,9 @@ class _Watch(threading.Thread):
                 total += sizes["Pss:"]
                 own[self._kind(who)] += sizes.get("Pss_Anon:", 0)
                 own["object store"] += sizes.get("Pss_Shmem:", 0)  # old kernels tell neither
-        self.peak, self.own_peak = max(self.peak, total), max(self.own_peak, own.total())
+        self.peak = max(self.peak, total)
+        if own.total() > self.own_peak:
+            self.own_peak, self.own_at_peak = own.total(), own
         self.own_peaks |= own  # the larger of each
 
     def _kind(self, who: tuple[int, str]) -> str:

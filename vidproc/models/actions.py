@@ -28,15 +28,17 @@ def load(recipe: Recipe, settings: ModelSettings) -> TorchActions:
 def build(recipe: Recipe) -> Any:
     """The network as its weights know it, with random ones: normalised float (n, 3, t, h, w) -> logits.
     `args` are the builder's own, and `narrow`: by which to divide the channels. MViT's may say too for which clips
-    its positions are: `temporal_size` frames of `spatial_size` [height, width]."""
+    its positions are: `temporal_size` frames of `spatial_size` [height, width]; Swin3D's, as MViT's, which share of
+    its last blocks training leaves out: `stochastic_depth_prob`."""
     from torchvision.models import get_model_builder
 
-    from vidproc.models.narrow import PoolWhatIsThere, mvit, narrowed
+    from vidproc.models.narrow import PoolWhatIsThere, mvit, narrowed, with_stochastic_depth
 
     if recipe.kind != "actions" or torchvision_names().get(recipe.arch) != "actions":
         raise ConfigError(f"{recipe.name}: torchvision has no video model {recipe.arch!r}.")
     args = {"num_classes": len(recipe.labels), **recipe.args}
-    own = {k: v for k, v in args.items() if k != "narrow"}
+    swin = recipe.arch.startswith("swin3d")
+    own = {k: v for k, v in args.items() if k != "narrow" and not (swin and k == "stochastic_depth_prob")}
     builder = get_model_builder(recipe.arch)
     try:
         if recipe.arch.startswith("mvit"):
@@ -46,6 +48,8 @@ def build(recipe: Recipe) -> Any:
             network.avgpool = PoolWhatIsThere(network.avgpool)
         if "narrow" in args:
             narrowed(network, int(args["narrow"]))
+        if swin and "stochastic_depth_prob" in args:
+            with_stochastic_depth(network, float(args["stochastic_depth_prob"]))
     except (TypeError, ValueError, RuntimeError) as e:  # torch's own, of a clip too small for MViT's positions
         raise ConfigError(f"{recipe.name}: {recipe.arch} cannot be built with {args}: {e}") from e
     return network

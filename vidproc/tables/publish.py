@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from vidproc import __version__
 from vidproc.errors import NotFound, VidprocError
+from vidproc.memory import give_back_freed
 from vidproc.outcome import Failure, VideoOutcome
 from vidproc.storage import redact
 from vidproc.tables import changes
@@ -82,8 +83,7 @@ def publish(
         number = changes.turn(lake.tables, patience_s=patience_s)
         there = _published(lake, batch, run, run.run_id)
         prepared = _prepare(lake, [o for o in batch if o.video.video_id not in there], link, run)
-        # What Arrow has freed goes back before the Delta library, which has a heap of its own, asks for as much again.
-        pa.default_memory_pool().release_unused()
+        give_back_freed()  # the Delta library will ask for as much again
         if not prepared.change.videos:
             if there:  # an earlier call of ours was cut off after its last commit: what it left goes too
                 recover(lake)
@@ -181,10 +181,13 @@ def _prepare(lake: Lake, batch: Sequence[VideoOutcome], link: Link, run: RunInfo
         if broken is not None:
             failures.add(broken)
             link_failed.append(video_id)
-        for name, table in rows.items():
+        counts = {name: table.num_rows for name, table in rows.items()}
+        while rows:  # what is written is let go: one video's rows may be millions
+            name, table = rows.popitem()
             files[name].write(table)
+            del table
         failure_rows += [_failure_row(f, run) for f in sorted(failures, key=lambda f: (f.at, f.attempt))]
-        video_rows.append(_video_row(outcome, {name: t.num_rows for name, t in rows.items()}, run))
+        video_rows.append(_video_row(outcome, counts, run))
         published.append(video_id)
         tasks += [(video_id, task_id) for task_id in outcome.task_ids]
     files["failures"].write(pa.Table.from_pylist(failure_rows, load_schema("failures").stored))
@@ -213,13 +216,16 @@ def _prepare(lake: Lake, batch: Sequence[VideoOutcome], link: Link, run: RunInfo
 def _linked(
     outcome: VideoOutcome, parts: dict[str, pa.Table], link: Link, run: RunInfo
 ) -> tuple[VideoOutcome, dict[str, pa.Table], Failure | None]:
-    """The rows as the tables take them. A video on which linking raises becomes `failed`, without rows;
-    the others of its batch go on."""
+    """The rows as the tables take them; `parts` is empty then. A video on which linking raises becomes `failed`,
+    without rows; the others of its batch go on."""
     video = outcome.video
     recorded_at = outcome.info.recorded_at if outcome.info else None
     try:
+        linked = link(outcome, parts)
+        parts.clear()
         rows = {}
-        for name, table in link(outcome, parts).items():
+        while linked:
+            name, table = linked.popitem()
             if name not in MODEL_TABLES:
                 raise ValueError(f"linking gave rows for {name!r}; the tables of rows are {', '.join(MODEL_TABLES)}")
             rows[name] = load_schema(name).conform(
@@ -325,7 +331,7 @@ class _RowFile:
     def _flush(self) -> None:
         if self._waiting:
             self._writer = self._writer or pq.ParquetWriter(self._sink, self._schema, compression="zstd")
-            self._writer.write_table(pa.concat_tables(self._waiting))
+            self._writer.write_table(pa.concat_tables(self._waiting), row_group_size=BATCH_ROWS)
             self._waiting = []
 
     def close(self) -> bytes:
