@@ -209,9 +209,9 @@ def test_what_leaks_a_little_at_each_call_is_never_blamed_and_never_grows_large(
 def test_a_large_block_goes_back_to_the_system_whatever_lies_behind_it() -> None:
     code = """
 import numpy as np
-from vidproc.memory import LARGE_BYTES, give_back_large_blocks
+from vidproc.memory import LARGE_BYTES, stay_small
 from vidproc.runtime.worker import held
-give_back_large_blocks()
+stay_small()
 np.ones(16 << 20, np.uint8)  # by which glibc would learn to keep such blocks
 large = np.ones(2 * LARGE_BYTES, np.uint8)
 behind = [bytes(100_000) for _ in range(20)]

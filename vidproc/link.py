@@ -100,7 +100,10 @@ def link(
 @dataclass(frozen=True, slots=True, eq=False)
 class _Columns:
     time_s: np.ndarray
+    labels: tuple[str, ...]
+    """Ascending."""
     label: np.ndarray
+    """Places in `labels`."""
     class_id: np.ndarray
     score: np.ndarray
     boxes: np.ndarray
@@ -111,7 +114,9 @@ class _Columns:
             return np.asarray(detections[name].to_numpy(zero_copy_only=False))
 
         boxes = np.stack([values(n) for n in ("x_min", "y_min", "x_max", "y_max")], axis=1).astype(np.float32)
-        return cls(values("time_s"), values("label").astype(object), values("class_id"), values("score"), boxes)
+        labels = sorted(pc.unique(detections["label"]).to_pylist())
+        label = pc.index_in(detections["label"], pa.array(labels, detections["label"].type))
+        return cls(values("time_s"), tuple(labels), label.to_numpy(), values("class_id"), values("score"), boxes)
 
 
 def _track(columns: _Columns, settings: LinkSettings, fps: float | None) -> np.ndarray:
@@ -125,7 +130,7 @@ def _track(columns: _Columns, settings: LinkSettings, fps: float | None) -> np.n
     lost_steps = max(1, round(settings.lost_seconds * rate))
     raw = np.full(len(columns.time_s), -1, dtype=np.int64)
     offset = 0
-    for label in sorted(set(columns.label)):
+    for label in range(len(columns.labels)):
         rows = np.flatnonzero(columns.label == label)
         tracker = ByteTrackTracker(
             # The library scales its buffer from 30 frames a second to frame_rate.
@@ -198,7 +203,7 @@ def _track_table(columns: _Columns, track_ids: np.ndarray, keys: VideoKeys, mode
         "pipeline": pa.repeat(keys.pipeline, len(first)),
         "model": pa.repeat(model, len(first)),
         "track_id": track_ids[first],
-        "label": columns.label[first],
+        "label": [columns.labels[i] for i in columns.label[first]],
         "class_id": columns.class_id[first],
         "start_s": columns.time_s[first],
         "end_s": columns.time_s[last],
@@ -221,8 +226,8 @@ def _presence(
     """Stretches in which at least one object of a label is in view."""
     times = np.unique(columns.time_s)
     step = 1.0 / fps if fps else (float(np.median(np.diff(times))) if len(times) > 1 else 1.0)
-    for label in sorted(set(columns.label)):
-        of_label = columns.label == label
+    for i, label in enumerate(columns.labels):
+        of_label = columns.label == i
         seen, inverse = np.unique(columns.time_s[of_label], return_inverse=True)
         best = np.zeros(len(seen))
         np.maximum.at(best, inverse, columns.score[of_label])

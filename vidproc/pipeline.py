@@ -30,7 +30,7 @@ from vidproc.decode import MediaLimits, Source, decode
 from vidproc.errors import ConfigError
 from vidproc.link import LinkSettings, VideoKeys, link
 from vidproc.media import DecodeReport, FrameBatch, Grid, Task, Video, VideoInfo, content_hash
-from vidproc.memory import give_back_large_blocks
+from vidproc.memory import stay_small
 from vidproc.models import Kind, ModelSettings, describe_model, load_model, resolve_spec
 from vidproc.models.base import ActionModel, Detector, EmbeddingModel, ModelCard
 from vidproc.models.device import pick_device
@@ -204,7 +204,7 @@ class Probe:
     stateful: bool = False
 
     def setup(self) -> None:
-        give_back_large_blocks()
+        stay_small()
 
     def __call__(self, video: Video) -> VideoInfo:
         return probe(video, self.source, self.limits, self.recorded_pattern)
@@ -222,7 +222,7 @@ class Decode:
     stateful: bool = False
 
     def setup(self) -> None:
-        give_back_large_blocks()
+        stay_small()
 
     def __call__(self, task: Task) -> DecodedTask:
         batches, report = decode(task, tuple(self.grids.values()), self.source, self.limits)
@@ -346,7 +346,7 @@ class Publish:
     stateful: bool = False
 
     def setup(self) -> None:
-        give_back_large_blocks()
+        stay_small()
 
     def __call__(self, batch: Sequence[VideoOutcome]) -> PublishReport:
         lake = Lake.open(self.lake_uri, self.options)

@@ -267,8 +267,8 @@ def memory(settings: Settings) -> list[Row]:
     kinds = {kind: [at_peak[name].get(kind, 0) for name in lengths] for kind in at_peak["long"] | at_peak["short"]}
     grown = sorted(kinds, key=lambda kind: kinds[kind][0] - kinds[kind][1])
     row.notes += [
-        "320x180 H.264, two samples a second; memory of driver, Ray and all workers without pages of files. At the peak "
-        "of all together, in MB, short and long, from what grew most: "
+        "320x180 H.264, two samples a second; memory of driver, Ray and all workers without pages of files. At the "
+        "peak of all together, in MB, short and long, from what grew most: "
         + ", ".join(f"{kind} {kinds[kind][0] / 1e6:.0f} {kinds[kind][1] / 1e6:.0f}" for kind in grown),
         "each at its own peak: "
         + ", ".join(
