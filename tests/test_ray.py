@@ -379,6 +379,25 @@ executor.close()
 """
 
 
+BESIDE = """
+import sys
+from pathlib import Path
+from tests.faults import FaultTable, Faulty, ListFeed
+from vidproc.runtime.executor import Unit
+from vidproc.runtime.ray import RayExecutor
+from vidproc.step import Resources
+
+table, small = FaultTable({}, Path(sys.argv[1])), dict(memory_bytes=256 << 20)
+long = Faulty("decode", table, seconds=float(sys.argv[2]), needs=Resources(**small))
+short = Faulty("publish", table, seconds=0.3, needs=Resources(beside=True, **small))
+units = [Unit(f"{route}{i}", [f"{route}{i}"], route) for route in ("long", "short") for i in range(3)]
+executor = RayExecutor("local", num_workers=1)
+for end in executor.run(ListFeed(units), {"long": [long], "short": [short]}):
+    print(end.unit.id, flush=True)
+executor.close()
+"""
+
+
 drivers: list[subprocess.Popen[str]] = []
 
 
@@ -406,6 +425,14 @@ def start_driver(scratch: Path, seconds: float, program: str = DRIVER) -> subpro
     )
     drivers.append(driver)
     return driver
+
+
+def test_what_runs_beside_the_others_waits_for_none_of_them(scratch: Path) -> None:
+    """Every worker is busy for longer than all the short ones take."""
+    driver = start_driver(scratch, 12.0, BESIDE)
+    out, err = driver.communicate(timeout=120)
+    assert driver.returncode == 0, err[-2000:]
+    assert out.split()[:3] == ["short0", "short1", "short2"] and len(out.split()) == 6
 
 
 def processes_naming(text: str) -> list[str]:

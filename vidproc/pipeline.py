@@ -384,7 +384,7 @@ def routes(
                 lake_uri=job.lake,
                 options=lake_options,
                 run=run,
-                needs=_needs(job, memory.publish, cpus=1.0, time_limit_s=seconds),
+                needs=_needs(job, memory.publish, cpus=1.0, time_limit_s=seconds, beside=True),
             ),
         ),
     }

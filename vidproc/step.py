@@ -22,6 +22,9 @@ class Resources:
     time_limit_s: float = 600.0
     """Enforced inside the worker by its death, not by good manners."""
     accelerator_type: str | None = None
+    beside: bool = False
+    """On a machine of our own it takes no CPU from the others, but runs beside them, one at a time: something short
+    that others wait for, and that itself waits for storage much of its time."""
 
 
 @runtime_checkable

@@ -320,7 +320,7 @@ def training_loop(
     steps = -(-len(class_ids) // o.batch)
 
     # 2. The model
-    network = network_for(recipe, settings.network)
+    network = quick_layout(network_for(recipe, settings.network), world.device)
     frozen_norms = freezes_norms(recipe, settings.network)
     wrapped = world.wrap(network)
 
@@ -421,6 +421,16 @@ def _optimiser(network: nn.Module, o: OptimisationSettings) -> torch.optim.Optim
     if o.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=o.rate, momentum=o.momentum, nesterov=o.momentum > 0)
     return torch.optim.AdamW(groups, lr=o.rate)
+
+
+def quick_layout(network: nn.Module, device: torch.device) -> nn.Module:
+    """On a processor the gradient of a convolution by channels over space and time (MViT's pooling) takes most of a
+    step, and half as long with channels last in memory: a step of 16 clips of 8 frames of 32 x 40 took 0.23 s in
+    place of 0.43. Other networks of three dimensions are as quick either way."""
+    by_channel = any(isinstance(m, nn.Conv3d) and m.groups > 1 for m in network.modules())
+    if device.type == "cpu" and by_channel:
+        network = network.to(memory_format=torch.channels_last_3d)
+    return network
 
 
 def _precision(o: OptimisationSettings, device: torch.device) -> tuple[torch.amp.GradScaler, Callable[[], Any]]:

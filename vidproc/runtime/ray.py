@@ -587,7 +587,7 @@ class _OnRay:
         self._steps = _steps_of(routes)
         self._crews: dict[str, _Tasks | _Pool] = {}
         for name, step in self._steps.items():
-            batch, options = limits.batch.get(name, 1), _options(step.needs)
+            batch, options = limits.batch.get(name, 1), _options(step.needs, own=task_slots is not None)
             if step.stateful:
                 demand = partial(admission.in_flight_of, [r for r, steps in routes.items() if step in steps])
                 least = limits.pools.get(name, PoolSize()).min
@@ -707,8 +707,15 @@ def _fits_somewhere(needs: Resources, nodes: Iterable[Mapping[str, float]]) -> b
     return any(all(node.get(name, 0.0) >= amount for name, amount in wants.items()) for node in nodes)
 
 
-def _options(needs: Resources) -> dict[str, Any]:
+BESIDE = "vidproc_beside"
+"""A resource of a Ray of our own: one call of a step that runs beside the others."""
+
+
+def _options(needs: Resources, *, own: bool = False) -> dict[str, Any]:
+    """`own`: for a Ray that we started."""
     options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus, "memory": needs.memory_bytes}
+    if own and needs.beside:
+        options |= {"num_cpus": 0, "resources": {BESIDE: 1}}
     if needs.accelerator_type:
         options["accelerator_type"] = needs.accelerator_type
     return options
@@ -799,6 +806,7 @@ class RayExecutor:
             _start_local(
                 num_cpus=math.ceil(self._num_workers + actor_slots),
                 object_store_memory=_store_bytes(limits.max_bytes or ONE_MACHINE_BYTES),
+                resources={BESIDE: 1},
                 _memory=max(physical, least),
                 _temp_dir=self._ours,
             )
