@@ -3,7 +3,7 @@
     python jobs/learn_demo.py                      all of it, in out/learn; under 8 minutes on 2 quiet cores
     python jobs/learn_demo.py --only gru,frame     some of it; what is drawn and trained already is kept
     python jobs/learn_demo.py --all                with R3D, R(2+1)D, S3D and MC3 as well: some twenty minutes more
-    python jobs/learn_demo.py --only fasterrcnn-resnet50    by name alone: eleven minutes of one core
+    python jobs/learn_demo.py --only retinanet     by name alone: the larger detectors and the transformers
 
 Actions: sitting down, standing up, picking up and putting down. Their single frames are the same
 (standing up is sitting down played backwards), so what one frame can tell is one pair from the other,
@@ -117,6 +117,8 @@ SMALL_RCNN = {
     "box_batch_size_per_image": 16,
 }
 """Proposals a frame: a drawn scene holds fewer objects than a photograph."""
+SMALL_FRAMES = {"size": {"mode": "stretch", "height": 96, "width": 128}, "fps": 2}
+"""The least anchors of ResNet-50's pyramid are as large as a person here."""
 DETECTORS: dict[str, NetworkSettings] = {
     "faster-rcnn": NetworkSettings(
         arch="fasterrcnn_mobilenet_v3_large_320_fpn",
@@ -124,15 +126,13 @@ DETECTORS: dict[str, NetworkSettings] = {
         args=SMALL_RCNN,
         fps=2,
     ),
-    "fasterrcnn-resnet50": NetworkSettings(
-        arch="fasterrcnn_resnet50_fpn",
-        size={"mode": "stretch", "height": 96, "width": 128},  # its least anchors are as large as a person here
-        args=SMALL_RCNN,
-        fps=2,
-    ),
+    "fasterrcnn-resnet50": NetworkSettings(arch="fasterrcnn_resnet50_fpn", args=SMALL_RCNN, **SMALL_FRAMES),
+    "retinanet": NetworkSettings(arch="retinanet_resnet50_fpn", **SMALL_FRAMES),
+    "fcos": NetworkSettings(arch="fcos_resnet50_fpn", **SMALL_FRAMES),
+    "ssdlite": NetworkSettings(arch="ssdlite320_mobilenet_v3_large", fps=2),
 }
-LONG = ("fasterrcnn-resnet50",)
-"""Run by name alone: eleven minutes of processor time."""
+LONG = tuple(name for name in DETECTORS if name != "faster-rcnn")
+"""Run by name alone: some ten minutes of processor time each."""
 DETECTOR = 0.6
 """AP at IoU 0.5 of a detector that began from random weights minutes before; on three other sets of scenes
 MobileNetV3 reached 0.77 to 0.91, and ResNet-50 on one 0.90 before it had seen a bad camera at all."""
@@ -404,7 +404,8 @@ def _detector(name: str, args: Any) -> Figure:
         )
 
     people = train(job(f"people-{name}", made["learn"], network, args.detector_epochs[0]))
-    tuned = replace(network, start=people.folder, freeze=("backbone.body",), freeze_norms=True)
+    backbone = "backbone.features" if name == "ssdlite" else "backbone.body"
+    tuned = replace(network, start=people.folder, freeze=(backbone,), freeze_norms=True)
     report = train(job(name, made["bad-camera"], tuned, args.detector_epochs[1]))
     ap50, frames = _ap50(report.folder, made["bad-camera-test"])
     note = f"{frames} unseen frames of a bad camera, backbone frozen"
