@@ -32,8 +32,8 @@ _BLOCK = 1 << 16
 """Entries of a table read at a time."""
 _LONGEST = 1 << 30
 """Ticks of one frame: not far beyond, the demuxer takes them for damage."""
-_MOST_FRAMES = 1 << 25
-"""A header may claim any number where all frames have one size. At 30 a second this is 300 hours."""
+_MOST_FRAMES = 1 << 24
+"""Entries of a table that are looked at. At 30 frames a second this is 155 hours."""
 
 
 class _NotPlain(Exception):
@@ -404,7 +404,7 @@ class _Track:
         if box is None:
             raise _NotPlain
         count = struct.unpack(">I", self.read(box.body + 4, box.body + 8))[0]
-        if box.body + 8 + count * columns * np.dtype(column).itemsize > box.end:
+        if count > _MOST_FRAMES or box.body + 8 + count * columns * np.dtype(column).itemsize > box.end:
             raise _NotPlain
         return _Table(self.read, box.body + 8, count, column, columns)
 
