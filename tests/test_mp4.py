@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -14,14 +15,17 @@ import av
 import numpy as np
 import pytest
 
+from tests.conftest import Root
 from tests.media import Made, cut_off, damage, make_video, video_of
 from vidproc import decode as decode_module
-from vidproc import mp4
+from vidproc import mp4, storage
 from vidproc.container import MediaLimits, Source
 from vidproc.decode import decode
+from vidproc.errors import SourceChanged
 from vidproc.media import Clip, DecodeReport, FrameBatch, FrameSize, Grid, Task, Video, VideoInfo
 from vidproc.plan import CutSettings, cut
 from vidproc.probe import probe
+from vidproc.storage import S3Storage
 
 GRIDS = (
     Grid(fps=Fraction(5), size=FrameSize()),
@@ -51,6 +55,14 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return found[-1]
 
     monkeypatch.setattr(decode_module, "_run_excerpt", noted)
+    return found
+
+
+def excerpt_of(path: Path | str, stretch: mp4.Stretch) -> mp4.Excerpt | None:
+    file = mp4.LocalBytes(str(path))
+    found = mp4.excerpt(file, stretch)
+    if found is None:
+        file.close()
     return found
 
 
@@ -127,7 +139,7 @@ def test_the_frames_are_those_of_the_whole_index(
 
 def test_most_of_the_index_is_left_out(tmp_path: Path) -> None:
     made = make_video(tmp_path / "v.mp4", seconds=120, gop=25, size=(32, 32))
-    found = mp4.excerpt(str(made.path), mp4.Stretch(0, 60.0, 62.0))
+    found = excerpt_of(made.path, mp4.Stretch(0, 60.0, 62.0))
     assert found is not None and not found.to_the_end
     with found, av.open(found) as container:
         stream = container.streams.video[0]
@@ -157,7 +169,7 @@ def test_hours_between_two_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_truncated_file_has_no_excerpt(tmp_path: Path) -> None:
     made = make_video(tmp_path / "v.mp4", seconds=10, size=(64, 48), container_options=WHOLE)
     for share in (0.3, 0.6, 0.999):
-        assert mp4.excerpt(cut_off(made, tmp_path / "cut.mp4", share).uri, MIDDLE) is None
+        assert excerpt_of(cut_off(made, tmp_path / "cut.mp4", share).uri, MIDDLE) is None
 
 
 def test_damaged_pictures_are_told_of_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,13 +212,13 @@ def edited(made: Made, kind: bytes, at: int, new: bytes) -> Video:
 )
 def test_what_is_not_plain_has_no_excerpt(options: dict[str, Any], tmp_path: Path) -> None:
     made = make_video(tmp_path / "v.mp4", **{"seconds": 10, "size": (64, 48)} | options)
-    assert mp4.excerpt(str(made.path), MIDDLE) is None
+    assert excerpt_of(made.path, MIDDLE) is None
 
 
 @pytest.mark.parametrize("extension", ["mkv", "ts", "avi"])
 def test_other_containers_have_no_excerpt(extension: str, tmp_path: Path) -> None:
     made = make_video(tmp_path / f"v.{extension}", codec="mpeg4", seconds=2)
-    assert mp4.excerpt(str(made.path), MIDDLE) is None
+    assert excerpt_of(made.path, MIDDLE) is None
 
 
 @pytest.mark.parametrize(
@@ -232,8 +244,8 @@ def test_other_containers_have_no_excerpt(extension: str, tmp_path: Path) -> Non
 )
 def test_a_damaged_index_has_no_excerpt(kind: bytes, at: int, new: bytes, tmp_path: Path) -> None:
     made = make_video(tmp_path / "v.mp4", seconds=10, gop=15, size=(64, 48))
-    assert mp4.excerpt(str(made.path), MIDDLE) is not None
-    assert mp4.excerpt(edited(made, kind, at, new).uri, MIDDLE) is None
+    assert excerpt_of(made.path, MIDDLE) is not None
+    assert excerpt_of(edited(made, kind, at, new).uri, MIDDLE) is None
 
 
 def test_random_damage_to_the_index_is_survived(tmp_path: Path, outcomes: list[bool]) -> None:
@@ -249,7 +261,7 @@ def test_random_damage_to_the_index_is_survived(tmp_path: Path, outcomes: list[b
         for at in chance.integers(start, end, chance.integers(1, 4)):
             data[at] = chance.integers(0, 256)
         made.path.write_bytes(bytes(data))
-        found = mp4.excerpt(str(made.path), MIDDLE)
+        found = excerpt_of(made.path, MIDDLE)
         if found is not None:
             with found, pytest.MonkeyPatch.context() as patch:
                 patch.setattr(Source, "check_unchanged", lambda self, video: None)
@@ -257,6 +269,46 @@ def test_random_damage_to_the_index_is_survived(tmp_path: Path, outcomes: list[b
                 with suppress(decode_module.Declined):
                     run(Task(info, (Clip(64_000, 76_800),), 0, 1, "p", 0), GRIDS)
     assert opened > 100 and any(outcomes)
+
+
+@pytest.mark.parametrize("options", [WHOLE, {}], ids=["index-first", "index-last"])
+def test_on_s3_it_is_the_same_and_sparing(
+    options: dict[str, str], s3_root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcomes: list[bool]
+) -> None:
+    chance = np.random.default_rng(3)
+    noise = [chance.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(750)]
+    made = make_video(
+        tmp_path / "v.mp4", seconds=30, gop=15, size=(64, 48), frames=noise, audio=True, container_options=options
+    )
+    data = made.path.read_bytes()
+    etag = s3_root.storage.put("a folder/-ünï #1%20?.mp4", data)
+    video = Video(f"{s3_root.uri}/a folder/-ünï #1%20?.mp4", len(data), f"{etag}:{len(data)}")
+    source = Source(s3_root.options)
+    info = probe(video, source, MediaLimits())
+    read: list[int] = []
+    get_range = S3Storage.get_range
+
+    def counted(self: S3Storage, key: str, start: int, length: int, if_match: str | None = None) -> bytes:
+        assert if_match == etag
+        read.append(length)
+        return get_range(self, key, start, length, if_match)
+
+    monkeypatch.setattr(S3Storage, "get_range", counted)
+    monkeypatch.setattr(storage, "READ_AHEAD_BYTES", 64 << 10)
+    for task in tasks_of(info, GRIDS)[:-1]:
+        read.clear()
+        local = replace(info, video=made.video)
+        (mine, report), (theirs, expected) = (
+            decode(t, GRIDS, s, MediaLimits())
+            for t, s in ((task, source), (replace(task, info=local), Source()))
+        )  # fmt: skip
+        assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(mine, theirs, strict=True))
+        assert replace(report, seconds=0) == replace(expected, seconds=0)
+        assert sum(read) < report.bytes_read + (1 << 20)
+    assert all(outcomes)
+    s3_root.storage.put("a folder/-ünï #1%20?.mp4", data + b"more")
+    with pytest.raises(SourceChanged):
+        decode(tasks_of(info, GRIDS)[1], GRIDS, source, MediaLimits())
 
 
 def test_a_file_of_two_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcomes: list[bool]) -> None:

@@ -93,18 +93,23 @@ class Source:
 
     @contextmanager
     def excerpt(self, video: Video, stretch: Stretch) -> Iterator[Excerpt | None]:
-        """Of an MP4 in a folder, what one stretch needs of it, where that is worth it."""
+        """Of an MP4, what one stretch needs of it; None where the demuxer does better by itself."""
         from vidproc import mp4
 
-        made = None
-        if not video.uri.startswith("s3://"):
+        file: mp4.Bytes | None = None
+        if video.uri.startswith("s3://"):
+            from vidproc.storage import ObjectBytes, StorageOptions
+
+            file = ObjectBytes(video.uri, self.options or StorageOptions(), etag_of(video), video.size_bytes)
+        else:
             with suppress(OSError):  # who opens the file next says why
-                made = mp4.excerpt(video.uri, stretch)
-        try:
-            yield made
-        finally:
-            if made is not None:
-                made.close()
+                file = mp4.LocalBytes(video.uri)
+        with translated(video):
+            try:
+                yield None if file is None else mp4.excerpt(file, stretch)
+            finally:
+                if file is not None:
+                    file.close()
 
     def closer(self, video: Video) -> Source | None:
         """For a second look at what seems damaged: over a URL, the demuxer takes a connection that broke

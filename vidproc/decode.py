@@ -42,7 +42,7 @@ from vidproc.container import (
 )
 from vidproc.errors import Declined, LimitExceeded, TransientError
 from vidproc.media import DecodeReport, FrameBatch, FrameSize, Geometry, Grid, Task, VideoInfo
-from vidproc.mp4 import Stretch
+from vidproc.mp4 import Stretch, is_worth_it
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -325,6 +325,8 @@ def _run(attempt: _Pass, task: Task, source: Source, limits: MediaLimits) -> Non
 def _run_excerpt(attempt: _Pass, task: Task, source: Source, limits: MediaLimits) -> bool:
     """The same with the index of the task's range alone, where a file has so large a one that it is worth it.
     False: it was not, or did not hold all that was needed; what `attempt` saw is then void."""
+    if "mp4" not in task.info.container or not is_worth_it(task.info.frames_promised):
+        return False
     with source.excerpt(task.video, _stretch(task, attempt)) as excerpt:
         if excerpt is None:
             return False

@@ -16,12 +16,14 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 WORTH_BYTES = 512 << 10
-"""Of one track's tables: below this the demuxer's own way is as cheap. Half an hour of video has as much."""
+"""Of the index: below this the demuxer's own way is as cheap. Half an hour of video has as much."""
+FRAME_BYTES = 8
+"""Of the index, for each frame, about."""
 HEAD_FRAMES = 64
 """Of the video's beginning are kept at least, up to the next keyframe: more than the demuxer looks at."""
 MARGIN_S, MARGIN_FRAMES = 2.0, 64
@@ -59,12 +61,44 @@ class Stretch:
     """Frames shown before this are wanted, and a few more. None: to the last one."""
 
 
+class Bytes(Protocol):
+    """A file or an object, read at any place."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, start: int, end: int) -> bytes:
+        """Those in between, fewer only where it ends before."""
+
+    def some(self, start: int, most: int) -> bytes:
+        """From there on, at least one but where it ends: what is quick to have, of what is read in order."""
+
+    def close(self) -> None: ...
+
+
+class LocalBytes:
+    """Raises OSError as opening a file does."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - see close
+        self.size = os.fstat(self._file.fileno()).st_size
+
+    def read(self, start: int, end: int) -> bytes:
+        return os.pread(self._file.fileno(), end - start, start)
+
+    def some(self, start: int, most: int) -> bytes:
+        return self.read(start, start + most)
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class Excerpt(io.RawIOBase):
     """The file, readable: the old index blanked out, the new one behind the end. Holds the video stream alone, as
     stream 0."""
 
-    def __init__(self, file: IO[bytes], size: int, moov: _Box, index: bytes, head: _Head) -> None:
-        self._file, self._size, self._moov, self._index = file, size, moov, index
+    def __init__(self, file: Bytes, moov: _Box, index: bytes, head: _Head) -> None:
+        self._file, self._size, self._moov, self._index = file, file.size, moov, index
         self._head, self._at = head, 0
 
     def readable(self) -> bool:
@@ -89,7 +123,7 @@ class Excerpt(io.RawIOBase):
         return len(data)
 
     def _from_file(self, n: int) -> bytes:
-        data = os.pread(self._file.fileno(), min(n, self._size - self._at), self._at)
+        data = self._file.some(self._at, min(n, self._size - self._at))
         name = self._moov.start + 4
         if self._at < name + 4 and name < self._at + len(data):
             patched = bytearray(data)
@@ -131,24 +165,24 @@ class _Head:
     last: bool
 
 
-def excerpt(path: str, stretch: Stretch) -> Excerpt | None:
-    """None where the demuxer does better by itself. Raises OSError as opening a file does."""
-    file = open(path, "rb", buffering=0)  # noqa: SIM115 - the excerpt closes it
+def is_worth_it(frames: int | None) -> bool:
+    """By how many frames a video has, before its index is looked at."""
+    return (frames or 0) * FRAME_BYTES >= WORTH_BYTES
+
+
+def excerpt(file: Bytes, stretch: Stretch) -> Excerpt | None:
+    """None where the demuxer does better by itself. Whoever closes it closes the file. Raises what reading raises."""
     try:
-        made = _excerpt(file, os.fstat(file.fileno()).st_size, stretch)
+        return _excerpt(file, stretch)
     except (_NotPlain, struct.error, ValueError, IndexError, OverflowError, MemoryError, StopIteration):
-        made = None
-    except BaseException:
-        file.close()
-        raise
-    if made is None:
-        file.close()
-    return made
+        return None
 
 
-def _excerpt(file: IO[bytes], size: int, stretch: Stretch) -> Excerpt | None:
+def _excerpt(file: Bytes, stretch: Stretch) -> Excerpt | None:
+    size = file.size
+
     def read(start: int, end: int) -> bytes:
-        data = os.pread(file.fileno(), end - start, start)
+        data = file.read(start, end)
         if len(data) < end - start:
             raise _NotPlain
         return data
@@ -169,7 +203,7 @@ def _excerpt(file: IO[bytes], size: int, stretch: Stretch) -> Excerpt | None:
     track = _Track(read, tracks[stretch.stream_index], _timescale(read, header))
     new_track, head = track.cut(stretch)
     index = _boxed(b"moov", read(header.start, header.end) + new_track)
-    return Excerpt(file, size, moov, index, head)
+    return Excerpt(file, moov, index, head)
 
 
 def _boxes(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[_Box]:

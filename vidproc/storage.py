@@ -714,6 +714,57 @@ def open_block_reader(uri: str, options: StorageOptions, etag: str | None) -> Bi
     return f
 
 
+INDEX_BLOCK_BYTES, READ_AHEAD_BYTES = 128 << 10, 1 << 20
+
+
+class ObjectBytes:
+    """One object, read at any place: here and there in small blocks, of which some are kept, or in order, ahead.
+    Each request says which content is meant: raises SourceChanged once it is another, or TransientError."""
+
+    def __init__(self, uri: str, options: StorageOptions, etag: str, size: int) -> None:
+        bucket, self._key = split_s3_uri(uri)
+        self._storage, self._etag, self.size = S3Storage(bucket, "", options), etag, size
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._ahead, self._ahead_at = b"", 0
+
+    def read(self, start: int, end: int) -> bytes:
+        end = min(end, self.size)
+        if end - start > INDEX_BLOCK_BYTES:
+            return self._range(start, end)
+        numbers = range(start // INDEX_BLOCK_BYTES, -(-end // INDEX_BLOCK_BYTES))
+        data = b"".join(map(self._block, numbers))
+        behind = start - numbers.start * INDEX_BLOCK_BYTES
+        return data[behind : behind + end - start]
+
+    def some(self, start: int, most: int) -> bytes:
+        place = start - self._ahead_at
+        if not 0 <= place < len(self._ahead):
+            self._ahead_at, place = start, 0
+            self._ahead = self._range(start, min(start + READ_AHEAD_BYTES, self.size))
+        return self._ahead[place : place + most]
+
+    def close(self) -> None:
+        self._blocks.clear()
+        self._ahead = b""
+
+    def _block(self, number: int) -> bytes:
+        if number not in self._blocks:
+            start = number * INDEX_BLOCK_BYTES
+            self._blocks[number] = self._range(start, min(start + INDEX_BLOCK_BYTES, self.size))
+            if len(self._blocks) > 8:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(number)
+        return self._blocks[number]
+
+    def _range(self, start: int, end: int) -> bytes:
+        data = self._storage.get_range(self._key, start, end - start, self._etag)
+        if len(data) != max(0, end - start):
+            raise TransientError(
+                f"{self._storage.uri_of(self._key)}: {len(data)} of {end - start} bytes came at {start}"
+            )
+        return data
+
+
 class _BlockReader(io.RawIOBase):
     """Blocks of one object, the last eight kept."""
 
