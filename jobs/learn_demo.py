@@ -1,4 +1,4 @@
-"""Families of networks learn on the drawn world and reach a stated figure on scenes that they never saw (all but OPEN).
+"""Families of networks learn on the drawn world and reach a stated figure on scenes that they never saw.
 
     python jobs/learn_demo.py                      all of it, in out/learn; under 8 minutes on 2 quiet cores
     python jobs/learn_demo.py --only gru,frame     some of it; what is drawn and trained already is kept
@@ -103,11 +103,11 @@ SEEING = tuple(name for name in (*NETWORKS, *ON_DEMAND, *TRANSFORMERS) if name n
 TEMPORAL, MARGIN = 0.75, 0.15
 """Chance is 0.25 and what single frames can tell about 0.5: 0.75 is halfway from there to all of it, and
 the margin, over the better of the blind ones, is more than three standard errors of 200 answers."""
-EPOCHS = {"slowfast": 20} | dict.fromkeys(ON_DEMAND, 15) | {"mc3": 25, "s3d": 25} | dict.fromkeys(TRANSFORMERS, 24)
+EPOCHS = {"slowfast": 20} | dict.fromkeys(ON_DEMAND, 15) | {"mc3": 25, "s3d": 25} | dict.fromkeys(TRANSFORMERS, 30)
 """R3D and R(2+1)D tell the pairs apart and find the order of frames at the sixth epoch."""
 RATES = dict.fromkeys(NETWORKS, 1.5e-3) | {"mc3": 5e-4, "s3d": 5e-4} | dict.fromkeys(TRANSFORMERS, 3e-4)
 """Others: 1e-3. S3D, whose weights begin small, stayed at chance for 19 epochs at 2e-3 and for six at 5e-4."""
-CROPPED = (*NETWORKS, "mc3", "s3d")
+CROPPED = (*NETWORKS, "mc3", "s3d", *TRANSFORMERS)
 """Those that see a random part of each scene, at least 0.8 of it, brought back to size."""
 FEW_SHOT, POINTING = 0.8, 0.8
 SMALL_RCNN = {
