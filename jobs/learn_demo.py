@@ -103,7 +103,7 @@ SEEING = tuple(name for name in (*NETWORKS, *ON_DEMAND, *TRANSFORMERS) if name n
 TEMPORAL, MARGIN = 0.75, 0.15
 """Chance is 0.25 and what single frames can tell about 0.5: 0.75 is halfway from there to all of it, and
 the margin, over the better of the blind ones, is more than three standard errors of 200 answers."""
-EPOCHS = {"slowfast": 20} | dict.fromkeys(ON_DEMAND, 15) | {"mc3": 25, "s3d": 25} | dict.fromkeys(TRANSFORMERS, 30)
+EPOCHS = {"slowfast": 20} | dict.fromkeys(ON_DEMAND, 15) | {"mc3": 25, "s3d": 25} | {"swin3d": 30, "mvit": 40}
 """R3D and R(2+1)D tell the pairs apart and find the order of frames at the sixth epoch."""
 RATES = dict.fromkeys(NETWORKS, 1.5e-3) | {"mc3": 5e-4, "s3d": 5e-4} | dict.fromkeys(TRANSFORMERS, 3e-4)
 """Others: 1e-3. S3D, whose weights begin small, stayed at chance for 19 epochs at 2e-3 and for six at 5e-4."""
