@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.fcos import FCOS
 
 from vidproc.errors import ConfigError
 from vidproc.media import FrameSize, Grid
@@ -55,6 +56,12 @@ class NetworkSettings:
     stride: int | None = None
     size: Mapping[str, Any] | None = None
     """Fields of FrameSize: mode, height, width, short_side."""
+
+
+FCOS_DISTANCE = 2.0
+"""From a cell to the sides of its box at first, in cells. At zero, where torchvision begins, half of the outputs lie
+behind a ReLU that passes no gradient: after 60 steps on the same 40 frames the loss of its boxes was 0.84, and so
+0.39."""
 
 
 def recipe_for(name: str, labels: tuple[str, ...], settings: NetworkSettings, kind: Kind) -> Recipe:
@@ -146,6 +153,8 @@ def network_for(recipe: Recipe, settings: NetworkSettings) -> nn.Module:
             # the statistics of its first ones.
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
                 module.momentum = max(module.momentum, 0.1)
+        if isinstance(network, FCOS):
+            nn.init.constant_(network.head.regression_head.bbox_reg.bias, FCOS_DISTANCE)
     else:
         state, source = _first_weights(recipe, settings)
         begin_from(network, recipe, state, source)
