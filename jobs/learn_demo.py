@@ -398,7 +398,9 @@ def _detector(name: str, args: Any) -> Figure:
             out=str(args.out / "models" / name),
             data=DataSettings(archive=world.videos, train=boxes, validation_share=0, cache_gb=1.0),
             network=network,
-            optimisation=OptimisationSettings(epochs=epochs, batch=4, rate=6e-4, warmup_epochs=0.1),
+            optimisation=OptimisationSettings(
+                epochs=epochs, batch=4, rate=1e-3 if name.endswith("ssdlite") else 6e-4, warmup_epochs=0.1
+            ),
             augmentation=Augmentation(flip=0.5),
             workers=WorkerSettings(executor="inline", gpu=False),
         )
