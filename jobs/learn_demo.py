@@ -131,6 +131,8 @@ DETECTORS: dict[str, NetworkSettings] = {
     "fcos": NetworkSettings(arch="fcos_resnet50_fpn", **SMALL_FRAMES),
     "ssdlite": NetworkSettings(arch="ssdlite320_mobilenet_v3_large", fps=2),
 }
+DETECTOR_EPOCHS = {"ssdlite": (4, 3)}
+"""From random weights, then fine-tuned; others as the command line says."""
 LONG = tuple(name for name in DETECTORS if name != "faster-rcnn")
 """Run by name alone: some ten minutes of processor time each."""
 DETECTOR = 0.6
@@ -389,6 +391,7 @@ def _detector(name: str, args: Any) -> Figure:
     """People in the studio from random weights first; then, its backbone frozen, fine-tuned on what a bad camera
     sees: noise, shake and changing light."""
     made, network = worlds(args), DETECTORS[name]
+    first, more = DETECTOR_EPOCHS.get(name, args.detector_epochs)
 
     def job(name: str, world: World, network: NetworkSettings, epochs: int) -> TrainSettings:
         boxes = str(world.labels("boxes"))
@@ -405,10 +408,10 @@ def _detector(name: str, args: Any) -> Figure:
             workers=WorkerSettings(executor="inline", gpu=False),
         )
 
-    people = train(job(f"people-{name}", made["learn"], network, args.detector_epochs[0]))
+    people = train(job(f"people-{name}", made["learn"], network, first))
     backbone = "backbone.features" if name == "ssdlite" else "backbone.body"
     tuned = replace(network, start=people.folder, freeze=(backbone,), freeze_norms=True)
-    report = train(job(name, made["bad-camera"], tuned, args.detector_epochs[1]))
+    report = train(job(name, made["bad-camera"], tuned, more))
     ap50, frames = _ap50(report.folder, made["bad-camera-test"])
     note = f"{frames} unseen frames of a bad camera, backbone frozen"
     size = _parameters(report.folder)
