@@ -133,6 +133,8 @@ DETECTORS: dict[str, NetworkSettings] = {
 }
 DETECTOR_EPOCHS = {"ssdlite": (4, 3)}
 """From random weights, then fine-tuned; others as the command line says."""
+DETECTOR_RATES = {"ssdlite": 1e-3}
+"""Others: 6e-4."""
 LONG = tuple(name for name in DETECTORS if name != "faster-rcnn")
 """Run by name alone: some ten minutes of processor time each."""
 DETECTOR = 0.6
@@ -392,6 +394,7 @@ def _detector(name: str, args: Any) -> Figure:
     sees: noise, shake and changing light."""
     made, network = worlds(args), DETECTORS[name]
     first, more = DETECTOR_EPOCHS.get(name, args.detector_epochs)
+    rate = DETECTOR_RATES.get(name, 6e-4)
 
     def job(name: str, world: World, network: NetworkSettings, epochs: int) -> TrainSettings:
         boxes = str(world.labels("boxes"))
@@ -401,9 +404,7 @@ def _detector(name: str, args: Any) -> Figure:
             out=str(args.out / "models" / name),
             data=DataSettings(archive=world.videos, train=boxes, validation_share=0, cache_gb=1.0),
             network=network,
-            optimisation=OptimisationSettings(
-                epochs=epochs, batch=4, rate=1e-3 if name.endswith("ssdlite") else 6e-4, warmup_epochs=0.1
-            ),
+            optimisation=OptimisationSettings(epochs=epochs, batch=4, rate=rate, warmup_epochs=0.1),
             augmentation=Augmentation(flip=0.5),
             workers=WorkerSettings(executor="inline", gpu=False),
         )

@@ -297,39 +297,38 @@ class _Table:
 class _Keyframes:
     """Which frames are, numbered from 0."""
 
-    table: _Table | None
-    """Numbered from 1; None: all are."""
+    numbers: np.ndarray | None
+    """int64, ascending; None: all are."""
     count: int
     """Of all frames."""
 
+    @classmethod
+    def of(cls, table: _Table | None, count: int) -> _Keyframes:
+        if table is None:
+            return cls(None, count)
+        numbers = table.rows(0, table.count).reshape(-1) - 1  # numbered from 1 there
+        if (np.diff(numbers) <= 0).any():
+            raise _NotPlain
+        return cls(numbers, count)
+
     def from_(self, frame: int) -> int:
         """The first at or after that one, or else the end."""
-        if self.table is None:
+        if self.numbers is None:
             return frame
-        numbers = self._numbers()
-        place = int(np.searchsorted(numbers, frame))
-        return int(numbers[place]) if place < len(numbers) else self.count
+        place = int(np.searchsorted(self.numbers, frame))
+        return int(self.numbers[place]) if place < len(self.numbers) else self.count
 
     def up_to(self, frame: int) -> int:
         """The last at or before that one, or else the first frame."""
-        if self.table is None:
+        if self.numbers is None:
             return frame
-        numbers = self._numbers()
-        place = int(np.searchsorted(numbers, frame, side="right"))
-        return int(numbers[place - 1]) if place else 0
+        place = int(np.searchsorted(self.numbers, frame, side="right"))
+        return int(self.numbers[place - 1]) if place else 0
 
     def within(self, first: int, last: int) -> np.ndarray:
-        if self.table is None:
+        if self.numbers is None:
             return np.arange(first, last)
-        numbers = self._numbers()
-        return numbers[np.searchsorted(numbers, first) : np.searchsorted(numbers, last)]
-
-    def _numbers(self) -> np.ndarray:
-        assert self.table is not None
-        numbers: np.ndarray = self.table.rows(0, self.table.count).reshape(-1) - 1
-        if (np.diff(numbers) <= 0).any():
-            raise _NotPlain
-        return numbers
+        return self.numbers[np.searchsorted(self.numbers, first) : np.searchsorted(self.numbers, last)]
 
 
 @dataclass(slots=True)
@@ -359,7 +358,7 @@ class _Track:
             raise _NotPlain
         times = self._table(b"stts", ">u4", 2)
         sizes, same_size = self._sizes()
-        keys = _Keyframes(self._table(b"stss", ">u4", 1) if b"stss" in self.tables else None, sizes.count)
+        keys = _Keyframes.of(self._table(b"stss", ">u4", 1) if b"stss" in self.tables else None, sizes.count)
         count = sizes.count
         if not 2 * HEAD_FRAMES <= count <= _MOST_FRAMES:
             raise _NotPlain
@@ -397,7 +396,7 @@ class _Track:
             b"stsc": _listed(np.array([[1, 1, 1]])),  # a chunk for each frame: their places are known one by one
             b"co64": struct.pack(">II", 0, total) + places.astype(">u8").tobytes(),
         }
-        if keys.table is not None or extra:
+        if keys.numbers is not None or extra:
             new_keys = np.concatenate([keys.within(0, head), keys.within(first, last) - first + skipped])
             made[b"stss"] = _listed(new_keys[:, None] + 1)
         if b"ctts" in self.tables:

@@ -221,7 +221,7 @@ def _linked(
     video = outcome.video
     recorded_at = outcome.info.recorded_at if outcome.info else None
     try:
-        linked = link(outcome, parts)
+        linked = dict(link(outcome, parts))  # which may give what it was given
         parts.clear()
         rows = {}
         while linked:
