@@ -67,6 +67,13 @@ def test_a_batch_of_whole_videos(lake_root: Root) -> None:
     assert objects(lake.storage) == []
 
 
+def test_a_link_that_gives_back_what_it_was_given_keeps_all_rows(local_root: Root) -> None:
+    lake = make(local_root)
+    report = publish(lake, stage(lake), lambda outcome, tables: tables, RUN)
+    assert report.rows["detections"] > 0 and report.rows["actions"] > 0
+    assert lake.tables.read("detections").num_rows == report.rows["detections"]
+
+
 def test_nothing_to_publish(local_root: Root) -> None:
     lake = make(local_root)
     assert publish(lake, [], link, RUN).number is None
