@@ -10,12 +10,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import date, datetime, time
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, NoReturn, cast
+from typing import Annotated, Any, BinaryIO, Literal, NoReturn, cast, get_type_hints
 from zoneinfo import ZoneInfo
 
 import typer
@@ -47,12 +49,6 @@ JobFile = Annotated[
     Path | None, typer.Option("--job", help="A job file (YAML); options win over it.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
-Endpoint = Annotated[
-    str | None, typer.Option("--endpoint-url", help="S3 endpoint, where it is not AWS.", rich_help_panel="S3")
-]
-Profile = Annotated[str | None, typer.Option("--profile", help="AWS profile.", rich_help_panel="S3")]
-Region = Annotated[str | None, typer.Option("--region", help="AWS region.", rich_help_panel="S3")]
-Anonymous = Annotated[bool, typer.Option("--anonymous", help="Read a public archive unsigned.", rich_help_panel="S3")]
 PipelineName = Annotated[
     str | None, typer.Option("--name", help="The pipeline's name: a lake holds one answer a name and video.")
 ]
@@ -91,6 +87,45 @@ LogFormat = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
+@dataclass(frozen=True, slots=True)
+class S3:
+    """How a command was told to reach S3; what it was not told is left to the AWS environment and profile."""
+
+    endpoint_url: Annotated[str | None, typer.Option(help="S3 endpoint, where it is not AWS.")] = None
+    profile: Annotated[str | None, typer.Option(help="AWS profile.")] = None
+    region: Annotated[str | None, typer.Option(help="AWS region.")] = None
+    anonymous: Annotated[bool, typer.Option("--anonymous", help="Read a public archive or lake unsigned.")] = False
+
+    def given(self) -> dict[str, Any]:
+        """As the `storage` section of a job; None: not given."""
+        return {f.name: getattr(self, f.name) or None for f in fields(self)}
+
+    def options(self) -> StorageOptions:
+        return StorageOptions(**{name: value for name, value in self.given().items() if value is not None})
+
+
+def reaches_s3(command: Callable[..., None]) -> Callable[..., None]:
+    """Declares the options of `S3` on a command, which gets them as its parameter `s3`."""
+    hints = get_type_hints(S3, include_extras=True)
+    for hint in hints.values():
+        hint.__metadata__[0].rich_help_panel = "S3"
+
+    @wraps(command)
+    def with_s3(**given: Any) -> None:
+        command(**given, s3=S3(**{f.name: given.pop(f.name) for f in fields(S3)}))
+
+    added = [Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]) for f in fields(S3)]
+    known = get_type_hints(command, include_extras=True)
+    own = [
+        p.replace(kind=Parameter.KEYWORD_ONLY, annotation=known[p.name])
+        for p in signature(command).parameters.values()
+        if p.name != "s3"
+    ]
+    with_s3.__signature__ = Signature([*own, *added])  # type: ignore[attr-defined]
+    with_s3.__annotations__ = {p.name: p.annotation for p in (*own, *added)}
+    return with_s3
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"vidproc {__version__}")
@@ -110,6 +145,7 @@ def _root(
 
 
 @app.command()
+@reaches_s3
 def index(
     archive: Archive_ = None,
     lake: Annotated[str | None, typer.Argument(metavar="LAKE", help="Where the tables go.", show_default=False)] = None,
@@ -155,10 +191,7 @@ def index(
     as_json: AsJson = False,
     log_format: LogFormat = "auto",
     quiet: Quiet = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
-    anonymous: Anonymous = False,
+    s3: S3 = S3(),
 ) -> None:
     """Index what is new or changed in ARCHIVE into the tables of LAKE."""
     wanted = load_job(
@@ -182,7 +215,7 @@ def index(
                 "executor": executor,
                 "address": address,
             },
-            "storage": _storage(endpoint_url, profile, region, anonymous),
+            "storage": s3.given(),
             "deleted": deleted,
             "plan": absolute(plan),
             "limit": limit,
@@ -210,6 +243,7 @@ def _run(job: Job, log_format: str, quiet: bool, as_json: bool) -> NoReturn:
 
 
 @app.command()
+@reaches_s3
 def plan(
     archive: Archive_ = None,
     lake: Annotated[str | None, typer.Option("--lake", help="Count only what this lake does not have yet.")] = None,
@@ -246,10 +280,7 @@ def plan(
     as_json: AsJson = False,
     log_format: LogFormat = "auto",
     quiet: Quiet = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
-    anonymous: Anonymous = False,
+    s3: S3 = S3(),
 ) -> None:
     """Dry run: what is in ARCHIVE, what is new, and what indexing it would take."""
     wanted = load_job(
@@ -266,7 +297,7 @@ def plan(
             "cut": {"clip_seconds": clip_seconds},
             "filters": _filters(include, exclude, min_bytes, max_bytes, modified_since, modified_before),
             "execution": {"workers": workers, "device": device, "executor": executor},
-            "storage": _storage(endpoint_url, profile, region, anonymous),
+            "storage": s3.given(),
             "limit": limit,
         },
         lake_optional=True,
@@ -286,6 +317,7 @@ def _plan(job: Job, save: str | None, calibrate_s: float, log_format: str, quiet
 
 
 @app.command()
+@reaches_s3
 def retry(
     lake: Lake_,
     error_class: Annotated[
@@ -295,14 +327,12 @@ def retry(
     log_format: LogFormat = "auto",
     quiet: Quiet = False,
     as_json: AsJson = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """Release what was given up, so that it is tried again."""
     from vidproc.run import release
 
-    options = _options(endpoint_url, profile, region)
+    options = replace(s3.options(), anonymous=False)  # it writes to the lake
     found = release(absolute(lake) or lake, options, tuple(error_class or ()))
     released = sum(found.videos.values())
     if not (run and found.job is not None) and as_json:
@@ -314,7 +344,7 @@ def retry(
         others = ", ".join(f"{n} of {name}" for name, n in found.videos.items() if name != found.job.name)
         if others:
             print(f"these wait for the next run of their own job: {others}", file=sys.stderr)
-        reached = {k: v for k, v in _storage(endpoint_url, profile, region).items() if v is not None}
+        reached = {k: v for k, v in s3.given().items() if v is not None}
         storage = found.job.storage.model_copy(update=reached)
         _run(found.job.model_copy(update={"storage": storage}), log_format, quiet, as_json)
 
@@ -323,6 +353,7 @@ def retry(
 
 
 @app.command()
+@reaches_s3
 def status(
     lake: Lake_,
     watch: Annotated[
@@ -330,14 +361,12 @@ def status(
     ] = False,
     every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks of --watch.")] = 5.0,
     as_json: AsJson = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """How many videos ended how, what the tables hold, and what runs just now."""
     from vidproc.pulse import running
 
-    opened = _open(lake, endpoint_url, profile, region)
+    opened = _open(lake, s3)
     if watch:
         _watch(opened.storage, every, as_json)
     found, runs = opened.status(), running(opened.storage)
@@ -384,17 +413,16 @@ def _watch(storage: Any, every_s: float, as_json: bool) -> None:
 
 
 @app.command()
+@reaches_s3
 def failures(
     lake: Lake_,
     error_class: Annotated[str | None, typer.Option("--class", help="Only this class.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")] = 50,
     as_json: AsJson = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """What failed, why, and where."""
-    opened = _open(lake, endpoint_url, profile, region)
+    opened = _open(lake, s3)
     rows = _rows(opened.failures(error_class=error_class, limit=limit + 1))
     if as_json:
         _print_json(rows[:limit])
@@ -411,16 +439,15 @@ def failures(
 
 
 @app.command()
+@reaches_s3
 def runs(
     lake: Lake_,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Runs at most.")] = 20,
     as_json: AsJson = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """The runs that wrote to this lake, the latest first."""
-    rows = _rows(_open(lake, endpoint_url, profile, region).runs(limit=limit))
+    rows = _rows(_open(lake, s3).runs(limit=limit))
     if as_json:
         _print_json(rows)
         return
@@ -433,6 +460,7 @@ def runs(
 
 
 @app.command()
+@reaches_s3
 def query(
     lake: Lake_,
     sql: Annotated[
@@ -447,9 +475,7 @@ def query(
     limit: Annotated[int | None, typer.Option("--limit", help="Rows at most.")] = None,
     offset: Annotated[int, typer.Option("--offset", help="Rows to leave out first.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """Read-only SQL (DuckDB) over the lake's tables."""
     from vidproc.query import connect, write_result
@@ -458,7 +484,7 @@ def query(
         out_format = "json"
     if out_format == "parquet" and output is None and sys.stdout.isatty():
         raise ConfigError("Parquet is not for a terminal: name a file with --output")
-    with connect(absolute(lake) or lake, _options(endpoint_url, profile, region)) as database:
+    with connect(absolute(lake) or lake, s3.options()) as database:
         answer = database.sql(sql, limit=limit, offset=offset)
         if output is None:
             write_result(answer, out_format, sys.stdout.buffer)
@@ -469,6 +495,7 @@ def query(
 
 
 @app.command()
+@reaches_s3
 def search(
     lake: Lake_,
     label: Annotated[str | None, typer.Option("--label", help="Something in view, such as person.")] = None,
@@ -485,9 +512,7 @@ def search(
     offset: Annotated[int, typer.Option("--offset", help="Hits to leave out first.")] = 0,
     after: Annotated[str | None, typer.Option("--after", help="The page behind this token.")] = None,
     as_json: AsJson = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """Where something is in view, or happens: URI, time range and score."""
     from vidproc.query import SearchQuery, connect
@@ -498,7 +523,7 @@ def search(
         time_of_day=_hours(between), date=_day(day), timezone=timezone, video=video,
         limit=limit, offset=offset, after=after,
     )  # fmt: skip
-    with connect(absolute(lake) or lake, _options(endpoint_url, profile, region)) as database:
+    with connect(absolute(lake) or lake, s3.options()) as database:
         hits = run_search(database, wanted)
     if as_json:
         _print_json(hits)
@@ -517,11 +542,10 @@ def search(
 
 
 @app.command()
-def compact(
-    lake: Lake_, endpoint_url: Endpoint = None, profile: Profile = None, region: Region = None, as_json: AsJson = False
-) -> None:
+@reaches_s3
+def compact(lake: Lake_, as_json: AsJson = False, s3: S3 = S3()) -> None:
     """Rewrite small files into large ones, ordered by video."""
-    found = _open(lake, endpoint_url, profile, region).compact()
+    found = _open(lake, s3).compact()
     if as_json:
         _print_json(found)
         return
@@ -531,6 +555,7 @@ def compact(
 
 
 @app.command()
+@reaches_s3
 def vacuum(
     lake: Lake_,
     older_than: Annotated[
@@ -540,16 +565,14 @@ def vacuum(
         bool, typer.Option("--now", help="Remove at once what nothing refers to; no job may be running.")
     ] = False,
     as_json: AsJson = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """Remove what nothing refers to."""
     from datetime import timedelta
 
     from vidproc.pulse import running
 
-    opened = _open(lake, endpoint_url, profile, region)
+    opened = _open(lake, s3)
     if now and (alive := [run for run in running(opened.storage) if not run.silent]):
         raise ConfigError(
             f"--now would take the files of a job that is running ({alive[0].run_id} on {alive[0].host}): "
@@ -565,19 +588,18 @@ def vacuum(
 
 
 @app.command()
+@reaches_s3
 def forget(
     lake: Lake_,
     uris: Annotated[list[str], typer.Argument(metavar="URI...", help="Videos whose rows are to go.")],
     as_json: AsJson = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """Remove all rows of these videos; with `vacuum --now` their bytes go too.
 
     What is still in the archive comes back with the next index: take it out there first.
     """
-    found = _open(lake, endpoint_url, profile, region).forget([absolute(u) or u for u in uris])
+    found = _open(lake, s3).forget([absolute(u) or u for u in uris])
     if as_json:
         _print_json(found)
         return
@@ -738,13 +760,12 @@ def models_check(
 
 
 @app.command()
+@reaches_s3
 def train(
     job: Annotated[Path, typer.Argument(metavar="JOB.yaml", help="A training job, such as jobs/train_actions.yaml.")],
     out: Annotated[str | None, typer.Option("--out", help="The model folder to be, over what the job says.")] = None,
     as_json: AsJson = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """Train a detector or an action model; a killed training goes on where it was.
 
@@ -759,10 +780,11 @@ def train(
     def tell(metrics: Mapping[str, float]) -> None:
         print(", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), file=sys.stderr, flush=True)
 
-    _answer(run_train(settings, options=_options(endpoint_url, profile, region), listen=tell), as_json)
+    _answer(run_train(settings, options=s3.options(), listen=tell), as_json)
 
 
 @app.command("eval")
+@reaches_s3
 def evaluate(
     task: Annotated[str, typer.Argument(help="detection, classification, segments or tracking.")],
     truth: Annotated[str, typer.Argument(help="Label file in the field's format.")],
@@ -784,9 +806,7 @@ def evaluate(
     ] = "segments",
     iou: Annotated[float, typer.Option("--iou", help="Tracking: least overlap of a match, for MOTA and IDF1.")] = 0.5,
     as_json: AsJson = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """Score predictions, or a lake, against the truth."""
     from vidproc.learn.evaluate import EvalSettings
@@ -797,7 +817,7 @@ def evaluate(
         truth_fps=truth_fps, sample_fps=sample_fps, tolerance_s=tolerance, pipeline=pipeline, model=model,
         subset=subset, source=cast(Any, source), iou=iou,
     )  # fmt: skip
-    found = run_evaluate(settings, options=_options(endpoint_url, profile, region))
+    found = run_evaluate(settings, options=s3.options())
     if as_json:
         _print_json(found)
         return
@@ -812,6 +832,7 @@ def evaluate(
 
 
 @app.command()
+@reaches_s3
 def fewshot(
     examples: Annotated[
         str, typer.Argument(help="CSV: label, uri, start_s, end_s; made for 1 to 20 rows a class, more are taken too.")
@@ -828,9 +849,7 @@ def fewshot(
     episodes: Annotated[int, typer.Option("--episodes", help="Evaluation: how many.")] = 200,
     seed: Annotated[int, typer.Option("--seed", help="Evaluation: which episodes are drawn.")] = 0,
     as_json: AsJson = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """A new action model from a few examples a class."""
     from vidproc.learn.fewshot import FewShotSettings, few_shot
@@ -839,10 +858,11 @@ def fewshot(
         examples=examples, archive=absolute(archive) or archive, backbone=backbone, out=absolute(out) or out,
         head=cast(Any, head), name=name, ways=ways, shots=shots, episodes=episodes, seed=seed,
     )  # fmt: skip
-    _answer(few_shot(settings, options=_options(endpoint_url, profile, region)), as_json)
+    _answer(few_shot(settings, options=s3.options()), as_json)
 
 
 @app.command()
+@reaches_s3
 def relabel(
     lake: Lake_,
     model: Annotated[str, typer.Argument(help="A model folder that `vidproc fewshot` made.")],
@@ -851,19 +871,18 @@ def relabel(
     ] = None,
     pipeline: Annotated[str | None, typer.Option("--pipeline", help="Whose vectors, where there are several.")] = None,
     as_json: AsJson = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """Label the vectors that a lake holds with a few-shot model; nothing is decoded again."""
     from vidproc.learn.relabel import RelabelSettings
     from vidproc.learn.relabel import relabel as run_relabel
 
     settings = RelabelSettings(lake=absolute(lake) or lake, model=model, name=name, pipeline=pipeline)
-    _answer(run_relabel(settings, options=_options(endpoint_url, profile, region)), as_json)
+    _answer(run_relabel(settings, options=s3.options()), as_json)
 
 
 @app.command()
+@reaches_s3
 def explain(
     source: Annotated[
         str, typer.Argument(metavar="LAKE|VIDEO", help="A lake, with --row; or a video, with --model and --time.")
@@ -879,9 +898,7 @@ def explain(
     label: Annotated[str | None, typer.Option("--label", help="What is to be explained.")] = None,
     method: Annotated[str, typer.Option("--method", help="auto, grad-cam or occlusion.")] = "auto",
     as_json: AsJson = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """Why a model answered so: a heat map over the frames."""
     from vidproc.learn.explain import ExplainSettings
@@ -892,7 +909,7 @@ def explain(
         kind=cast(Any, kind), out=absolute(out) or out, video=None if row else where, time_s=time_s,
         lake=where if row else None, row=row, pipeline=pipeline, model=model, label=label, method=cast(Any, method),
     )  # fmt: skip
-    found = run_explain(settings, options=_options(endpoint_url, profile, region))
+    found = run_explain(settings, options=s3.options())
     when, x, y = found.peak
     if as_json:
         peak = {"time_s": when, "x": x, "y": y}
@@ -904,6 +921,7 @@ def explain(
 
 
 @app.command()
+@reaches_s3
 def dataset(
     lake: Lake_,
     out: Annotated[str, typer.Argument(metavar="OUT.json", help="The label file to be.")],
@@ -912,9 +930,7 @@ def dataset(
     pipeline: Annotated[str | None, typer.Option("--pipeline", help="Of the lake, where it has several.")] = None,
     subset: Annotated[str, typer.Option("--subset", help="What ActivityNet's subset is to say.")] = "training",
     as_json: AsJson = False,
-    endpoint_url: Endpoint = None,
-    profile: Profile = None,
-    region: Region = None,
+    s3: S3 = S3(),
 ) -> None:
     """Rows of the lake as training data."""
     from vidproc.learn.dataset import DatasetSettings, make_dataset
@@ -923,7 +939,7 @@ def dataset(
         lake=absolute(lake) or lake, out=absolute(out) or out, kind=cast(Any, kind), where=where, pipeline=pipeline,
         subset=subset,
     )  # fmt: skip
-    _answer(make_dataset(settings, options=_options(endpoint_url, profile, region)), as_json)
+    _answer(make_dataset(settings, options=s3.options()), as_json)
 
 
 # Helpers ------------------------------------------------------------------------------------------
@@ -985,26 +1001,14 @@ def _filters(
     }  # fmt: skip
 
 
-def _storage(
-    endpoint_url: str | None, profile: str | None, region: str | None, anonymous: bool = False
-) -> dict[str, Any]:
-    return {"endpoint_url": endpoint_url, "profile": profile, "region": region, "anonymous": anonymous or None}
-
-
-def _options(endpoint_url: str | None, profile: str | None, region: str | None) -> StorageOptions:
-    # What is not given is left to the AWS environment.
-    given: dict[str, Any] = {"endpoint_url": endpoint_url, "profile": profile, "region": region}
-    return StorageOptions(**{name: value for name, value in given.items() if value is not None})
-
-
 def _there_is(classes: Iterable[str]) -> str:
     return f"; there is {', '.join(found)}" if (found := sorted(classes)) else ""
 
 
-def _open(lake: str, endpoint_url: str | None, profile: str | None, region: str | None) -> Any:
+def _open(lake: str, s3: S3) -> Any:
     from vidproc.tables.lake import Lake
 
-    return Lake.open(absolute(lake) or lake, _options(endpoint_url, profile, region))
+    return Lake.open(absolute(lake) or lake, s3.options())
 
 
 def _answer(found: Any, as_json: bool) -> None:
