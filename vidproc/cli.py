@@ -112,7 +112,8 @@ def reaches_s3(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_s3(**given: Any) -> None:
-        command(**given, s3=S3(**{f.name: given.pop(f.name) for f in fields(S3)}))
+        s3 = S3(**{f.name: given.pop(f.name) for f in fields(S3)})
+        command(**given, s3=s3)
 
     added = [Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]) for f in fields(S3)]
     known = get_type_hints(command, include_extras=True)
