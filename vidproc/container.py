@@ -56,6 +56,8 @@ class MediaLimits:
     """Read at most while the container's streams are recognised."""
     max_duration_s: float = 30 * 86_400.0
     """Claimed or counted. Longer is a damaged header, and would be planned as millions of tasks."""
+    max_frame_s: float = 600.0
+    """Longest time that one frame stays on screen. What lies beyond it until the next frame is a gap."""
     max_scan_packets: int = 20_000_000
     """Packets read at most where a container has no index: 90 h at 60 frames a second."""
     max_task_bytes: int = 2 << 30

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-__all__ = ["MediaLimits", "Source", "coverage", "decode"]
+__all__ = ["MediaLimits", "Source", "coverage", "decode", "decode_plainly"]
 
 FIRST_BYTES = 512 << 20
 """Reserved at most for the frames of one grid before they come."""
@@ -91,7 +91,8 @@ def decode(
 
 
 def _attempt(task: Task, grids: Sequence[Grid], source: Source, limits: MediaLimits) -> _Pass:
-    way: type[_Pass] = _Sparse if task.info.exact_timestamps else _Sequential
+    fast = task.info.exact_timestamps and not task.info.plain
+    way: type[_Pass] = _Sparse if fast else _Sequential
     attempt = way(task, grids, limits)
     if not _run_excerpt(attempt, task, source, limits):
         attempt = way(task, grids, limits)
@@ -101,6 +102,17 @@ def _attempt(task: Task, grids: Sequence[Grid], source: Source, limits: MediaLim
         _run(attempt, task, source, limits)
     source.check_unchanged(task.video)
     return attempt
+
+
+def decode_plainly(
+    task: Task, grids: Sequence[Grid], source: Source, limits: MediaLimits
+) -> tuple[tuple[FrameBatch, ...], DecodeReport]:
+    """The same as `decode`, without the fast path: everything is decoded in order, and chosen at the output."""
+    began = time.perf_counter()
+    attempt = _Sequential(task, grids, limits)
+    _run(attempt, task, source, limits)
+    source.check_unchanged(task.video)
+    return attempt.batches(), replace(attempt.report(), seconds=time.perf_counter() - began)
 
 
 def coverage(info: VideoInfo, reports: Sequence[DecodeReport]) -> float:
@@ -874,8 +886,8 @@ class _Sequential(_Pass):
 
     def __init__(self, task: Task, grids: Sequence[Grid], limits: MediaLimits) -> None:
         super().__init__(task, grids, limits)
-        if not self.info.exact_timestamps:
-            self.enter_pts = None  # the repaired clock begins with the first packet
+        if self.info.plain or not self.info.exact_timestamps:
+            self.enter_pts = None  # a repaired clock begins with the first packet, and plain means from the start
         elif self.start is not None:  # a picture may need more to settle than its keyframe says
             self.enter_pts = self.start - int(LEAD_S / self.info.time_base)
 

@@ -6,6 +6,7 @@ VidprocError
     Declined         the object is not a video that we can use (audio only, empty, encrypted, not media)
     Undecodable      the container opened, but a stretch of it does not decode
     LimitExceeded    it asks for more pixels, streams, memory or time than the settings allow
+    FastPathWrong    the fast path gave other pictures than plain decoding: the video is decoded plainly instead
   RunAborted         the run stopped early: the cluster is gone, or too much failed at once
   TransientError     worth another try: storage timed out, a worker died, a device ran out of memory
     SourceChanged    the object was replaced or deleted while it was read
@@ -54,6 +55,10 @@ class Undecodable(MediaError):
 
 class LimitExceeded(MediaError):
     error_class = "limit"
+
+
+class FastPathWrong(MediaError):
+    error_class = "verify"
 
 
 class TransientError(VidprocError):

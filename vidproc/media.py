@@ -74,6 +74,8 @@ class VideoInfo:
     exact_timestamps: bool = True
     """False where timestamps are missing, double, go back or depend on where reading began: such a
     video is read from its start by each of its (few) tasks, on a repaired clock."""
+    plain: bool = False
+    """True: decoded in order, without the fast path, since the fast path was found wrong on it."""
 
     def pts_to_seconds(self, pts: int) -> float:
         return float((pts - self.origin_pts) * self.time_base)
@@ -114,7 +116,9 @@ class Task:
     @property
     def task_id(self) -> str:
         r, v = self.range, self.video
-        return content_hash(v.video_id, v.content_id, f"{r.start_pts}:{r.end_pts}", self.pipeline_id)
+        # The same stretch decoded plainly is another piece of work: what the fast path staged is not its result.
+        plain = ("plain",) if self.info.plain else ()
+        return content_hash(v.video_id, v.content_id, f"{r.start_pts}:{r.end_pts}", self.pipeline_id, *plain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,4 +230,5 @@ class DecodeReport:
     """The first demux or decode error inside the range, in one sentence; earlier frames stand."""
     warnings: tuple[str, ...] = field(default=())
     missing_s: float = 0.0
-    """Seconds between `first_s` and `end_s` whose wanted frames did not decode."""
+    """Seconds between `first_s` and `end_s` that are not whole: in which no frame is on screen, or one that did not
+    decode or came out damaged, whether anybody wanted it or not."""

@@ -77,7 +77,7 @@ def cut(info: VideoInfo, settings: CutSettings, grids: Sequence[Grid], pipeline_
 
 def _clip_bounds(info: VideoInfo, clip_seconds: float) -> list[int]:
     """The keyframes nearest to the multiples of `clip_seconds`, without the video's two ends."""
-    if not info.exact_timestamps:
+    if info.plain or not info.exact_timestamps:
         return []
     length = Fraction(clip_seconds).limit_denominator(1_000_000) / info.time_base
     end = info.origin_pts + round(info.duration_s / info.time_base)
@@ -96,7 +96,8 @@ def _split_long(
     info: VideoInfo, bounds: list[int], rate: float, settings: CutSettings, grids: Sequence[Grid]
 ) -> list[int]:
     """Cuts between samples inside any clip whose frames exceed the hard limit. This is the one way in
-    which a video without exact timestamps is divided: each part of it is read from the start."""
+    which a video that is decoded plainly, or has no exact timestamps, is divided: each part of it is read
+    from the start."""
     if rate <= 0:
         return bounds
     end = info.origin_pts + round(info.duration_s / info.time_base)
@@ -363,6 +364,7 @@ def _schema() -> Any:
             ("warnings", pa.list_(pa.string())),
             ("mirrored", pa.bool_()),
             ("exact_timestamps", pa.bool_()),
+            ("plain", pa.bool_()),
             ("error_class", pa.string()),
             ("error", pa.string()),
         ]
@@ -387,5 +389,6 @@ def _unrow(row: dict[str, Any]) -> VideoInfo | Video | Skipped:
     video = Video(**{name: row[name] for name in _VIDEO})
     if row["time_base"] is None:
         return video
-    known: dict[str, Any] = {name: tuple(v) if isinstance(v := row[name], list) else v for name in _INFO}
+    # What a plan of an earlier version does not say takes its default.
+    known: dict[str, Any] = {name: tuple(v) if isinstance(v := row[name], list) else v for name in _INFO if name in row}
     return VideoInfo(video=video, **known | {"time_base": Fraction(row["time_base"])})
