@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "vidproc"
 # From the nouns to the command line. A module imports from its own layer's packages or from those above it here.
 LAYERS = [
     ["errors", "h264", "memory", "mp4"],
-    ["media", "step"],
+    ["documents", "media", "step"],
     ["annotations", "outcome"],
     ["storage"],
     ["progress"],
@@ -34,6 +34,7 @@ OWNERS = {
     "deltalake": {"tables.delta", "tables.lake", "tables.changes", "tables.publish", "query"},
     "duckdb": {"query"},
     "typer": {"cli"},
+    "yaml": {"documents", "learn.fewshot", "learn.train"},
 }
 
 

@@ -11,11 +11,11 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from vidproc.documents import read_document
 from vidproc.errors import ConfigError
 from vidproc.probe import check_name_pattern
 
@@ -271,7 +271,7 @@ def load_job(
     source = "the options"
     if path is not None:
         source = str(path)
-        data = _read_yaml(Path(path))
+        data = _expand(read_document(path, "job file"))
     _merge(data, overrides or {})
     if lake_optional:
         data.setdefault("lake", "")
@@ -279,23 +279,6 @@ def load_job(
         return Job.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_explain(error, source)) from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no job file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the job file {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the job file {path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"the job file {path} must hold keys and values, such as `archive: /videos`")
-    expanded: dict[str, Any] = _expand(data)
-    return expanded
 
 
 def _expand(value: Any) -> Any:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vidproc.documents import load_json_file
 from vidproc.errors import ConfigError
 from vidproc.learn.classification import as_matrix, classification_scores
 from vidproc.learn.coco import coco_ap
@@ -416,12 +417,7 @@ def _results(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _load_list(path: Path) -> list[dict[str, Any]]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ConfigError(f"{path}: cannot be read ({e.strerror}).") from e
-    except ValueError as e:
-        raise ConfigError(f"{path}: not JSON: {e}") from e
+    data = load_json_file(path)
     if not isinstance(data, list) or not all(isinstance(r, dict) for r in data):
         raise ConfigError(f"{path}: COCO results are a list of mappings, this is a {type(data).__name__}.")
     return data

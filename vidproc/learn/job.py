@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from vidproc.documents import read_document
 from vidproc.errors import ConfigError
 
 S = TypeVar("S")
@@ -18,15 +18,7 @@ S = TypeVar("S")
 
 def read_job(path: Path | str, kind: type[S], **over: Any) -> S:
     """The job file as `kind` (TrainSettings, ...); `over` wins over what it says. Raises ConfigError."""
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ConfigError(f"The job file {path} cannot be read ({e.strerror}).") from e
-    except yaml.YAMLError as e:
-        raise ConfigError(f"The job file {path} is not YAML: {' '.join(str(e).split())}") from e
-    if not isinstance(values, dict):
-        raise ConfigError(f"The job file {path} must be a mapping of settings.")
+    values = read_document(path, "job file")
     return from_mapping(kind, {**values, **over}, str(path))
 
 

@@ -7,7 +7,6 @@ and said in one sentence that names the file and the line or key.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from vidproc.documents import load_json_file
 from vidproc.errors import ConfigError
 from vidproc.media import Video
 from vidproc.storage import StorageOptions, open_storage
@@ -398,12 +398,7 @@ def split_by_video(labels: ActionLabels, share: float, seed: int) -> tuple[Actio
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ConfigError(f"{path}: cannot be read ({e.strerror}).") from e
-    except ValueError as e:
-        raise ConfigError(f"{path}: not JSON: {e}") from e
+    data = load_json_file(path)
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a label file is a mapping, this is a {type(data).__name__}.")
     return data

@@ -26,8 +26,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from vidproc.documents import read_document
 from vidproc.errors import ConfigError
 from vidproc.media import FrameSize, Grid, content_hash
 from vidproc.models.base import ModelCard
@@ -351,10 +350,10 @@ def read_recipe(path: Path, options: Mapping[str, Any]) -> Recipe:
         origin = _first_file(path / f"model{s}" for s in (".yaml", ".yml", ".json"))
         if not origin:
             raise ConfigError(f"{path} is not a model folder: it holds no model.yaml.")
-        described = _read_mapping(origin)
+        described = read_document(origin, "model description")
     elif path.suffix == ".onnx":
         origin = _first_file(path.with_suffix(s) for s in (".yaml", ".yml", ".json"))
-        described = _read_mapping(origin) if origin else {}
+        described = read_document(origin, "model description") if origin else {}
         if not described and not options:
             raise ConfigError(
                 f"Nothing says how to read the output of {path}: write {path.with_suffix('.yaml').name} beside it, "
@@ -365,7 +364,7 @@ def read_recipe(path: Path, options: Mapping[str, Any]) -> Recipe:
         described = {"family": "onnx", "name": path.stem, "weights": str(path.resolve()), **described}
         origin = origin or path
     else:
-        described = _read_mapping(path)
+        described = read_document(path, "model description")
         described = {"name": path.stem, **described} if path.stem != "model" else described
     merged = {**described, **options}
     for key in ("grid", "preprocessing", "args", "outputs"):
@@ -408,17 +407,6 @@ def recipe_from_mapping(values: Mapping[str, Any], origin: Path) -> Recipe:
         )
     except (TypeError, ValueError) as e:
         raise ConfigError(f"{origin}: {e}") from e
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text()
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, OSError) as e:
-        raise ConfigError(f"The model description {path} cannot be read: {' '.join(str(e).split())}") from e
-    if not isinstance(values, dict):
-        raise ConfigError(f"The model description {path} must be a mapping of fields to values.")
-    return values
 
 
 def _grid_from_mapping(values: dict[str, Any], kind: Kind, where: str) -> Grid:

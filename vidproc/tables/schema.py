@@ -22,7 +22,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
+
+from vidproc.documents import parse_yaml
 
 MODEL_TABLES = ("detections", "tracks", "actions", "segments", "shots", "embeddings")
 """Tables whose rows belong to one video and come from models, in the order in which they are published."""
@@ -101,7 +102,7 @@ class TableSchema:
 def load_schema(name: str) -> TableSchema:
     """The current schema of one of TABLES."""
     text = (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
-    raw = yaml.safe_load(text)
+    raw = parse_yaml(text, f"{name}.yaml", "schema")
     fields = tuple(
         Field(f["name"], f["type"], f.get("nullable", True), f.get("unit"), f["meaning"]) for f in raw["fields"]
     )
