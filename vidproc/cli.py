@@ -6,7 +6,6 @@ configuration, found before work starts; 130 interrupted, resumable.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -25,8 +24,9 @@ import typer
 from vidproc import __version__
 from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError, RunAborted, VidprocError
-from vidproc.progress import hms, printable, reporter, spell
+from vidproc.progress import hms, reporter, spell
 from vidproc.storage import StorageOptions, local_path, redact
+from vidproc.text import printable, printable_json, printable_lines
 
 app = typer.Typer(
     name="vidproc",
@@ -314,7 +314,7 @@ def _plan(job: Job, save: str | None, calibrate_s: float, log_format: str, quiet
     if as_json:
         _print_json(found)
     else:
-        print(found.text())
+        _say(*found.text().splitlines())
 
 
 @app.command()
@@ -340,11 +340,11 @@ def retry(
         _print_json({"released": released})
     elif not as_json:
         wanted = f" ({', '.join(error_class)})" if error_class else ""
-        print(f"{released} video(s) released{wanted}" + ("" if released else _there_is(found.classes)))
+        _say(f"{released} video(s) released{wanted}" + ("" if released else _there_is(found.classes)))
     if run and found.job is not None:
         others = ", ".join(f"{n} of {name}" for name, n in found.videos.items() if name != found.job.name)
         if others:
-            print(f"these wait for the next run of their own job: {others}", file=sys.stderr)
+            print(printable(f"these wait for the next run of their own job: {others}"), file=sys.stderr)
         reached = {k: v for k, v in s3.given().items() if v is not None}
         storage = found.job.storage.model_copy(update=reached)
         _run(found.job.model_copy(update={"storage": storage}), log_format, quiet, as_json)
@@ -375,20 +375,20 @@ def status(
         _print_json(_plain(found) | {"running": [_plain(run) | {"silent": run.silent} for run in runs]})
         return
     share = " ".join(f"{n:,} {status}" for status, n in found.by_status.items())
-    print(f"{found.uri}: {found.videos:,} videos, {spell(found.video_hours * 3600)}" + (f" ({share})" if share else ""))
+    _say(f"{found.uri}: {found.videos:,} videos, {spell(found.video_hours * 3600)}" + (f" ({share})" if share else ""))
     if len(found.by_pipeline) > 1:
-        print("pipelines: " + ", ".join(f"{printable(name)} {n:,}" for name, n in found.by_pipeline.items()))
+        _say("pipelines: " + ", ".join(f"{name} {n:,}" for name, n in found.by_pipeline.items()))
     if found.by_error_class:
-        print("what was wrong: " + ", ".join(f"{name} {n:,}" for name, n in found.by_error_class.items()))
+        _say("what was wrong: " + ", ".join(f"{name} {n:,}" for name, n in found.by_error_class.items()))
     _table("", ("table", "rows", "files", "MB"), [
         (name, f"{t.rows:,}", f"{t.files:,}", f"{t.bytes / 1e6:,.2f}") for name, t in found.tables.items() if t.rows
     ])  # fmt: skip
     if found.pending_change is not None:
         print("a publication is half done: the next run completes it")
     for run in runs:
-        print(printable(f"running: {run.line()}"))
+        _say(f"running: {run.line()}")
     if (last := found.last_run) is not None:
-        print(f"last run {last['run_id']}: {last['outcome']}" + (f", {last['reason']}" if last["reason"] else ""))
+        _say(f"last run {last['run_id']}: {last['outcome']}" + (f", {last['reason']}" if last["reason"] else ""))
 
 
 def _watch(storage: Any, every_s: float, as_json: bool) -> None:
@@ -407,7 +407,7 @@ def _watch(storage: Any, every_s: float, as_json: bool) -> None:
             if live is not None:
                 live.update(Text("\n".join(lines)), refresh=True)
             elif as_json:
-                print(json.dumps({"running": _plain(alive)}, default=_as_json), flush=True)
+                print(printable_json({"running": _plain(alive)}, default=_as_json), flush=True)
             else:
                 print("\n".join(lines), flush=True)
             time.sleep(every_s)
@@ -430,7 +430,7 @@ def failures(
         return
     if not rows:
         known = set(opened.tables.read("failures", ["error_class"])["error_class"].unique().to_pylist())
-        print("no failures" + (f" of class {error_class}" if error_class else "") + _there_is(known))
+        _say("no failures" + (f" of class {error_class}" if error_class else "") + _there_is(known))
         return
     _table("failures", ("uri", "stage", "class", "attempt", "error"), [
         (r["uri"], r["stage"], r["error_class"], str(r["attempt"]), r["error"]) for r in rows[:limit]
@@ -492,7 +492,7 @@ def query(
         else:
             with _whole(output) as file:
                 rows = write_result(answer, out_format, file)
-            print(f"{rows:,} rows in {output}", file=sys.stderr)
+            print(printable(f"{rows:,} rows in {output}"), file=sys.stderr)
 
 
 @app.command()
@@ -536,7 +536,7 @@ def search(
         for h in hits
     ])  # fmt: skip
     if len(hits) == limit:
-        print(f"more: --after {hits[-1].token}")
+        _say(f"more: --after {hits[-1].token}")
     elif not hits:
         print("nothing was found; `vidproc query LAKE \"SELECT kind, label, count(*) FROM segments GROUP BY ALL\"` "
               "shows what there is")  # fmt: skip
@@ -606,9 +606,9 @@ def forget(
         return
     if found.forgotten:
         rows = _cell({name: n for name, n in found.rows.items() if n})
-        print(f"{len(found.forgotten):,} video(s) forgotten, rows removed: {rows}")
+        _say(f"{len(found.forgotten):,} video(s) forgotten, rows removed: {rows}")
     for uri in found.unknown:
-        print(f"not in this lake: {printable(uri)}")
+        _say(f"not in this lake: {uri}")
 
 
 @app.command()
@@ -624,19 +624,24 @@ def demo(
     from vidproc.query import write_result
 
     def ask(database: Any, question: str, sql: str) -> None:
-        print(f"\n{question}\n  " + sql.replace("\n", "\n  "), flush=True)
+        print(f"\n{question}\n  {printable_lines(sql)}", flush=True)
         write_result(database.sql(sql), "table", sys.stdout.buffer)
         sys.stdout.flush()
 
     with reporter(quiet=as_json) as shown:
         made = run_demo(
-            folder, executor=executor or "ray", reporter=shown, **({"say": lambda _: None} if as_json else {"ask": ask})
+            folder,
+            executor=executor or "ray",
+            reporter=shown,
+            **({"say": lambda _: None} if as_json else {"say": _say, "ask": ask}),
         )
     if as_json:
         _print_json(made)
         return
-    print(f"\ncontact sheet: {made.sheet}")
-    print(f'ask it yourself: vidproc query {made.lake} "SELECT * FROM segments LIMIT 10"')
+    print()
+    _say(
+        f"contact sheet: {made.sheet}", f'ask it yourself: vidproc query {made.lake} "SELECT * FROM segments LIMIT 10"'
+    )
 
 
 # On a cluster -----------------------------------------------------------------------------------
@@ -663,9 +668,10 @@ def submit(
     from vidproc.runtime.jobs import submit as run_submit
 
     ended = run_submit(
-        job, address, follow=follow, request_token=request_token, working_dir=working_dir, pip=tuple(pip or ())
-    )
-    print(ended.message)
+        job, address, follow=follow, request_token=request_token, working_dir=working_dir, pip=tuple(pip or ()),
+        write=_say,
+    )  # fmt: skip
+    _say(ended.message)
     raise typer.Exit(ended.exit_code or 0)
 
 
@@ -693,7 +699,7 @@ def jobs_logs(
     from vidproc.runtime.jobs import job_logs
 
     for line in job_logs(address, job_id, follow=follow):
-        print(line.rstrip("\n"))
+        _say(line.rstrip("\n"))
 
 
 @jobs_app.command("stop")
@@ -703,7 +709,7 @@ def jobs_stop(
     """Have a job stop cleanly; submitting it again goes on where it was."""
     from vidproc.runtime.jobs import stop_job
 
-    print(f"{job_id}: {stop_job(address, job_id).status}")
+    _say(f"{job_id}: {stop_job(address, job_id).status}")
 
 
 # Models -------------------------------------------------------------------------------------------
@@ -738,7 +744,7 @@ def models_fetch(model: ModelName, kind: KindOption = None, as_json: AsJson = Fa
     if as_json:
         _print_json({"model": model, "path": path})
         return
-    print(path or f"{model} brings its own weights")
+    _say(path or f"{model} brings its own weights")
 
 
 @models_app.command("check")
@@ -753,7 +759,7 @@ def models_check(
         _print_json(found)
         return
     card = found.card
-    print(f"{card.ref}: {card.kind}, {len(card.labels)} labels, {float(card.grid.fps):g} frames/s, {card.licence}")
+    _say(f"{card.ref}: {card.kind}, {len(card.labels)} labels, {float(card.grid.fps):g} frames/s, {card.licence}")
     print(f"loaded in {found.load_seconds:.2f} s, first answer in {found.run_seconds:.3f} s")
 
 
@@ -779,7 +785,8 @@ def train(
     settings = read_job(job, TrainSettings, **({} if out is None else {"out": absolute(out)}))
 
     def tell(metrics: Mapping[str, float]) -> None:
-        print(", ".join(f"{name} {value:.4g}" for name, value in metrics.items()), file=sys.stderr, flush=True)
+        text = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        print(printable(text), file=sys.stderr, flush=True)
 
     _answer(run_train(settings, options=s3.options(), listen=tell), as_json)
 
@@ -828,8 +835,7 @@ def evaluate(
         _table(
             "", tuple(rows[0]), [[f"{v:.4f}" if isinstance(v, float) else _cell(v) for v in r.values()] for r in rows]
         )
-    for file in found.files:
-        print(file)
+    _say(*found.files)
 
 
 @app.command()
@@ -916,9 +922,8 @@ def explain(
         peak = {"time_s": when, "x": x, "y": y}
         _print_json({n: getattr(found, n) for n in ("label", "score", "method", "files")} | {"peak": peak})
         return
-    print(f"{found.label} ({found.score:.2f}) by {found.method}: most at {when:.2f} s, x {x:.0f}, y {y:.0f}")
-    for file in found.files:
-        print(file)
+    _say(f"{found.label} ({found.score:.2f}) by {found.method}: most at {when:.2f} s, x {x:.0f}, y {y:.0f}")
+    _say(*found.files)
 
 
 @app.command()
@@ -1017,7 +1022,7 @@ def _answer(found: Any, as_json: bool) -> None:
         _print_json(found)
         return
     for key, value in _plain(found).items():
-        print(f"{key}: {_cell(value)}")
+        _say(f"{key}: {_cell(value)}")
 
 
 def _plain(value: Any) -> Any:
@@ -1045,7 +1050,13 @@ def _as_json(value: Any) -> str:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(_plain(value), indent=2, default=_as_json, ensure_ascii=False))
+    print(printable_json(_plain(value), indent=2, default=_as_json))
+
+
+def _say(*lines: object) -> None:
+    """Prints for people; what stands in the lines may come from outside."""
+    for line in lines:
+        print(printable(str(line)))
 
 
 def _cell(value: Any) -> str:
@@ -1058,10 +1069,10 @@ def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{printable(str(name))} {_cell(v)}" for name, v in value.items())
+        return ", ".join(f"{name} {_cell(v)}" for name, v in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_cell, value))
-    return printable(str(value))
+    return str(value)
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -1091,11 +1102,11 @@ LIMITS = {
 
 def _show_summary(summary: Any, job: Job) -> None:
     counts = ", ".join(f"{n} {s}" for s, n in sorted(summary.statuses.items())) or "nothing was due"
-    print(f"{summary.outcome}: {counts}" + (f"; {summary.current} already there" if summary.current else "")
+    _say(f"{summary.outcome}: {counts}" + (f"; {summary.current} already there" if summary.current else "")
           + (f"; {summary.removed} removed, no longer in the archive" if summary.removed else ""))  # fmt: skip
     if summary.due:
         rows = ", ".join(f"{n:,} {t}" for t, n in summary.rows.items() if n)
-        print(f"rows: {rows or 'none'}")
+        _say(f"rows: {rows or 'none'}")
         print(
             f"{spell(summary.video_s)} of video in {hms(summary.elapsed_s)} = {summary.speed:.1f}x real time; "
             f"{summary.frames_decoded:,} frames decoded, {summary.frames_sampled:,} sampled"
@@ -1103,12 +1114,12 @@ def _show_summary(summary: Any, job: Job) -> None:
         busy = sorted(summary.busy_s.items(), key=lambda kv: -kv[1])
         if busy:
             steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in busy)
-            print(f"time in steps: {steps}; limited by {LIMITS.get(summary.limited_by, summary.limited_by)}")
+            _say(f"time in steps: {steps}; limited by {LIMITS.get(summary.limited_by, summary.limited_by)}")
     for error_class, number in sorted(summary.errors.items(), key=lambda kv: -kv[1])[:5]:
-        print(f"  {number} x {error_class}, for example {printable(summary.examples[error_class])}")
-    print(f"exit code {summary.exit_code}: {summary.reason}")
+        _say(f"  {number} x {error_class}, for example {summary.examples[error_class]}")
+    _say(f"exit code {summary.exit_code}: {summary.reason}")
     if summary.due:
-        print(f'next: vidproc query {job.lake} "SELECT label, count(*) FROM detections GROUP BY label"')
+        _say(f'next: vidproc query {job.lake} "SELECT label, count(*) FROM detections GROUP BY label"')
 
 
 def main() -> NoReturn:
@@ -1131,8 +1142,7 @@ def main() -> NoReturn:
 
 
 def _fail(error: Exception, code: int) -> NoReturn:
-    lines = redact(str(error)).splitlines()
-    print("vidproc: " + "\n".join(printable(line) for line in lines), file=sys.stderr)
+    print(f"vidproc: {printable_lines(redact(str(error)))}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 
 from vidproc.archive import Skipped
 from vidproc.config import Job
+from vidproc.machine import cpu_count
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, routes
 from vidproc.plan import CutSettings, Plan, PlanWriter, cut, spell_bytes, task_seconds
-from vidproc.progress import Progress, Reporter, printable, spell
+from vidproc.progress import Progress, Reporter, spell
 from vidproc.run import (
     PLAN,
     Listing,
@@ -40,6 +41,7 @@ from vidproc.step import AnyStep
 from vidproc.storage import open_storage, redact
 from vidproc.tables.lake import MARKER, Committed, Lake
 from vidproc.tables.publish import RunInfo
+from vidproc.text import printable
 
 TRIAL_TASKS = 24
 """Tasks kept for the trial, spread evenly over all that are due."""
@@ -89,10 +91,10 @@ class Forecast:
                 f"from a trial with {self.workers} workers on this machine: {t.frames:,} frames of {t.video_s:.0f} s "
                 f"of your video in {t.wall_s:.1f} s (" + ", ".join(f"{s} {v:.1f} s" for s, v in t.busy_s.items()) + ")"
             )
-        lines.append("due: " + self.plan.summary(map(printable, self.examples.values())))
+        lines += f"due: {self.plan.summary(map(printable, self.examples.values()))}".split("\n")
         if self.saved:
             lines.append(f"saved to {self.saved}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -283,12 +285,12 @@ def forecast(
 
 
 def _workers(job: Job) -> int:
-    return job.execution.workers or os.cpu_count() or 1
+    return job.execution.workers or cpu_count()
 
 
 def _predict(plan: Plan, trial: Trial, job: Job) -> None:
     share = plan.seconds_of_video / trial.video_s
-    cores = min(_workers(job), os.cpu_count() or 1)
+    cores = min(_workers(job), cpu_count())
     plan.predicted_seconds = sum(trial.busy_s.values()) * share / cores
     in_flight = min(job.limits.bytes_in_flight or ONE_MACHINE_BYTES, 2 * _workers(job) * plan.largest_task_bytes)
     plan.predicted_memory_bytes = in_flight + (_workers(job) + 1) * WORKER_BYTES

@@ -25,10 +25,11 @@ import numpy as np
 import pyarrow as pa
 
 from vidproc.annotations import Detections
-from vidproc.config import PoolJob
+from vidproc.config import MemoryJob, PoolJob
 from vidproc.decode import MediaLimits, Source, decode
 from vidproc.errors import ConfigError
 from vidproc.link import LinkSettings, VideoKeys, link
+from vidproc.machine import memory_bytes
 from vidproc.media import DecodeReport, FrameBatch, Grid, Task, Video, VideoInfo, content_hash
 from vidproc.memory import stay_small
 from vidproc.models import Kind, ModelSettings, describe_model, load_model, resolve_spec
@@ -364,7 +365,7 @@ def routes(
     """The three ways through the machine: a video is probed, its tasks indexed, its batch published."""
     source = Source(archive_options)
     limits = MediaLimits(max_pixels=job.limits.max_pixels, max_streams=job.limits.max_streams)
-    memory, seconds = job.execution.memory, job.limits.time_limit_s
+    memory, seconds = expected_memory(job), job.limits.time_limit_s
     light = _needs(job, memory.probe, cpus=0.5, time_limit_s=min(seconds, 120.0))
     light = replace(light, memory_limit_bytes=min(job.limits.memory_bytes, HEADER_BYTES))
     return {
@@ -390,6 +391,17 @@ def routes(
     }
 
 
+def expected_memory(job: Job) -> MemoryJob:
+    """What each kind of worker is expected to use. On this machine no default is more than the machine, or the
+    container, has: a small job still runs there. What a job says itself is kept, and refused where it cannot be."""
+    memory = job.execution.memory
+    if (job.execution.address or os.environ.get("RAY_ADDRESS", "local")) != "local":
+        return memory
+    most = memory_bytes()
+    defaults = MemoryJob().model_dump().items()
+    return memory.model_copy(update={k: min(v, most) for k, v in defaults if getattr(memory, k) == v})
+
+
 def _needs(job: Job, memory_bytes: int, **rest: Any) -> Resources:
     """Expects so much memory, and may have as much as any worker of the job."""
     limit = job.limits.memory_bytes
@@ -408,7 +420,7 @@ def _inference(pipeline: Pipeline, job: Job, lake_options: StorageOptions) -> tu
         asked = [m.gpus for m in models if m.gpus is not None]
         needs = _needs(
             job,
-            job.execution.memory.infer,
+            expected_memory(job).infer,
             cpus=pool.num_cpus,
             gpus=sum(asked) if asked else float(uses_gpu(job)),
             time_limit_s=job.limits.time_limit_s,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from vidproc.storage import redact
+from vidproc.text import printable, printable_json
 
 LINE_EVERY_S = 30.0
 
@@ -122,7 +122,7 @@ class LogReporter(Reporter):
     def _write(self, kind: str, message: str, fields: dict[str, Any]) -> None:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         if self._json:
-            text = json.dumps({"at": at, "kind": kind, "message": redact(message), **fields}, default=str)
+            text = printable_json({"at": at, "kind": kind, "message": redact(message), **fields}, default=str)
         else:
             # One event, one line: names from the archive may hold anything.
             text = f"{at} {printable(redact(message))}"
@@ -138,9 +138,9 @@ class LiveReporter(Reporter):
         from rich.progress import Progress as Bars
 
         self._bars = Bars(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=30),
-            TextColumn("{task.fields[line]}"),
+            TextColumn("{task.fields[line]}", markup=False),  # names of steps stand in it
             TimeElapsedColumn(),
             console=Console(stderr=True),
             transient=True,
@@ -149,17 +149,12 @@ class LiveReporter(Reporter):
 
     def update(self, progress: Progress) -> None:
         total = progress.due if progress.listing_done and progress.due else None
-        self._bars.update(self._task, total=total, completed=progress.done, line=progress.line())
+        self._bars.update(self._task, total=total, completed=progress.done, line=printable(progress.line()))
 
     def say(self, message: str, **fields: Any) -> None:
         from rich.text import Text
 
         self._bars.console.print(Text(printable(redact(message))))
-
-
-def printable(text: str) -> str:
-    """Text on one line, without control characters: a hostile name cannot move the cursor or forge a line."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 @contextmanager

@@ -49,6 +49,7 @@ from vidproc.storage import Storage, StorageOptions, redact
 from vidproc.tables.delta import Tables, taken, translated
 from vidproc.tables.lake import Lake
 from vidproc.tables.schema import load_schemas
+from vidproc.text import printable
 
 ROWS_A_BATCH = 50_000
 """Of a result that is streamed: some 10 MB of detections."""
@@ -676,7 +677,7 @@ def _write_table(reader: pa.RecordBatchReader, out: BinaryIO, rows_shown: int) -
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for field in reader.schema:
         number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
-        table.add_column(Text(_printable(field.name)), justify="right" if number else "left", overflow="fold")
+        table.add_column(Text(printable(field.name)), justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(row[i], field.type)) for i, field in enumerate(reader.schema)))
     text = io.TextIOWrapper(out, "utf-8", write_through=True)
@@ -705,13 +706,8 @@ def _cell(value: Any, kind: pa.DataType) -> str:
     if isinstance(value, pa.MonthDayNano):
         return str(_plain(value))
     if isinstance(value, list | dict):
-        return _printable(json.dumps(_plain(value), ensure_ascii=False))
-    return _printable(str(value))
-
-
-def _printable(text: str) -> str:
-    """Names of files may hold anything: control characters and line breaks are shown, not sent to the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        return printable(json.dumps(_plain(value), ensure_ascii=False))
+    return printable(str(value))
 
 
 def _write_csv(reader: pa.RecordBatchReader, out: BinaryIO) -> int:

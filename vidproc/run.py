@@ -30,6 +30,7 @@ from vidproc.archive import Skipped, check_there, list_videos
 from vidproc.config import Job, parse_failure_budget
 from vidproc.decode import coverage
 from vidproc.errors import ConfigError, NotFound, RunAborted, VidprocError
+from vidproc.machine import cpu_count
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.outcome import Failure, Status, VideoOutcome
 from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, routes
@@ -487,7 +488,7 @@ class Driver:
     def limits(self) -> Limits:
         execution, limits = self.job.execution, self.job.limits
         return Limits(
-            max_units=max(8, 4 * (execution.workers or os.cpu_count() or 1)),
+            max_units=max(8, 4 * (execution.workers or cpu_count())),
             route_units={"probe": 64, "publish": 2},
             at_once={"decode": execution.workers} if execution.workers else {},
             max_bytes=limits.bytes_in_flight,

@@ -3,7 +3,6 @@ questions, and leaves a contact sheet. What a newcomer runs first, and what tell
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from vidproc.demo.score import Scores, score
 from vidproc.demo.sheet import SheetBox, SheetItem, contact_sheet
 from vidproc.demo.world import DEMO_SEED, RECORDED_PATTERN, draw_archive
 from vidproc.errors import ConfigError
+from vidproc.machine import cpu_count
 from vidproc.media import Clip, FrameSize, Grid, Task
 from vidproc.probe import probe
 from vidproc.progress import Reporter
@@ -86,7 +86,7 @@ def run_demo(
     archive, lake, sheet = folder / "archive", folder / "lake", folder / "contact_sheet.png"
     say(f"drawing {videos} videos: {archive}")
     began = time.monotonic()
-    truth = draw_archive(archive, videos, seed, workers=os.cpu_count() or 1)
+    truth = draw_archive(archive, videos, seed, workers=cpu_count())
     drawing_s = time.monotonic() - began
     shown = sum(float(len(v.frames) / v.fps) for v in truth.videos)
     say(f"drew {len(truth.videos)} videos, {shown:.0f} s, in {drawing_s:.1f} s; indexing them")

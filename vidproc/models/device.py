@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from vidproc.errors import ConfigError, TransientError
+from vidproc.machine import cpu_count
 from vidproc.models.registry import ModelSettings
 
 if TYPE_CHECKING:
@@ -39,11 +40,14 @@ def pick_device(name: str) -> torch.device:
 
 
 def use_threads(settings: ModelSettings) -> None:
-    """torch's CPU threads are the whole process's; set only where the job says so."""
-    if settings.threads is not None:
-        import torch
+    """torch's CPU threads are the whole process's: set only where the job says so, or where they are more than the
+    CPUs that this process may use, since torch sees no quota of a container."""
+    import torch
 
+    if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    elif torch.get_num_threads() > cpu_count():
+        torch.set_num_threads(cpu_count())
 
 
 def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -20,6 +20,7 @@ import numpy as np
 
 from vidproc.annotations import Detections
 from vidproc.errors import ConfigError, TransientError
+from vidproc.machine import cpu_count
 from vidproc.models.base import ModelCard
 from vidproc.models.registry import YOLOX_NMS_IOU, ModelSettings, Recipe, card_of
 from vidproc.models.weights import fetch, file_sha256
@@ -263,8 +264,9 @@ def open_session(path: Path, settings: ModelSettings) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    # onnxruntime takes every core unless told; the scheduler's share arrives as OMP_NUM_THREADS.
-    options.intra_op_num_threads = settings.threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
+    # onnxruntime takes every core unless told, also of those beyond a container's quota; the scheduler's share arrives
+    # as OMP_NUM_THREADS.
+    options.intra_op_num_threads = settings.threads or int(os.environ.get("OMP_NUM_THREADS") or cpu_count())
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     providers = _providers(settings.device)

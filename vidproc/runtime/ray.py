@@ -54,6 +54,7 @@ from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vidproc.errors import ConfigError, RunAborted
+from vidproc.machine import cpu_count, memory_bytes
 from vidproc.runtime.events import Event, Listener, PoolChanged, PoolWaiting, SetupFailed, said
 from vidproc.runtime.executor import (
     DEFAULT_LIMITS,
@@ -634,7 +635,7 @@ class _OnRay:
         total = {name: sum(node.get(name, 0.0) for node in nodes) for node in nodes for name in node}
         cpus = total.get("CPU", 0.0)
         self._admission.follow(
-            cpus=cpus / (os.cpu_count() or 1) if self._joined else 1.0,
+            cpus=cpus / cpu_count() if self._joined else 1.0,
             nodes=len(nodes) if self._joined else 1,
             store_bytes=total.get("object_store_memory", 0.0),
         )
@@ -727,11 +728,9 @@ class RayExecutor:
     anything else is joined. A Ray which this process has already initialised is used as it is."""
 
     def __init__(self, address: str | None = None, *, num_workers: int | None = None) -> None:
-        """`num_workers`: task slots of a Ray that we start; default: the CPU cores we may use."""
+        """`num_workers`: task slots of a Ray that we start; default: the CPUs we may use."""
         self._address = address or "auto"
-        self._num_workers = num_workers or (
-            len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-        )
+        self._num_workers = num_workers or cpu_count()
         self._stop = Stop()
         self._ours: str | None = None  # folder of the Ray that we started
         self._lock: int | None = None  # on it
@@ -797,7 +796,6 @@ class RayExecutor:
         # Memory gates how many run at once, but one of each must always have room.
         least = sum(n.memory_bytes * size.min for n, size in pools)
         least += max((s.needs.memory_bytes for s in steps if not s.stateful), default=0)
-        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         # Sockets lie below it, and the path of a socket has 107 characters at most.
         base = tempfile.gettempdir()
         self._ours, self._lock = _own_folder(base if len(base) <= 24 else "/tmp")
@@ -807,7 +805,7 @@ class RayExecutor:
                 num_cpus=math.ceil(self._num_workers + actor_slots),
                 object_store_memory=_store_bytes(limits.max_bytes or ONE_MACHINE_BYTES),
                 resources={BESIDE: 1},
-                _memory=max(physical, least),
+                _memory=max(memory_bytes(), least),
                 _temp_dir=self._ours,
             )
         except RunAborted:
@@ -923,12 +921,13 @@ def _no_cluster(address: str, error: Exception) -> ConfigError:
 
 
 def _store_bytes(max_bytes: int) -> int:
-    """Twice the window, since the store frees in the background; within what shared memory holds."""
+    """Twice the window, since the store frees in the background; within what shared memory holds, and within a third
+    of the memory that we may use, which counts its pages too."""
     try:
         shared = shutil.disk_usage("/dev/shm").free
     except OSError:
         shared = 2 << 30
-    return max(128 << 20, min(2 * max_bytes + (256 << 20), int(0.5 * shared)))
+    return max(128 << 20, min(2 * max_bytes + (256 << 20), int(0.5 * shared), memory_bytes() // 3))
 
 
 @contextlib.contextmanager

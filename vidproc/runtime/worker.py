@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vidproc.machine import memory_bytes
 from vidproc.runtime.retry import Fault, understand
 from vidproc.step import AnyStep, Resources
 
@@ -55,7 +56,8 @@ def limits(needs: Resources, seconds: float) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limited = not needs.gpus and sys.platform == "linux"
     if limited:
-        limit = _status_bytes(b"VmData") + (needs.memory_limit_bytes or needs.memory_bytes)
+        most = min(needs.memory_limit_bytes or needs.memory_bytes, memory_bytes())
+        limit = _status_bytes(b"VmData") + most
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
     try:
         yield
