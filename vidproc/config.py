@@ -101,10 +101,23 @@ class Cut(_Section):
 
 
 class HysteresisJob(_Section):
-    on: float = Field(ge=0, le=1)
-    off: float = Field(ge=0, le=1)
-    gap_s: float = Field(ge=0)
-    min_s: float = Field(ge=0)
+    """When a stretch of a presence or an action begins, lasts and counts."""
+
+    on: float = Field(0.5, ge=0, le=1, description="Score from which a stretch begins")
+    off: float = Field(0.3, ge=0, le=1, description="Score below which it ends; not above `on`")
+    gap_s: float = Field(2.0, ge=0, description="Longest gap that it survives, in seconds")
+    min_s: float = Field(1.0, ge=0, description="Shortest stretch that is kept, in seconds")
+
+    @model_validator(mode="after")
+    def _begins_above_where_it_ends(self) -> HysteresisJob:
+        if self.off > self.on:
+            raise ValueError(f"off ({self.off:g}) may not be above on ({self.on:g})")
+        return self
+
+
+class ActionHysteresisJob(HysteresisJob):
+    gap_s: float = Field(1.0, ge=0, description="Longest gap that it survives, in seconds")
+    min_s: float = Field(0.5, ge=0, description="Shortest stretch that is kept, in seconds")
 
 
 class Link(_Section):
@@ -115,8 +128,8 @@ class Link(_Section):
     lost_seconds: float = Field(1.5, gt=0)
     minimum_iou: float = Field(0.1, ge=0, le=1)
     minimum_detections: int = Field(2, ge=1)
-    presence: HysteresisJob = HysteresisJob(on=0.5, off=0.3, gap_s=2.0, min_s=1.0)
-    action: HysteresisJob = HysteresisJob(on=0.5, off=0.3, gap_s=1.0, min_s=0.5)
+    presence: HysteresisJob = HysteresisJob()
+    action: ActionHysteresisJob = ActionHysteresisJob()
 
 
 class Limits(_Section):

@@ -14,6 +14,7 @@ not the ones that the packets promised, everything is decoded in order and chose
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -116,11 +117,17 @@ def decode_plainly(
 
 
 def coverage(info: VideoInfo, reports: Sequence[DecodeReport]) -> float:
-    """Share of the promised duration that decoded, 0 to 1: the sum over the video's tasks."""
-    seen = sum(r.end_s - r.first_s - r.missing_s for r in reports if r.first_s is not None and r.end_s is not None)
-    if info.duration_s <= 0:
-        return 1.0 if seen > 0 else 0.0
-    return min(1.0, max(0.0, seen / info.duration_s))
+    """Share of a video that is whole, 0 to 1, by the reports of its tasks: of the seconds from its first shown frame
+    to its end, those with a picture that decoded undamaged. A task without a report counts as missing.
+
+    The end is the promised one, or that of the last frame: where it comes later, or only misses the promise by as
+    much as muxers round. So a whole video has exactly 1.0, however long it is and however it was cut."""
+    spans = [(r.first_s, r.end_s, r.missing_s) for r in reports if r.first_s is not None and r.end_s is not None]
+    whole = math.fsum(max(0.0, end - first - missing) for first, end, missing in spans)
+    reached = max((end for _, end, _ in spans), default=0.0)
+    rounding = max(float(TOLERANCE_S), 2 / (info.fps or 25))
+    end = info.duration_s if info.duration_s - reached > rounding else reached
+    return min(1.0, round(whole / end, 9)) if end > 0 else 0.0
 
 
 # Time

@@ -66,13 +66,16 @@ def link(
     *,
     detector_fps: float | None,
     action_stride_s: float | None,
+    duration_s: float | None = None,
 ) -> dict[str, pa.Table]:
     """The rows of one video, as staged -> the same with `track_id`, and the tables made from them.
 
     detector_fps: samples per second of the detector's grid (None: keyframes, or no detector).
     action_stride_s: seconds from one action window to the next.
+    duration_s: where the video ends, and so its last segments at the latest; None: not known.
     """
     linked = dict(tables)
+    end_s = duration_s if duration_s else float("inf")
     detections = tables.get("detections")
     segments: list[dict[str, Any]] = []
     if detections is not None and len(detections):
@@ -86,12 +89,12 @@ def link(
         linked["detections"] = detections.select(rest).append_column("track_id", known)
         model = detections["model"][0].as_py()
         linked["tracks"] = _track_table(columns, track_ids, keys, model)
-        segments += [s | {"model": model} for s in _presence(columns, track_ids, settings, detector_fps)]
+        segments += [s | {"model": model} for s in _presence(columns, track_ids, settings, detector_fps, end_s)]
     actions = tables.get("actions")
     if actions is not None and len(actions) and action_stride_s:
         linked["actions"] = actions = actions.sort_by([("start_s", "ascending"), ("rank", "ascending")])
         model = actions["model"][0].as_py()
-        segments += [s | {"model": model} for s in _action_segments(actions, settings.action, action_stride_s)]
+        segments += [s | {"model": model} for s in _action_segments(actions, settings.action, action_stride_s, end_s)]
     if segments:
         linked["segments"] = _table("segments", segments, keys)
     return linked
@@ -221,7 +224,7 @@ def _track_table(columns: _Columns, track_ids: np.ndarray, keys: VideoKeys, mode
 
 
 def _presence(
-    columns: _Columns, track_ids: np.ndarray, settings: LinkSettings, fps: float | None
+    columns: _Columns, track_ids: np.ndarray, settings: LinkSettings, fps: float | None, end_s: float
 ) -> Iterator[dict[str, Any]]:
     """Stretches in which at least one object of a label is in view."""
     times = np.unique(columns.time_s)
@@ -231,7 +234,8 @@ def _presence(
         seen, inverse = np.unique(columns.time_s[of_label], return_inverse=True)
         best = np.zeros(len(seen))
         np.maximum.at(best, inverse, columns.score[of_label])
-        for start, end, score in stretches(seen, seen + step, best, settings.presence):
+        # A sample speaks for the time until the next one, but for none behind the video's end.
+        for start, end, score in stretches(seen, np.minimum(seen + step, end_s), best, settings.presence):
             inside = of_label & (columns.time_s >= start) & (columns.time_s < end) & (track_ids >= 0)
             yield {
                 "kind": "presence",
@@ -243,7 +247,9 @@ def _presence(
             }
 
 
-def _action_segments(actions: pa.Table, settings: Hysteresis, stride_s: float) -> Iterator[dict[str, Any]]:
+def _action_segments(
+    actions: pa.Table, settings: Hysteresis, stride_s: float, video_end_s: float
+) -> Iterator[dict[str, Any]]:
     """Stretches in which a label's window scores stay high. Overlapping windows each speak for the
     stride around their centre, the first and the last also for the video's edges."""
     video_start, video_end = pc.min(actions["start_s"]).as_py(), pc.max(actions["end_s"]).as_py()
@@ -253,7 +259,7 @@ def _action_segments(actions: pa.Table, settings: Hysteresis, stride_s: float) -
         centre = (starts + ends) / 2
         left = np.where(starts <= video_start, starts, centre - stride_s / 2)
         right = np.where(ends >= video_end, ends, centre + stride_s / 2)
-        for start, end, best in stretches(left, right, score, settings):
+        for start, end, best in stretches(left, np.minimum(right, video_end_s), score, settings):
             yield {"kind": "action", "label": label, "start_s": start, "end_s": end, "score": best, "track_ids": None}
 
 

@@ -117,6 +117,7 @@ class Pipeline:
             self.link,
             detector_fps=self.fps("detector"),
             action_stride_s=strides[0] if strides else None,
+            duration_s=outcome.duration_s,
         )
 
 

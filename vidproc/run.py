@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -37,6 +37,7 @@ from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, routes
 from vidproc.plan import CutSettings, cut, load_plan, task_seconds
 from vidproc.progress import Progress, Reporter
 from vidproc.pulse import Pulse
+from vidproc.remarks import merged
 from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaiting, SetupFailed, said
 from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
 from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
@@ -72,9 +73,6 @@ GAUGE_EVERY_S = 5.0
 
 FULL = 0.8
 """Share of its time from which a pool of actors is what a run waits for: the rest is handing over."""
-
-WHOLE = 0.999
-"""Coverage from which a video counts as whole: less than one part in a thousand is rounding."""
 
 PASSING_CLASSES = frozenset({"transient", "source_changed", ERROR_CLASSES["infrastructure"]})
 """A video that failed so is due again in the next run; any other failure is remembered."""
@@ -681,9 +679,13 @@ class Driver:
             error_class, error = given_up[-1].error_class, given_up[-1].error
         elif errors:
             error_class, error = "decode", errors[0]
-        elif share < WHOLE:
-            error_class = "truncated"
-            error = f"{share:.1%} of the {work.info.duration_s:.2f} s that the container promises could be decoded"
+        elif share < 1:
+            damaged_s = sum(r.decode.missing_s for r in reports)
+            if damaged_s > 0:
+                error_class, error = "decode", f"{damaged_s:.3f} s of it are not whole: see the warnings"
+            else:
+                error_class = "truncated"
+                error = f"{share:.2%} of the {work.info.duration_s:.2f} s that the container promises could be decoded"
         decoded = sum(r.decode.frames_decoded for r in reports)
         if error_class is None:
             status: Status = "indexed"
@@ -712,7 +714,7 @@ class Driver:
             frames_sampled=sum(r.decode.frames_sampled for r in reports),
             failures=tuple(work.failures),
             duration_s=max((r.decode.end_s or 0.0 for r in reports), default=0.0),
-            warnings=work.info.warnings if work.info else (),
+            warnings=self._warnings(work, reports),
         )
         if not self._batch:
             self._batch_since = time.monotonic()
@@ -724,6 +726,13 @@ class Driver:
         self._video_s_done += outcome.duration_s
         if status != "indexed":
             self.reporter.say(f"{status}: {named(work.video, error)}", status=status, error_class=error_class)
+
+    @staticmethod
+    def _warnings(work: _InWork, reports: Sequence[TaskReport]) -> tuple[str, ...]:
+        """What the probe found odd, and what decoding did, each once."""
+        probed = work.info.warnings if work.info else ()
+        decoded = merged(w for r in reports for w in r.decode.warnings)
+        return tuple(dict.fromkeys((*probed, *decoded)))
 
     def _tally(self, video: Video, status: Status, error_class: str | None, error: str | None, by: int = 1) -> None:
         self._statuses[status] += by

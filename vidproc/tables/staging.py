@@ -80,7 +80,7 @@ class TaskReport:
     def from_json(cls, data: bytes) -> TaskReport:
         raw = _known(cls, json.loads(data))
         decode = _known(DecodeReport, raw.pop("decode"))
-        decode["warnings"] = tuple(decode["warnings"])
+        decode["warnings"] = tuple(decode.get("warnings", ()))
         return cls(decode=DecodeReport(**decode), **raw)
 
 
