@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,5 +48,5 @@ def test_the_cut_does_not_show(frames: list[int], cuts: list[int]) -> None:
 
     frames = sorted(set(frames))
     bounds = [0, *sorted(set(cuts)), 3001]
-    tasks = [said([n for n in frames if a <= n <= b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    tasks = [said([n for n in frames if a <= n <= b]) for a, b in pairwise(bounds)]
     assert merged(w for task in tasks for w in task) == merged(said(frames))
