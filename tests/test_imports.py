@@ -13,9 +13,10 @@ PACKAGE = Path(__file__).parent.parent / "vidproc"
 
 # From the nouns to the command line. A module imports from its own layer's packages or from those above it here.
 LAYERS = [
-    ["errors", "h264", "machine", "memory", "mp4", "remarks", "text"],
+    ["errors", "faults", "h264", "machine", "memory", "mp4", "remarks", "secrets", "text"],
     ["documents", "media", "step"],
     ["annotations", "outcome"],
+    ["s3"],
     ["storage"],
     ["progress"],
     ["container", "archive", "pulse", "tables", "models.base", "runtime.events", "runtime.retry", "runtime.executor"],
@@ -30,7 +31,7 @@ LAYERS = [
 OWNERS = {
     "av": {"container", "decode", "probe", "demo.world", "learn.overlay"},
     "ray": {"runtime.ray", "runtime.jobs", "runtime.metrics", "learn.workers"},
-    "boto3": {"storage"},
+    "boto3": {"s3"},
     "deltalake": {"tables.delta", "tables.lake", "tables.changes", "tables.publish", "query"},
     "duckdb": {"query"},
     "typer": {"cli"},

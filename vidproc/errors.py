@@ -2,11 +2,14 @@
 
 VidprocError
   ConfigError        an operator must change something: refused before work starts, exit code 2
+    Refused          a store refused us, and says why: the finer class is expired_token, wrong_clock, denied, ...
   MediaError         this video, or this stretch of it, will never work: a row in `failures`, the run goes on
     Declined         the object is not a video that we can use (audio only, empty, encrypted, not media)
     Undecodable      the container opened, but a stretch of it does not decode
     LimitExceeded    it asks for more pixels, streams, memory or time than the settings allow
     FastPathWrong    the fast path gave other pictures than plain decoding: the video is decoded plainly instead
+    Archived         the object lies in an archive tier of its store: due again once it is restored
+  Denied             the store or the system does not let us read this one object: due again in the next run
   RunAborted         the run stopped early: the cluster is gone, or too much failed at once
   TransientError     worth another try: storage timed out, a worker died, a device ran out of memory
     SourceChanged    the object was replaced or deleted while it was read
@@ -28,6 +31,17 @@ class VidprocError(Exception):
 
 class ConfigError(VidprocError):
     error_class = "config"
+
+
+class Refused(ConfigError):
+    """Carries why a store refused (`expired_token`, `wrong_clock`, `wrong_region`, `denied`, `archived`, ...)."""
+
+    def __init__(self, message: str, error_class: str = "denied") -> None:
+        super().__init__(message)
+        self.error_class = error_class
+
+    def __reduce__(self) -> tuple[type[Refused], tuple[str, str]]:
+        return type(self), (str(self), self.error_class)
 
 
 class RunAborted(VidprocError):
@@ -59,6 +73,21 @@ class LimitExceeded(MediaError):
 
 class FastPathWrong(MediaError):
     error_class = "verify"
+
+
+class Archived(MediaError):
+    error_class = "archived"
+
+
+class Denied(VidprocError):
+    """Carries a finer class: `denied`, or `kms` where it is the key that encrypts the object."""
+
+    def __init__(self, message: str, error_class: str = "denied") -> None:
+        super().__init__(message)
+        self.error_class = error_class
+
+    def __reduce__(self) -> tuple[type[Denied], tuple[str, str]]:
+        return type(self), (str(self), self.error_class)
 
 
 class TransientError(VidprocError):

@@ -37,7 +37,7 @@ from itertools import chain, count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, get_args
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import duckdb
@@ -357,7 +357,6 @@ def _columns(con: duckdb.DuckDBPyConnection, name: str, rows: str) -> str:
 
 
 def _reach_s3(con: duckdb.DuckDBPyConnection, storage: Storage) -> None:
-    delta = storage.delta_options()
     con.execute(f"LOAD {_literal(_extension('httpfs'))}")
     # It takes keys from the environment into its settings, where SQL could read them: a secret hides them.
     for name in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
@@ -366,20 +365,7 @@ def _reach_s3(con: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     con.execute("SET s3_url_compatibility_mode = true")  # `?` and `*` in a prefix are letters
     con.execute("SET enable_http_metadata_cache = true")
     con.execute("SET validate_external_file_cache = 'NO_VALIDATION'")  # Delta's files never change
-    secret = {
-        "KEY_ID": delta.get("AWS_ACCESS_KEY_ID"),
-        "SECRET": delta.get("AWS_SECRET_ACCESS_KEY"),
-        "SESSION_TOKEN": delta.get("AWS_SESSION_TOKEN"),
-        "REGION": delta.get("AWS_REGION"),
-    }
-    parts = [f"{name} {_literal(value)}" for name, value in secret.items() if value]
-    endpoint = delta.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        url = urlsplit(endpoint)
-        parts.append(f"ENDPOINT {_literal(url.netloc + url.path.rstrip('/'))}")
-        parts.append(f"USE_SSL {'false' if url.scheme == 'http' else 'true'}")
-    if delta.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST") == "false":
-        parts.append("URL_STYLE 'path'")
+    parts = [f"{name} {_literal(value)}" for name, value in storage.duckdb_secret().items()]
     con.execute(f"CREATE SECRET lake (TYPE s3, {', '.join(parts)}, SCOPE {_literal(storage.uri)})")
 
 

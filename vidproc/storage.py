@@ -11,25 +11,28 @@ Errors of the SDK and of the system end here: NotFound, AlreadyExists, SourceCha
 from __future__ import annotations
 
 import base64
-import errno
 import hashlib
 import io
 import os
 import re
 import stat
-import threading
 import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
+from vidproc import faults, s3
 from vidproc.errors import AlreadyExists, ConfigError, NotFound, SourceChanged, TransientError
+from vidproc.s3 import RangePastEnd, calling, refusal, status_of
+from vidproc.s3 import StorageOptions as StorageOptions
+from vidproc.s3 import client as _s3_client
+from vidproc.secrets import redact as redact
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -38,32 +41,9 @@ BLOCK_BYTES = 4 << 20
 """4 MiB: the best wall time for seek-and-decode over S3-like latency among 1, 4 and 8 MiB."""
 READ_ATTEMPTS = 4
 """botocore does not retry the reading of a body, so the readers here do."""
+WRITE_ATTEMPTS = 2
+"""Of what the SDK has given up, or does not try again: a checksum that the store found wrong."""
 _TEMPORARY = ".vidproc-put-"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StorageOptions:
-    """How to reach S3. What is not given follows the AWS environment variables and profiles."""
-
-    endpoint_url: str | None = field(
-        default_factory=lambda: os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-    )
-    """Read where the options are made, so that workers use the endpoint which the driver uses."""
-    region: str | None = field(
-        default_factory=lambda: os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
-    )
-    profile: str | None = None
-    anonymous: bool = False
-    path_style: bool | None = None
-    """`endpoint/bucket/key` instead of `bucket.endpoint/key`; None: where an endpoint is given."""
-
-    def __post_init__(self) -> None:
-        if self.endpoint_url is not None and not re.match(r"https?://[^/]", self.endpoint_url):
-            raise ConfigError(f"the S3 endpoint must start with http:// or https://, not {redact(self.endpoint_url)!r}")
-
-    @property
-    def uses_path_style(self) -> bool:
-        return self.endpoint_url is not None if self.path_style is None else self.path_style
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +100,9 @@ class Storage(Protocol):
 
     def delta_options(self) -> dict[str, str]:
         """`storage_options` of the Delta library. Holds credentials: never log, store or pickle it."""
+
+    def duckdb_secret(self) -> dict[str, str]:
+        """Parameters of DuckDB's secret for this place. Holds credentials, too; empty for a folder."""
 
 
 def open_storage(uri: str, *, options: StorageOptions | None = None) -> Storage:
@@ -248,6 +231,9 @@ class LocalStorage:
     def delta_options(self) -> dict[str, str]:
         return {}
 
+    def duckdb_secret(self) -> dict[str, str]:
+        return {}
+
     def remove_temporary(self, older_than_s: float) -> int:
         """Removes what killed writers left of objects half written; gives how many."""
         limit, removed = time.time() - older_than_s, 0
@@ -360,13 +346,16 @@ def _filing(uri: str) -> Iterator[None]:
 
 
 def _translate_os(e: OSError, uri: str) -> Exception:
-    if isinstance(e, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
-        return NotFound(f"there is nothing at {uri}")
-    if isinstance(e, PermissionError) or e.errno == errno.EROFS:
-        return ConfigError(f"access to {uri} is refused ({e.strerror}); check its owner and mode")
-    if e.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP):
-        return ConfigError(f"{uri} cannot be a path here: {e.strerror}")
-    return TransientError(f"{uri}: {e.strerror or type(e).__name__}")
+    meaning, what = faults.of_errno(e.errno), e.strerror or type(e).__name__
+    why = f"{what}: {meaning.way_out}" if meaning.way_out else what
+    match meaning.kind:
+        case "missing":
+            return NotFound(f"there is nothing at {uri}")
+        case "configuration" if meaning is faults.NOT_A_PATH:
+            return ConfigError(f"{uri} cannot be a path here: {why}")
+        case "configuration":
+            return ConfigError(f"access to {uri} is refused ({what}); {meaning.way_out}")
+    return TransientError(f"{uri}: {why}")
 
 
 # --- S3 ----------------------------------------------------------------------------------------
@@ -397,7 +386,7 @@ class S3Storage:
         cut = len(self._key(""))
         token: dict[str, str] = {}
         while True:
-            with _calling(self.uri, self.options):
+            with calling(self.uri, self.options):
                 page = self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(prefix), **token)  # type: ignore[arg-type]
             for item in page.get("Contents", ()):
                 yield ObjectInfo(
@@ -421,14 +410,14 @@ class S3Storage:
             arguments["IfMatch"] = f'"{if_match}"'
         for attempt in range(1, READ_ATTEMPTS + 1):
             try:
-                with _calling(self.uri_of(key), self.options):
+                with calling(self.uri_of(key), self.options):
                     answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **arguments)
                     with answer["Body"] as body:
                         data = body.read()
                     if len(data) == answer["ContentLength"]:
                         return data
                     raise TransientError(f"{self.uri_of(key)}: {len(data)} of {answer['ContentLength']} bytes came")
-            except _RangePastEnd:
+            except RangePastEnd:
                 return b""
             except SourceChanged:
                 raise
@@ -443,22 +432,29 @@ class S3Storage:
         arguments: dict[str, Any] = {"ContentMD5": base64.b64encode(_md5(data)).decode()}
         if if_absent:
             arguments["IfNoneMatch"] = "*"
-        with _calling(self.uri_of(key), self.options):
+        for attempt in range(1, WRITE_ATTEMPTS + 1):
             try:
-                answer = self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **arguments)
-            except Exception as e:
-                if if_absent and _status(e) == 412:
-                    return self._mine_or_raise(key, data, e)
-                raise
-        return answer["ETag"].strip('"')
+                with calling(self.uri_of(key), self.options):
+                    try:
+                        answer = self._client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, **arguments)
+                    except Exception as e:
+                        if if_absent and status_of(e) == 412:
+                            return self._mine_or_raise(key, data, e, tried=attempt > 1)
+                        raise
+                return answer["ETag"].strip('"')
+            except TransientError:
+                if attempt == WRITE_ATTEMPTS:
+                    raise
+                time.sleep(0.1 * 2**attempt)
+        raise AssertionError("unreachable")
 
-    def _mine_or_raise(self, key: str, data: bytes, cause: Exception) -> str:
-        """412 also answers the SDK's own second try after a lost answer: then the object is ours."""
+    def _mine_or_raise(self, key: str, data: bytes, cause: Exception, *, tried: bool) -> str:
+        """412 also answers a second try, the SDK's or ours (`tried`), after a lost answer: then the object is ours."""
         try:
             there = self.get(key)
         except NotFound:
             there = None
-        if there == data and _retried(cause):
+        if there == data and (tried or _retried(cause)):
             return hashlib.md5(data, usedforsecurity=False).hexdigest()
         raise AlreadyExists(f"{self.uri_of(key)} is there already") from cause
 
@@ -468,7 +464,7 @@ class S3Storage:
             # Characters that XML cannot hold go one by one, in the URL.
             single = [k for k in chunk if not k.isprintable()]
             many = [k for k in chunk if k.isprintable()]
-            with _calling(self.uri, self.options):
+            with calling(self.uri, self.options):
                 for key in single:
                     self._client.delete_object(Bucket=self.bucket, Key=self._key(key))
                 if many:
@@ -477,12 +473,11 @@ class S3Storage:
                     )
                     failed = [e for e in answer.get("Errors", ()) if e.get("Code") != "NoSuchKey"]
                     if failed:
-                        raise _translate_code(failed[0].get("Code", ""), 0, self.uri, self.options)
+                        raise refusal(failed[0].get("Code", ""), 0, self.uri, self.options)
 
     def exists(self, key: str) -> bool:
         try:
-            with _calling(self.uri_of(key), self.options):
-                self._client.head_object(Bucket=self.bucket, Key=self._key(key))
+            s3.head(self.bucket, self._key(key), self.options)
         except NotFound:
             return False
         return True
@@ -492,173 +487,19 @@ class S3Storage:
         return "s3://" + quote(_delta_path(self.uri_of(key)).removeprefix("s3://"))
 
     def delta_options(self) -> dict[str, str]:
-        found = {
-            "AWS_REGION": self._client.meta.region_name or "us-east-1",
-            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false" if self.options.uses_path_style else "true",
-            "timeout": "60s",
-            "connect_timeout": "5s",
-        }
-        if self.options.endpoint_url:
-            found["AWS_ENDPOINT_URL"] = self.options.endpoint_url
-            if self.options.endpoint_url.startswith("http://"):
-                found["AWS_ALLOW_HTTP"] = "true"
-        elif not self.options.uses_path_style:
-            found.pop("AWS_VIRTUAL_HOSTED_STYLE_REQUEST")
-        if self.options.anonymous:
-            return found | {"AWS_SKIP_SIGNATURE": "true"}
-        with _calling(self.uri, self.options):
-            credentials = _session(self.options).get_credentials()
-        if credentials is None:
-            raise _no_credentials(self.uri)
-        frozen = credentials.get_frozen_credentials()
-        found |= {"AWS_ACCESS_KEY_ID": frozen.access_key or "", "AWS_SECRET_ACCESS_KEY": frozen.secret_key or ""}
-        return found | ({"AWS_SESSION_TOKEN": frozen.token} if frozen.token else {})
+        return s3.delta_options(s3.access(self.bucket, self.options))
 
-
-_clients: dict[tuple[int, StorageOptions], S3Client] = {}
-_sessions: dict[tuple[int, StorageOptions], Any] = {}
-_making = threading.RLock()
-
-
-def _session(options: StorageOptions) -> Any:
-    """One session a process: it caches credentials and renews those that expire."""
-    import boto3
-    from botocore.exceptions import ProfileNotFound
-
-    with _making:
-        where = os.getpid(), options
-        if where not in _sessions:
-            try:
-                _sessions[where] = boto3.session.Session(profile_name=options.profile, region_name=options.region)
-            except ProfileNotFound as e:
-                raise ConfigError(f"there is no AWS profile {options.profile!r}; see ~/.aws/config") from e
-        return _sessions[where]
-
-
-def _s3_client(options: StorageOptions) -> S3Client:
-    """Made at first use and kept for the process: clients are safe among threads, making one is not."""
-    where = os.getpid(), options
-    client = _clients.get(where)
-    if client is None:
-        from botocore import UNSIGNED
-        from botocore.config import Config
-
-        with _making:
-            client = _clients.get(where)
-            if client is None:
-                session = _session(options)
-                client = session.client(
-                    "s3",
-                    endpoint_url=options.endpoint_url,
-                    region_name=options.region or session.region_name or "us-east-1",
-                    config=Config(
-                        # The default presigner still makes version 2 signatures, which many servers refuse.
-                        signature_version=UNSIGNED if options.anonymous else "s3v4",
-                        s3={"addressing_style": "path" if options.uses_path_style else "auto"},
-                        retries={"mode": "standard", "total_max_attempts": 5},
-                        connect_timeout=5,
-                        read_timeout=20,
-                        max_pool_connections=32,
-                        # Trailing checksums are refused by many servers that only speak the older S3.
-                        request_checksum_calculation="when_required",
-                        response_checksum_validation="when_required",
-                    ),
-                )
-                _clients[where] = client
-    return client
+    def duckdb_secret(self) -> dict[str, str]:
+        return s3.duckdb_secret(s3.access(self.bucket, self.options))
 
 
 def _md5(data: bytes) -> bytes:
     return hashlib.md5(data, usedforsecurity=False).digest()
 
 
-class _RangePastEnd(Exception):
-    pass
-
-
-def _status(e: BaseException) -> int:
-    answer = getattr(e, "response", None) or {}
-    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
 def _retried(e: BaseException) -> bool:
     answer = getattr(e, "response", None) or {}
     return int(answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
-
-
-@contextmanager
-def _calling(uri: str, options: StorageOptions) -> Iterator[None]:
-    """The border: what the SDK raises becomes an error of our tree."""
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        CredentialRetrievalError,
-        NoCredentialsError,
-        ParamValidationError,
-        PartialCredentialsError,
-        TokenRetrievalError,
-    )
-
-    try:
-        yield
-    except ClientError as e:
-        raise _translate_code(e.response.get("Error", {}).get("Code", ""), _status(e), uri, options) from e
-    except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError) as e:
-        raise _no_credentials(uri) from e
-    except ParamValidationError as e:
-        raise ConfigError(f"{uri} is not a place on S3: {redact(str(e))}") from e
-    except (BotoCoreError, OSError) as e:
-        where = f" at {options.endpoint_url}" if options.endpoint_url else ""
-        raise TransientError(f"{uri}: S3{where} did not answer well ({type(e).__name__})") from e
-    except Exception as e:
-        if type(e).__module__.startswith("urllib3"):
-            raise TransientError(f"{uri}: the connection broke while reading ({type(e).__name__})") from e
-        raise
-
-
-def _no_credentials(uri: str) -> ConfigError:
-    return ConfigError(
-        f"{uri}: no usable AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-        "name a profile, or read anonymously"
-    )
-
-
-_REFUSED = {
-    "AccessDenied",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "InvalidToken",
-    "AccountProblem",
-    "AllAccessDisabled",
-    "NotSignedUp",
-    "RequestTimeTooSkewed",
-    "InvalidSecurity",
-    "AuthorizationHeaderMalformed",
-}
-_PASSING = {"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "Throttling", "ThrottlingException"}
-
-
-def _translate_code(code: str, status: int, uri: str, options: StorageOptions) -> Exception:
-    if code == "NoSuchBucket":
-        where = f" at {options.endpoint_url}" if options.endpoint_url else ""
-        return ConfigError(f"{uri}: there is no such bucket{where}; check its name and the endpoint, or create it")
-    if code in _REFUSED or status in (401, 403):
-        return ConfigError(
-            f"{uri}: access refused ({code or status}); check the credentials (AWS_ACCESS_KEY_ID, profile) "
-            "and what they may do there"
-        )
-    if code == "InvalidRange" or status == 416:
-        return _RangePastEnd()
-    if code in ("NoSuchKey", "NotFound", "NoSuchVersion") or status == 404:
-        return NotFound(f"there is nothing at {uri}")
-    if code == "PreconditionFailed" or status == 412:
-        return SourceChanged(f"{uri} was changed while it was read; the next run takes the new content")
-    if code in _PASSING or status >= 500 or status in (408, 409, 429):
-        return TransientError(f"{uri}: S3 answered {code or status}")
-    if status in (301, 307) or code == "PermanentRedirect":
-        return ConfigError(f"{uri}: the bucket is in another region; set AWS_REGION to it")
-    return ConfigError(f"{uri}: S3 refused the request ({code or status})")
 
 
 def _delta_path(path: str) -> str:
@@ -682,9 +523,8 @@ def readable_url(uri: str, options: StorageOptions, expires_s: float) -> str:
     if not uri.startswith("s3://"):
         return local_path(uri)
     bucket, key = split_s3_uri(uri)
-    client = _s3_client(options)
-    with _calling(uri, options):
-        return client.generate_presigned_url(
+    with calling(uri, options):
+        return _s3_client(options).generate_presigned_url(
             "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=max(1, int(expires_s))
         )
 
@@ -695,8 +535,7 @@ def open_block_reader(uri: str, options: StorageOptions, etag: str | None) -> Bi
     TransientError rather than ending early."""
     if uri.startswith("s3://"):
         bucket, key = split_s3_uri(uri)
-        with _calling(uri, options):
-            head = _s3_client(options).head_object(Bucket=bucket, Key=key)
+        head = s3.head(bucket, key, options)
         if etag is not None and head["ETag"].strip('"') != etag:
             raise SourceChanged(f"{uri} was changed since it was listed; the next run takes the new content")
         # The bare bucket is the root here, so that a key with odd slashes stays as it is.
@@ -812,32 +651,3 @@ class _BlockReader(io.RawIOBase):
         if len(self._blocks) > 8:
             self._blocks.popitem(last=False)
         return data
-
-
-# --- what must never be read in a log --------------------------------------------------------------
-
-_SIGNED_QUERY = re.compile(
-    r"\?[^\s\"'<>\\]*?(?:X-Amz-|AWSAccessKeyId|Signature=|sig=|token=)[^\s\"'<>\\]*", re.IGNORECASE
-)
-_LOOSE_PARAMETER = re.compile(
-    r"(?i)\b(X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature|"
-    r"aws_secret_access_key|aws_session_token|aws_access_key_id|secret_?(?:access_?)?key|Credential)"
-    r"(\"?'?\s*[=:]\s*\"?'?)[^\s\"'&,;}\])]+"
-)
-_USER_IN_URL = re.compile(r"(?<=://)[^/\s@\"']+@")
-_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")
-_SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
-
-
-def redact(text: str) -> str:
-    """The text without signatures, credentials and the query part of signed URLs: for every message
-    of a foreign library before it is logged or stored."""
-    text = _SIGNED_QUERY.sub("?[redacted]", text)
-    text = _LOOSE_PARAMETER.sub(r"\1\2[redacted]", text)
-    text = _USER_IN_URL.sub("[redacted]@", text)
-    text = _KEY_ID.sub("[redacted]", text)
-    for name in _SECRET_VARIABLES:
-        secret = os.environ.get(name, "")
-        if len(secret) >= 8:
-            text = text.replace(secret, "[redacted]")
-    return text
