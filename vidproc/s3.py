@@ -16,7 +16,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -131,8 +131,8 @@ def _resolve(options: StorageOptions) -> _Reach:
     except ProfileNotFound:
         name = options.profile or session.profile
         files = " or ".join(session.get_config_variable(f) for f in ("config_file", "credentials_file"))
-        told = "" if options.profile else " (named by AWS_PROFILE)"
-        raise ConfigError(f"there is no AWS profile {name!r}{told}: it must stand in {files}") from None
+        named = "" if options.profile else " (named by AWS_PROFILE)"
+        raise ConfigError(f"there is no AWS profile {name!r}{named}: it must stand in {files}") from None
     except BotoCoreError as e:
         raise ConfigError(f"the AWS configuration cannot be read: {redact(str(e))}") from e
     variables = dict(options.environment)
@@ -165,6 +165,15 @@ def _resolve(options: StorageOptions) -> _Reach:
         or DEFAULT_REGION
     )
     return _Reach(session, endpoint, region, style)
+
+
+def signed(options: StorageOptions | None) -> StorageOptions:
+    """The same for what is the user's own, a lake or a place to write to: `anonymous` is for public archives. It stays
+    where nobody has credentials, so that a public lake can be read."""
+    options = options or StorageOptions()
+    if options.anonymous and _reach(options).session.get_credentials() is not None:
+        return replace(options, anonymous=False)
+    return options
 
 
 def client(options: StorageOptions) -> S3Client:

@@ -32,6 +32,7 @@ from vidproc.errors import AlreadyExists, ConfigError, NotFound, SourceChanged, 
 from vidproc.s3 import RangePastEnd, calling, refusal, status_of
 from vidproc.s3 import StorageOptions as StorageOptions
 from vidproc.s3 import client as _s3_client
+from vidproc.s3 import signed as signed
 from vidproc.secrets import redact as redact
 
 if TYPE_CHECKING:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from vidproc.errors import ConfigError
 from vidproc.learn.lake import open_rows
-from vidproc.storage import StorageOptions
+from vidproc.storage import StorageOptions, open_storage, signed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ def make_dataset(settings: DatasetSettings, *, options: StorageOptions | None = 
         "coco": ("d.time_s, d.label, d.x_min, d.y_min, d.x_max, d.y_max, v.width, v.height", "detections", "TRUE"),
         "activitynet": ("d.label, d.start_s, d.end_s, v.duration_s", "segments", "d.kind = 'action'"),
     }[settings.kind]
-    with open_rows(settings.lake, settings.pipeline, options) as lake:
+    with open_rows(settings.lake, settings.pipeline, signed(options)) as lake:
         rows = lake.rows(
             f"SELECT v.uri, {columns} FROM {table} d JOIN videos v USING (video_id, pipeline) "
             f"WHERE pipeline = $pipeline AND {extra} AND (\n{settings.where or 'TRUE'}\n) ORDER BY ALL"
@@ -54,11 +53,11 @@ def make_dataset(settings: DatasetSettings, *, options: StorageOptions | None = 
     if not rows:
         raise ConfigError(f"{settings.lake}: no row of {table} fits {settings.where or 'the pipeline'}.")
     document = _coco(rows) if settings.kind == "coco" else _activitynet(rows, settings.subset)
-    path = Path(settings.out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    folder, _, name = settings.out.rpartition("/")
+    storage = open_storage(folder or ("/" if settings.out.startswith("/") else "."), options=signed(options))
+    storage.put(name, json.dumps(document, indent=1).encode())
     return DatasetReport(
-        path=str(path),
+        path=settings.out,
         videos=len({r["uri"] for r in rows}),
         examples=dict(Counter(r["label"] for r in rows)),
         frames=len(document.get("images", ())),

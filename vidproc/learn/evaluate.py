@@ -31,7 +31,7 @@ from vidproc.learn.lake import LakeRows, open_rows
 from vidproc.learn.plots import confusion_png, precision_recall_png
 from vidproc.learn.segments import Segment, SegmentSettings, activitynet_map, segments_of_windows
 from vidproc.learn.tracking import Boxes, read_motchallenge, tracking_scores
-from vidproc.storage import StorageOptions, open_storage
+from vidproc.storage import StorageOptions, open_storage, signed
 
 Task = Literal["detection", "classification", "segments", "tracking"]
 
@@ -92,7 +92,7 @@ def evaluate(settings: EvalSettings, *, options: StorageOptions | None = None) -
     if settings.lake is None:
         made, pictures = _TASKS[settings.task](settings, None)
     else:
-        with open_rows(settings.lake, settings.pipeline, options) as rows:
+        with open_rows(settings.lake, settings.pipeline, signed(options)) as rows:
             made, pictures = _TASKS[settings.task](settings, rows)
     return made if settings.out is None else _written(made, pictures, settings.out, options)
 
@@ -435,7 +435,7 @@ def _csv_rows(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, st
 
 
 def _written(made: Evaluation, pictures: Mapping[str, bytes], out: str, options: StorageOptions | None) -> Evaluation:
-    storage = open_storage(out, options=options)
+    storage = open_storage(out, options=signed(options))
     files = dict(pictures)
     files["scores.json"] = json.dumps({"task": made.task, **made.summary}, indent=1).encode()
     table = io.StringIO()

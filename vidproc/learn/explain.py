@@ -33,7 +33,7 @@ from vidproc.models.families import build_network, load_network
 from vidproc.models.registry import ModelSettings, Preprocessing, Recipe, find_recipe
 from vidproc.models.slowfast import SlowFast
 from vidproc.models.tiny import DetectorNet
-from vidproc.storage import StorageOptions, open_storage
+from vidproc.storage import StorageOptions, open_storage, signed
 
 Method = Literal["auto", "grad-cam", "occlusion"]
 Kind = Literal["detector", "actions"]
@@ -126,7 +126,7 @@ def explain(settings: ExplainSettings, *, options: StorageOptions | None = None)
         heat=heat,
         files=files,
     )
-    storage = open_storage(settings.out, options=options)
+    storage = open_storage(settings.out, options=signed(options))
     said = {
         "model": card.ref,
         "video": video.uri,
@@ -161,7 +161,7 @@ def _subject(s: ExplainSettings, options: StorageOptions | None) -> _Subject:
     assert s.lake is not None
     table, start = ("actions", "start_s") if s.kind == "actions" else ("detections", "time_s")
     box = ", d.x_min, d.y_min, d.x_max, d.y_max" if s.kind == "detector" else ""
-    with open_rows(s.lake, s.pipeline, options) as lake:
+    with open_rows(s.lake, s.pipeline, signed(options)) as lake:
         rows = lake.rows(
             f"SELECT v.uri, v.run_id, d.model, d.{start} AS at, d.label{box} "
             f"FROM {table} d JOIN videos v USING (video_id, pipeline) "
@@ -512,7 +512,7 @@ def _write(
     text: str,
     boxes: np.ndarray | None,
 ) -> tuple[str, ...]:
-    storage = open_storage(s.out, options=options)
+    storage = open_storage(s.out, options=signed(options))
     drawn = overlay(frames, heat, boxes)
     storage.put("overlay.png", picture(frames, drawn, heat, times, text))
     fps = 1 / (times[1] - times[0]) if len(times) > 1 else 1.0

@@ -32,7 +32,7 @@ from vidproc.models.families import load_network
 from vidproc.models.features import clip_encoder
 from vidproc.models.prototypes import Answer, FewShotNetwork
 from vidproc.models.registry import ModelSettings, Recipe, find_recipe
-from vidproc.storage import StorageOptions, open_storage
+from vidproc.storage import StorageOptions, open_storage, signed
 
 HeadName = Literal["prototypes", "linear"]
 
@@ -131,7 +131,7 @@ def few_shot(settings: FewShotSettings, *, options: StorageOptions | None = None
         preprocessing=recipe.preprocessing,
         score_threshold=0.0,
     )
-    storage = open_storage(settings.out, options=options)
+    storage = open_storage(settings.out, options=signed(options))
     whole = FewShotNetwork(network.cpu(), answer)
     report = FewShotReport(
         folder=storage.uri,

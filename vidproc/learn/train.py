@@ -65,7 +65,7 @@ from vidproc.learn.networks import (
 from vidproc.learn.plots import confusion_png, curves_png, precision_recall_png
 from vidproc.learn.workers import WorkerSettings, World, run_workers
 from vidproc.models.registry import Recipe
-from vidproc.storage import Storage, StorageOptions, open_storage
+from vidproc.storage import Storage, StorageOptions, open_storage, signed
 
 Task = Literal["detection", "actions"]
 
@@ -206,7 +206,7 @@ def train(
     """Trains and leaves a model folder. All that is wrong with the job or its labels is raised as
     ConfigError before training starts. `listen` hears each epoch's metrics (inline executor)."""
     began = time.perf_counter()
-    storage = open_storage(settings.out, options=options)
+    storage = open_storage(settings.out, options=signed(options))
     recipe, data = prepare(settings, options)
     checkpoint = _load_checkpoint(storage, settings)
     # The last epoch's checkpoint comes before the folder: a kill between them leaves the folder to be written.
@@ -311,7 +311,7 @@ def training_loop(
     settings: TrainSettings, recipe: Recipe, data: TrainingData, world: World, options: StorageOptions | None
 ) -> None:
     """What one worker does. Rank 0 alone writes."""
-    o, storage = settings.optimisation, open_storage(settings.out, options=options)
+    o, storage = settings.optimisation, open_storage(settings.out, options=signed(options))
     torch.manual_seed(settings.seed)
 
     # 1. Data to tensors
