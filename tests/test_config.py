@@ -41,6 +41,11 @@ def test_a_model_may_be_given_by_its_name_alone(tmp_path: Path) -> None:
         (MINIMAL | {"limits": {"max_failures": "500%"}}, "max_failures is a share"),
         (MINIMAL | {"detector": "none", "actions": "none"}, "needs a detector, an action model or an embedding"),
         (MINIMAL | {"name": "../x"}, "`name`: String should match pattern"),
+        (MINIMAL | {"verify": "101%"}, "`verify`: a share such as 1% or 0.01 is wanted, from 0 to 100%, not '101%'"),
+        (MINIMAL | {"verify": 1.5}, "`verify`: a share such as 1% or 0.01 is wanted"),
+        (MINIMAL | {"verify": True}, "`verify`: a share such as 1% or 0.01 is wanted"),
+        (MINIMAL | {"limits": {"max_duration": 0}}, "`limits.max_duration`: Input should be greater than 0"),
+        (MINIMAL | {"limits": {"max_frame_duration": -1}}, "`limits.max_frame_duration`: Input should be greater"),
         (MINIMAL | {"limit": 0}, "`limit`: Input should be greater than or equal to 1, not 0"),
         (MINIMAL | {"recorded_at": "%H%M"}, "`recorded_at`: '%H%M' tells no day"),
     ],
@@ -48,6 +53,16 @@ def test_a_model_may_be_given_by_its_name_alone(tmp_path: Path) -> None:
 def test_a_bad_job_is_refused_by_name(data: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("?", r"\?").replace(".", r"\.")):
         load_job(None, data)
+
+
+@pytest.mark.parametrize(
+    ("given", "share"), [("1%", 0.01), ("2.5 %", 0.025), ("0.5", 0.5), (0.5, 0.5), (1, 1.0), ("100%", 1.0), (0, 0.0)]
+)
+def test_the_share_of_tasks_that_are_verified(tmp_path: Path, given: str | float, share: float) -> None:
+    path = write(tmp_path / "job.yaml", f"archive: /videos\nlake: /lake\nverify: {given}\n")
+    assert load_job(path).verify_share == share
+    assert Job.model_validate_json(load_job(path).model_dump_json()).verify_share == share, "as a run keeps its job"
+    assert load_job(None, MINIMAL).verify_share == 0.01
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vidproc.config import load_job
 from vidproc.container import MediaLimits, Source
 from vidproc.decode import coverage
 from vidproc.media import DecodeReport, VideoInfo
+from vidproc.pipeline import make_pipeline
 from vidproc.probe import probe
 from vidproc.query import connect
 from vidproc.run import index
@@ -108,3 +110,33 @@ def test_what_decoding_finds_is_said_in_the_row(tmp_path: Path) -> None:
     assert damaged["status"] == "partial" and 0 < damaged["coverage"] < 1
     assert damaged["warnings"] and all(damaged["warnings"])
     assert (whole["status"], whole["coverage"], whole["warnings"]) == ("indexed", 1.0, [])
+
+
+def test_the_longest_duration_is_a_setting_of_the_job(tmp_path: Path) -> None:
+    """By default a day passes, and what lasts for weeks is taken for damage."""
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "1 day.mkv", seconds=24 * 3600, fps=Fraction(1, 3600), gop=1, bframes=0)
+    make_video(tmp_path / "in" / "28 days.mkv", seconds=28 * 86_400, fps=Fraction(1, 14 * 86_400), gop=1, bframes=0)
+    wanted = {"detector": {"model": "tests.fakes:Numbers", "fps": 0.001}, "actions": "none"}
+
+    def ended(lake: str, **given: Any) -> dict[str, tuple[str, str | None]]:
+        index(job(str(tmp_path / "in"), str(tmp_path / lake), **wanted, **given))
+        found = rows(tmp_path / lake, "SELECT uri, error_class, error FROM videos ORDER BY uri")
+        return {Path(r["uri"]).stem: (r["error_class"], r["error"]) for r in found}
+
+    usual = ended("usual")
+    assert usual["1 day"][0] != "limit" and usual["28 days"][0] == "limit"
+    assert "says that it lasts" in str(usual["28 days"][1]) and "(limits.max_duration)" in str(usual["28 days"][1])
+    assert ended("short", limits={"max_duration": 3600})["1 day"][0] == "limit"
+    assert ended("long", limits={"max_duration": 40 * 86_400.0})["28 days"][0] != "limit"
+
+
+def test_other_rows_are_another_pipeline(tmp_path: Path) -> None:
+    """How long a frame may stay decides about rows; what is verified, and what is declined, does not."""
+
+    def pipeline_id(**given: Any) -> str:
+        return make_pipeline(job(str(tmp_path), str(tmp_path / "lake"), **given)).pipeline_id
+
+    usual = pipeline_id()
+    assert pipeline_id(limits={"max_frame_duration": 600}) == usual != pipeline_id(limits={"max_frame_duration": 60})
+    assert pipeline_id(verify="100%") == usual == pipeline_id(limits={"max_duration": 60})

@@ -80,6 +80,13 @@ Sampling = Annotated[
     Literal["grid", "keyframes"] | None,
     typer.Option("--sampling", help="Frames for the detector: evenly spaced, or every keyframe and no others."),
 ]
+MaxDuration = Annotated[
+    float | None, typer.Option("--max-duration", metavar="SECONDS", help="Decline videos that say they last longer.")
+]
+MaxFrameDuration = Annotated[
+    float | None,
+    typer.Option("--max-frame-duration", metavar="SECONDS", help="Longest time that one frame stays on screen."),
+]
 LogFormat = Annotated[
     Literal["auto", "text", "json"],
     typer.Option("--log-format", help="Of what is said meanwhile; auto: a bar on a terminal, lines elsewhere."),
@@ -167,6 +174,12 @@ def index(
         str | None,
         typer.Option("--max-failures", help="Share or number of failed videos above which the exit code is 1."),
     ] = None,
+    max_duration: MaxDuration = None,
+    max_frame_duration: MaxFrameDuration = None,
+    verify: Annotated[
+        str | None,
+        typer.Option("--verify", metavar="SHARE", help="Tasks that are decoded plainly too, and compared: 1%, 0.01."),
+    ] = None,
     plan: Annotated[
         str | None, typer.Option("--plan", help="Where `vidproc plan --save` wrote: nothing is listed or probed again.")
     ] = None,
@@ -208,7 +221,12 @@ def index(
             "recorded_at": recorded_at,
             "cut": {"clip_seconds": clip_seconds},
             "filters": _filters(include, exclude, min_bytes, max_bytes, modified_since, modified_before),
-            "limits": {"max_failures": max_failures},
+            "limits": {
+                "max_failures": max_failures,
+                "max_duration": max_duration,
+                "max_frame_duration": max_frame_duration,
+            },
+            "verify": verify,
             "execution": {
                 "workers": workers,
                 "actors": actors,
@@ -264,6 +282,8 @@ def plan(
     recorded_at: Annotated[
         str | None, typer.Option("--recorded-at", help="strptime pattern over the file name.")
     ] = None,
+    max_duration: MaxDuration = None,
+    max_frame_duration: MaxFrameDuration = None,
     calibrate: Annotated[
         float, typer.Option("--calibrate", min=0, help="Seconds of trial on your own files; 0: none.")
     ] = 30.0,
@@ -297,6 +317,7 @@ def plan(
             "recorded_at": recorded_at,
             "cut": {"clip_seconds": clip_seconds},
             "filters": _filters(include, exclude, min_bytes, max_bytes, modified_since, modified_before),
+            "limits": {"max_duration": max_duration, "max_frame_duration": max_frame_duration},
             "execution": {"workers": workers, "device": device, "executor": executor},
             "storage": s3.given(),
             "limit": limit,

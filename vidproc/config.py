@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from vidproc.container import MAX_FRAME_S
 from vidproc.documents import read_document
 from vidproc.errors import ConfigError
 from vidproc.probe import check_name_pattern
@@ -147,6 +148,20 @@ class Limits(_Section):
     )
     max_pixels: int = Field(8192 * 8192, gt=0)
     max_streams: int = Field(64, gt=0)
+    max_duration: float = Field(
+        7 * 86_400.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest video, in seconds: what says that it lasts longer is declined as `limit`, for its "
+        "timestamps are most likely damaged",
+    )
+    max_frame_duration: float = Field(
+        MAX_FRAME_S,
+        gt=0,
+        allow_inf_nan=False,
+        description="Longest time that one frame stays on screen, in seconds: what lies beyond it until the next frame "
+        "is a gap without rows. Screen recordings and slide shows hold a picture long",
+    )
 
 
 class MemoryJob(_Section):
@@ -228,6 +243,11 @@ class Job(_Section):
     plan: str | None = Field(
         None, description="Where `vidproc plan --save` wrote: taken in place of listing and probing the archive again"
     )
+    verify: Annotated[str, Field(pattern=r"^\s*\d+(\.\d+)?\s*%?\s*$")] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "1%",
+        description="Share of tasks that are decoded a second time, plainly and in order, to see that the fast path "
+        "gives the same frames: 1% or 0.01; 0 for none, 100% for all. Rows do not depend on it",
+    )
     limit: int | None = Field(None, ge=1, description="At most so many videos that are due")
     follow: Annotated[float | None, Field(ge=1, description="List again every so many seconds until interrupted")] = (
         None
@@ -241,6 +261,17 @@ class Job(_Section):
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return {"model": value} if isinstance(value, str) else value
+
+    @property
+    def verify_share(self) -> float:
+        """`verify` as a number from 0 to 1."""
+        return parse_share(self.verify)
+
+    @field_validator("verify", mode="before")
+    @classmethod
+    def _is_a_share(cls, value: Any) -> Any:
+        parse_share(value)
+        return value
 
     @field_validator("recorded_at")
     @classmethod
@@ -262,6 +293,16 @@ class Job(_Section):
         if self.plan is not None and self.follow is not None:
             raise ValueError("a plan is of one moment: what arrives later is found by following without a plan")
         return self
+
+
+def parse_share(value: Any) -> float:
+    """'1%' or 0.01 -> 0.01. Raises ValueError unless it lies between 0 and 100 %."""
+    text = str(value).strip()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:[eE]-?\d+)?)\s*(%?)", text)
+    share = float(match[1]) / (100 if match[2] else 1) if match else -1.0
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share such as 1% or 0.01 is wanted, from 0 to 100%, not {text!r}")
+    return share
 
 
 def parse_failure_budget(text: str) -> tuple[float | None, int | None]:

@@ -41,6 +41,9 @@ FORMATS = (
 
 FILE_ONLY = {"protocol_whitelist": "file"}
 
+MAX_FRAME_S = 600.0
+"""Longest time that one frame stays on screen, unless a job says otherwise."""
+
 REQUEST_BYTES, LARGEST_REQUEST_BYTES = 256 << 10, 8 << 20
 """Of one ranged request, where a stretch of an object is read rather than all of it."""
 
@@ -56,7 +59,7 @@ class MediaLimits:
     """Read at most while the container's streams are recognised."""
     max_duration_s: float = 30 * 86_400.0
     """Claimed or counted. Longer is a damaged header, and would be planned as millions of tasks."""
-    max_frame_s: float = 600.0
+    max_frame_s: float = MAX_FRAME_S
     """Longest time that one frame stays on screen. What lies beyond it until the next frame is a gap."""
     max_scan_packets: int = 20_000_000
     """Packets read at most where a container has no index: 90 h at 60 frames a second."""

@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from vidproc.annotations import Detections
 from vidproc.config import MemoryJob, PoolJob
+from vidproc.container import MAX_FRAME_S
 from vidproc.decode import MediaLimits, Source, decode
 from vidproc.errors import ConfigError
 from vidproc.link import LinkSettings, VideoKeys, link
@@ -76,6 +77,8 @@ class Pipeline:
     uses: tuple[ModelUse, ...]
     link: LinkSettings
     device: str = "auto"
+    max_frame_s: float = MAX_FRAME_S
+    """Longest time that one frame stays on screen."""
 
     @property
     def grids(self) -> tuple[Grid, ...]:
@@ -98,6 +101,8 @@ class Pipeline:
             for use in self.uses
         ]
         meaning = {"rows": ROW_SEMANTICS, "models": models, "link": asdict(self.link)}
+        if self.max_frame_s != MAX_FRAME_S:  # named where it is another: then there are other rows
+            meaning["max_frame_s"] = self.max_frame_s
         return content_hash("pipeline", json.dumps(meaning, sort_keys=True))
 
     def fps(self, kind: str) -> float | None:
@@ -149,6 +154,7 @@ def make_pipeline(job: Job) -> Pipeline:
         uses=tuple(uses),
         link=LinkSettings(**rules | {k: Hysteresis(**rules[k]) for k in ("presence", "action")}),
         device=job.execution.device,
+        max_frame_s=job.limits.max_frame_duration,
     )
 
 
@@ -365,7 +371,12 @@ def routes(
 ) -> dict[str, tuple[AnyStep, ...]]:
     """The three ways through the machine: a video is probed, its tasks indexed, its batch published."""
     source = Source(archive_options)
-    limits = MediaLimits(max_pixels=job.limits.max_pixels, max_streams=job.limits.max_streams)
+    limits = MediaLimits(
+        max_pixels=job.limits.max_pixels,
+        max_streams=job.limits.max_streams,
+        max_duration_s=job.limits.max_duration,
+        max_frame_s=job.limits.max_frame_duration,
+    )
     memory, seconds = expected_memory(job), job.limits.time_limit_s
     light = _needs(job, memory.probe, cpus=0.5, time_limit_s=min(seconds, 120.0))
     light = replace(light, memory_limit_bytes=min(job.limits.memory_bytes, HEADER_BYTES))

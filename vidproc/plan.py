@@ -248,7 +248,7 @@ def spell_bytes(n: float) -> str:
 # are not: they follow from what is known of a video and from how the run cuts.
 
 VIDEOS_A_PART = 5_000
-FORMAT = 2
+FORMAT = 3
 
 
 class PlanWriter:
@@ -389,6 +389,5 @@ def _unrow(row: dict[str, Any]) -> VideoInfo | Video | Skipped:
     video = Video(**{name: row[name] for name in _VIDEO})
     if row["time_base"] is None:
         return video
-    # What a plan of an earlier version does not say takes its default.
-    known: dict[str, Any] = {name: tuple(v) if isinstance(v := row[name], list) else v for name in _INFO if name in row}
+    known: dict[str, Any] = {name: tuple(v) if isinstance(v := row[name], list) else v for name in _INFO}
     return VideoInfo(video=video, **known | {"time_base": Fraction(row["time_base"])})

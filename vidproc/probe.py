@@ -107,7 +107,8 @@ def _probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: 
     source.check_unchanged(video)
     info = _conclude(facts, index, recorded_at)
     if info.duration_s > limits.max_duration_s:
-        raise LimitExceeded(f"{video.uri}: says that it lasts {info.duration_s:.0f} s, above the limit")
+        longest = f"{limits.max_duration_s:.0f} s (limits.max_duration)"
+        raise LimitExceeded(f"{video.uri}: says that it lasts {info.duration_s:.0f} s, above the limit of {longest}")
     return info
 
 

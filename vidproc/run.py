@@ -333,7 +333,11 @@ def _interruptible(executor: Executor, reporter: Reporter) -> Iterator[None]:
 def plan_of(job: Job) -> dict[str, Any]:
     """What a saved plan depends on."""
     archive = open_storage(job.archive, options=storage_options(job, archive=True)).uri
-    return {"archive": archive, "recorded_at": job.recorded_at}
+    return {
+        "archive": archive,
+        "recorded_at": job.recorded_at,
+        "max_frame_duration": job.limits.max_frame_duration,
+    }
 
 
 class Listing:
