@@ -1,6 +1,7 @@
 """Job settings: what a job file may say, and how it is refused."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,33 @@ def test_the_environment_fills_a_job_file_in(tmp_path: Path, monkeypatch: pytest
     monkeypatch.delenv("ARCHIVE")
     with pytest.raises(ConfigError, match="ARCHIVE"):
         load_job(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "filled"),
+    [
+        ("${NAME:-fall back}", None, "fall back"),
+        ("${NAME:-fall back}", "", "fall back"),
+        ("${NAME:-fall back}", "set", "set"),
+        ("${NAME-fall back}", None, "fall back"),
+        ("${NAME-fall back}", "", ""),
+        ("${NAME-}", None, ""),
+        ("${NAME:--}", "", "-"),
+        ("${NAME}", "", ""),
+        ("s3://${NAME:-b}/${NAME-c}", "", "s3://b/"),
+    ],
+)
+def test_defaults_are_those_of_a_shell(
+    text: str, value: str | None, filled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if value is None:
+        monkeypatch.delenv("NAME", raising=False)
+    else:
+        monkeypatch.setenv("NAME", value)
+    path = write(tmp_path / "job.yaml", f"archive: 'x{text}'\nlake: /lake\n")
+    assert load_job(path).archive == f"x{filled}"
+    shell = subprocess.run(["sh", "-c", f'printf %s "{text}"'], capture_output=True, text=True, check=True)
+    assert shell.stdout == filled
 
 
 def test_a_dry_run_may_do_without_a_lake() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,6 +62,7 @@ def list_videos(
     named ones are, as Skipped. Raises ConfigError where the archive is not there or access is refused,
     TransientError where the store fails.
     """
+    check_encoding()
     filters = filters or Filters()
     storage = open_storage(uri, options=options)
     denied: list[Skipped] = []
@@ -72,15 +74,26 @@ def list_videos(
         while denied:
             yield denied.pop()
         if filters.admits(found.key, found.size, found.modified_at):
-            yield _describe(storage.uri_of(found.key), found)
+            # The key may be nothing but the slash that ends the prefix.
+            yield _describe(storage.uri_of(found.key) if found.key else f"{storage.uri}/", found)
     yield from denied
+
+
+def check_encoding() -> None:
+    """Raises ConfigError where this process cannot name files: a locale that is not UTF-8 tears names apart."""
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower().replace("-", "") != "utf8":
+        raise ConfigError(
+            f"this process takes the names of files for {encoding}, not UTF-8, so that names with other letters would "
+            "be lost: set PYTHONUTF8=1, or a locale such as LC_ALL=C.UTF-8"
+        )
 
 
 def check_there(uri: str, options: StorageOptions | None = None) -> None:
     """Raises ConfigError where nobody made the archive. A folder may be empty; on S3 a prefix without a
     single key is one that is misspelt."""
     storage = open_storage(uri, options=options)
-    if isinstance(storage, S3Storage) and storage.prefix and next(storage.list(), None) is None:
+    if isinstance(storage, S3Storage) and storage.prefix and not storage.is_there():
         raise ConfigError(
             f"there is nothing at {storage.uri}: check the prefix, which may lack a part or have one too many"
         )
@@ -91,8 +104,8 @@ def _describe(uri: str, found: ObjectInfo) -> Video | Skipped:
         return Skipped(uri, "a hidden file, or in a hidden folder", "hidden")
     if not _is_text(found.key):
         return Skipped(uri, "its name is not valid UTF-8, so it could not be named in the tables", "bad_name")
-    if found.broken:
-        return Skipped(uri, "a symbolic link that leads nowhere, or to itself", "broken_link")
+    if found.flaw:
+        return Skipped(uri, found.reason, found.flaw)
     if found.size == 0:
         return Skipped(uri, "an empty file", "empty")
     return Video(uri, found.size, f"{found.etag}:{found.size}", found.modified_at)

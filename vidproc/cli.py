@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from vidproc import __version__
+from vidproc.archive import check_encoding
 from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError, RunAborted, VidprocError
 from vidproc.progress import hms, reporter, spell
@@ -146,7 +147,7 @@ def _root(
         bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    pass
+    check_encoding()
 
 
 # The main job -----------------------------------------------------------------------------------

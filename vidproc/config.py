@@ -336,18 +336,21 @@ def load_job(
 
 
 def _expand(value: Any) -> Any:
-    """`${NAME}` and `${NAME:-default}` in strings are filled in from the environment."""
+    """`${NAME}`, `${NAME-default}` and `${NAME:-default}` in strings are filled in from the environment, as
+    shells do it: with the colon the default also stands in for an empty value."""
     if isinstance(value, str):
 
         def fill(match: re.Match[str]) -> str:
-            found = os.environ.get(match[1], match[2])
+            found = os.environ.get(match[1])
+            if found is None or (match[2] == ":-" and not found):
+                found = match[3]
             if found is None:
                 raise ConfigError(
                     f"the job file uses ${{{match[1]}}}, which is not set: set it, or write ${{{match[1]}:-default}}"
                 )
             return found
 
-        return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}", fill, value)
+        return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?:(:?-)([^}]*))?\}", fill, value)
     if isinstance(value, dict):
         return {k: _expand(v) for k, v in value.items()}
     if isinstance(value, list):

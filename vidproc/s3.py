@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -125,6 +126,7 @@ def _resolve(options: StorageOptions) -> _Reach:
     from botocore.exceptions import BotoCoreError, ProfileNotFound
 
     session = botocore.session.Session(profile=options.profile)
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment_of)
     try:
         profile = session.get_scoped_config()
         services = session.full_config.get("services", {}).get(profile.get("services"), {})
@@ -165,6 +167,16 @@ def _resolve(options: StorageOptions) -> _Reach:
         or DEFAULT_REGION
     )
     return _Reach(session, endpoint, region, style)
+
+
+def _moment_of(value: Any) -> datetime | None:
+    """None where it is no time that can be understood: the SDK would refuse the whole page."""
+    from botocore.utils import parse_timestamp
+
+    try:
+        return parse_timestamp(value)
+    except (ValueError, TypeError, OverflowError, RuntimeError):
+        return None
 
 
 def signed(options: StorageOptions | None) -> StorageOptions:

@@ -19,7 +19,7 @@ import stat
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,6 +47,21 @@ WRITE_ATTEMPTS = 2
 _TEMPORARY = ".vidproc-put-"
 
 
+EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+"""Times that tables can hold and that every time zone can show."""
+
+
+def representable(moment: datetime | float | None) -> datetime | None:
+    """A time, or seconds since 1970, as UTC; None where it lies outside of the years that can be kept."""
+    try:
+        if not isinstance(moment, datetime):
+            moment = None if moment is None else datetime.fromtimestamp(moment, UTC)
+        moment = None if moment is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment if moment is not None and EARLIEST <= moment < LATEST else None
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """One listed object. Nothing has been opened."""
@@ -54,13 +69,15 @@ class ObjectInfo:
     key: str
     """Below the root, `/` between the parts; any character that the store allows."""
     size: int
-    """Bytes. 0 for a broken link."""
+    """Bytes. 0 for what has a flaw."""
     etag: str
     """S3: the ETag without quotes. A folder: the modification time in nanoseconds."""
     modified_at: datetime
-    """UTC."""
-    broken: bool = False
-    """A symbolic link that leads nowhere, or to itself."""
+    """UTC, moved into the years that tables can hold (see `representable`)."""
+    flaw: str = ""
+    """Error class of an entry that cannot be opened as it is listed; empty: nothing is wrong with it."""
+    reason: str = ""
+    """The flaw in words."""
 
 
 class Storage(Protocol):
@@ -112,7 +129,11 @@ def open_storage(uri: str, *, options: StorageOptions | None = None) -> Storage:
     options = options or StorageOptions()
     if uri.startswith("s3://"):
         bucket, key = split_s3_uri(uri)
-        return S3Storage(bucket, key.strip("/"), options)
+        # One slash at the end is how people write a folder. Any other is a part of the keys.
+        prefix = key.removesuffix("/")
+        if key and not prefix:
+            raise ConfigError(f"{uri!r} names a folder without a name; write s3://{bucket} for the whole bucket")
+        return S3Storage(bucket, prefix, options)
     return LocalStorage(local_path(uri))
 
 
@@ -305,10 +326,15 @@ def _describe(entry: os.DirEntry[str], key: str) -> ObjectInfo | None:
             info = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             return None
-        return ObjectInfo(key, 0, str(info.st_mtime_ns), datetime.fromtimestamp(info.st_mtime, UTC), broken=True)
+        why = "a symbolic link that leads nowhere, or to itself"
+        return ObjectInfo(key, 0, "", representable(info.st_mtime) or EARLIEST, "broken_link", why)
     if not stat.S_ISREG(info.st_mode):
         return None  # a pipe, socket or device: opening it could block for ever
-    return ObjectInfo(key, info.st_size, str(info.st_mtime_ns), datetime.fromtimestamp(info.st_mtime, UTC))
+    modified_at = representable(info.st_mtime)
+    if modified_at is None:
+        why = "its modification time lies outside of the years that can be kept, 1 to 9999; `touch` sets another"
+        return ObjectInfo(key, 0, "", EARLIEST if info.st_mtime < 0 else LATEST, "unreadable", why)
+    return ObjectInfo(key, info.st_size, str(info.st_mtime_ns), modified_at)
 
 
 def _create(path: str) -> BinaryIO:
@@ -366,7 +392,7 @@ def _translate_os(e: OSError, uri: str) -> Exception:
 class S3Storage:
     bucket: str
     prefix: str
-    """Without slashes at its ends; may be empty."""
+    """Without the slash that separates it from a key; may be empty. `/cams` and `cams` are two prefixes."""
     options: StorageOptions
 
     @property
@@ -384,18 +410,29 @@ class S3Storage:
         return f"{self.prefix}/{key}" if self.prefix else key
 
     def list(self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None) -> Iterator[ObjectInfo]:
-        cut = len(self._key(""))
+        root = self._key("")
         token: dict[str, str] = {}
         while True:
-            with calling(self.uri, self.options):
-                page = self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(prefix), **token)  # type: ignore[arg-type]
+            page = self._page(prefix, **token)
             for item in page.get("Contents", ()):
-                yield ObjectInfo(
-                    item["Key"][cut:], item["Size"], item["ETag"].strip('"'), item["LastModified"].astimezone(UTC)
-                )
+                if not item["Key"].startswith(root):
+                    raise ConfigError(
+                        f"asked for {self.uri}, the store lists {item['Key']!r}: it takes several slashes for one; "
+                        f"give s3://{self.bucket}/{'/'.join(filter(None, self.prefix.split('/')))}"
+                    )
+                if not (item["Key"].endswith("/") and item.get("Size") == 0):  # else the marker of a folder
+                    yield _object_of(item, len(root))
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _page(self, prefix: str, **how: Any) -> Any:
+        with calling(self.uri, self.options):
+            return self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._key(prefix), **how)
+
+    def is_there(self) -> bool:
+        """Whether there is any key, be it the marker of an empty folder."""
+        return bool(self._page("", MaxKeys=1).get("Contents"))
 
     def get(self, key: str) -> bytes:
         return self._read(key, None, None)
@@ -484,6 +521,8 @@ class S3Storage:
         return True
 
     def delta_uri(self, key: str) -> str:
+        if self.prefix and "" in self.prefix.split("/"):
+            raise ConfigError(f"a lake cannot lie at {self.uri}: the table library takes several slashes for one")
         # Percent-encoded: the library parses a URL, and a bare '#' or '?' would cut the path short.
         return "s3://" + quote(_delta_path(self.uri_of(key)).removeprefix("s3://"))
 
@@ -492,6 +531,16 @@ class S3Storage:
 
     def duckdb_secret(self) -> dict[str, str]:
         return s3.duckdb_secret(s3.access(self.bucket, self.options))
+
+
+def _object_of(item: Mapping[str, Any], cut: int) -> ObjectInfo:
+    """One entry of a page. What a store leaves out, or gives in a form of its own, costs this entry alone."""
+    key, size, etag, moment = item["Key"][cut:], item.get("Size"), item.get("ETag"), item.get("LastModified")
+    modified_at = representable(moment)
+    if size is not None and etag and modified_at is not None:
+        return ObjectInfo(key, size, etag.strip('"'), modified_at)
+    lacks = "size" if size is None else "date that can be kept" if etag else "ETag"
+    return ObjectInfo(key, 0, "", modified_at or EARLIEST, "unreadable", f"the store lists it without a {lacks}")
 
 
 def _md5(data: bytes) -> bytes:
