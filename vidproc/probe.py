@@ -8,9 +8,10 @@ no index, or it lies, the packets are read once without being decoded.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,7 @@ def _probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: 
         head = _read_head(video, container, stream, limits)
         index = _read_index(video, container, stream, head)
         facts = _facts(video, container, stream, head)
-        recorded_at = _recorded_at(video, container, stream, recorded_pattern)
+        recorded_at, doubts = _recorded_at(video, container, stream, recorded_pattern)
     if index is None:
         with open_container(video, source, limits) as container:
             stream = choose_stream(video, container, limits)
@@ -109,7 +110,7 @@ def _probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: 
     if info.duration_s > limits.max_duration_s:
         longest = f"{limits.max_duration_s:.0f} s (limits.max_duration)"
         raise LimitExceeded(f"{video.uri}: says that it lasts {info.duration_s:.0f} s, above the limit of {longest}")
-    return info
+    return replace(info, warnings=(*info.warnings, *doubts))
 
 
 def _read_head(video: Video, container: InputContainer, stream: VideoStream, limits: MediaLimits) -> _Head:
@@ -450,8 +451,13 @@ def check_name_pattern(pattern: str) -> None:
 
 
 def recorded_from_name(name: str, pattern: str) -> datetime | None:
-    """The first stretch of `name` that the strftime `pattern` matches, as UTC (times without a zone
+    """The first believable time that the strftime `pattern` finds in `name`, as UTC (times without a zone
     are taken for UTC); None where there is none."""
+    return next((moment for _, moment in _times_in_name(name, pattern) if moment is not None), None)
+
+
+def _times_in_name(name: str, pattern: str) -> Iterator[tuple[str, datetime | None]]:
+    """Every stretch of the name that is a time by the pattern; None for the moment where it is not believable."""
     regex = "".join(
         f"(?:{_DIRECTIVES[piece[1]]})" if piece[0] == "%" and piece[1:] in _DIRECTIVES else re.escape(piece[-1:])
         for piece in re.findall(r"%.|.", pattern)
@@ -459,29 +465,62 @@ def recorded_from_name(name: str, pattern: str) -> datetime | None:
     for match in re.finditer(f"(?={'(' + regex + ')'})", name):
         try:
             if epoch := match.groupdict().get("epoch"):
-                return datetime.fromtimestamp(int(epoch), UTC)
-            return _utc(datetime.strptime(match[1], pattern))
-        except ValueError:
+                moment = datetime.fromtimestamp(int(epoch), UTC)
+            else:
+                moment = datetime.strptime(match[1], pattern)
+        except (ValueError, OverflowError):
             continue
-    return None
+        yield match[1], _believed(moment)
 
 
-def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+FIRST_RECORDING = datetime(1901, 1, 1, tzinfo=UTC)
+"""Dates before it are zeros of some clock (1601, 1858, 1899, 1900), or no dates at all."""
+UNSET_CLOCK_YEARS = (1904, 1970)
+"""Clocks of cameras and containers begin in one of these years, and run on from there where nobody sets them."""
+CLOCK_AHEAD = timedelta(days=1)
+"""A camera's clock may be ahead of ours, or name its local time UTC."""
+ZONES = (timedelta(hours=-12), timedelta(hours=14))
+"""Least and greatest offset from UTC that any place on Earth uses."""
 
 
-def _recorded_at(video: Video, container: InputContainer, stream: VideoStream, pattern: str | None) -> datetime | None:
+def _believed(moment: datetime) -> datetime | None:
+    """The rule for all dates of recording, wherever they stand: the moment as UTC (a time without a zone is
+    taken for UTC), or None where it cannot be when a video was recorded."""
+    try:
+        offset = moment.utcoffset()
+        moment = moment.replace(tzinfo=UTC) if offset is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first or the last day of the calendar, in another zone
+        return None
+    if offset is not None and not ZONES[0] <= offset <= ZONES[1]:
+        return None
+    if moment.year in UNSET_CLOCK_YEARS or not FIRST_RECORDING <= moment <= datetime.now(UTC) + CLOCK_AHEAD:
+        return None
+    return moment
+
+
+def _recorded_at(
+    video: Video, container: InputContainer, stream: VideoStream, pattern: str | None
+) -> tuple[datetime | None, tuple[str, ...]]:
+    """When the video was recorded, if that can be told, and a sentence for each date that is not believed."""
+    doubts: list[str] = []
     if pattern is not None:
-        found = recorded_from_name(video.uri.rpartition("/")[2], pattern)
-        if found is not None:
-            return found
+        times = [*_times_in_name(video.uri.rpartition("/")[2], pattern)]
+        if found := next((moment for _, moment in times if moment is not None), None):
+            return found, ()
+        doubts += [_doubt("the date in its name", times[0][0])] if times else []
     for key in ("com.apple.quicktime.creationdate", "creation_time", "date"):
-        text = container.metadata.get(key) or stream.metadata.get(key)
-        try:
-            moment = _utc(datetime.fromisoformat(text)) if text and len(text) >= 19 else None
-        except ValueError:
-            moment = None
-        # 1904 and 1970 are the zeros of clocks that were never set.
-        if moment is not None and moment.year not in (1904, 1970):
-            return moment
-    return None
+        for text in dict.fromkeys((container.metadata.get(key), stream.metadata.get(key))):
+            if not text or len(text) < 19:  # a year or a day is no moment
+                continue
+            try:
+                moment = _believed(datetime.fromisoformat(text))
+            except (ValueError, OverflowError):
+                moment = None
+            if moment is not None:
+                return moment, tuple(doubts)
+            doubts.append(_doubt(f"its {key}", text))
+    return None, tuple(doubts)
+
+
+def _doubt(what: str, text: str) -> str:
+    return f"{what}, {text[:60]!r}, cannot be when it was recorded"
