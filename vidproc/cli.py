@@ -1125,6 +1125,7 @@ LIMITS = {
 def _show_summary(summary: Any, job: Job) -> None:
     counts = ", ".join(f"{n} {s}" for s, n in sorted(summary.statuses.items())) or "nothing was due"
     _say(f"{summary.outcome}: {counts}" + (f"; {summary.current} already there" if summary.current else "")
+          + (f"; {summary.plain} decoded plainly" if summary.plain else "")
           + (f"; {summary.removed} removed, no longer in the archive" if summary.removed else ""))  # fmt: skip
     if summary.due:
         rows = ", ".join(f"{n:,} {t}" for t, n in summary.rows.items() if n)

@@ -66,6 +66,8 @@ class MediaLimits:
     max_task_bytes: int = 2 << 30
     """Of sampled frames for one grid in one task. Cutting keeps far below; timestamps that leap
     hours ahead do not."""
+    until: float | None = None
+    """Moment of `time.monotonic()` after which decoding raises LimitExceeded; None: it takes the time that it takes."""
     timeout_s: float = 30.0
     """For one read from the source, reconnections included."""
     threads: int = 1

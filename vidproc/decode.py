@@ -384,6 +384,8 @@ def _feed(
             attempt.feed(packet)
             if attempt.done:
                 break
+            if attempt.limits.until is not None and time.monotonic() > attempt.limits.until:
+                raise LimitExceeded(f"{task.video.uri}: decoding it took longer than it may")
         else:
             attempt.ended = True
     except av.error.FFmpegError as e:

@@ -234,3 +234,5 @@ class DecodeReport:
     missing_s: float = 0.0
     """Seconds between `first_s` and `end_s` that are not whole: in which no frame is on screen, or one that did not
     decode or came out damaged, whether anybody wanted it or not."""
+    verified: bool = False
+    """The task was decoded plainly too, and gave the same frames."""

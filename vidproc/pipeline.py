@@ -27,7 +27,7 @@ import pyarrow as pa
 from vidproc.annotations import Detections
 from vidproc.config import MemoryJob, PoolJob
 from vidproc.container import MAX_FRAME_S
-from vidproc.decode import MediaLimits, Source, decode
+from vidproc.decode import MediaLimits, Source
 from vidproc.errors import ConfigError
 from vidproc.link import LinkSettings, VideoKeys, link
 from vidproc.machine import memory_bytes
@@ -44,6 +44,7 @@ from vidproc.tables.lake import Lake
 from vidproc.tables.publish import PublishReport, RunInfo, publish
 from vidproc.tables.rows import actions_table, detections_table, embeddings_table
 from vidproc.tables.staging import Staging, TaskReport
+from vidproc.verify import decode_and_verify
 
 if TYPE_CHECKING:
     from vidproc.config import Job, ModelJob
@@ -226,6 +227,8 @@ class Decode:
     source: Source
     limits: MediaLimits
     needs: Resources
+    verify: float = 0.0
+    """Share of tasks that are decoded plainly too, and compared."""
     name: str = "decode"
     stateful: bool = False
 
@@ -233,7 +236,10 @@ class Decode:
         stay_small()
 
     def __call__(self, task: Task) -> DecodedTask:
-        batches, report = decode(task, tuple(self.grids.values()), self.source, self.limits)
+        grids, seconds = tuple(self.grids.values()), self.needs.time_limit_s
+        batches, report = decode_and_verify(
+            task, grids, self.source, self.limits, share=self.verify, time_limit_s=seconds
+        )
         return DecodedTask(task, dict(zip(self.grids, batches, strict=True)), report)
 
 
@@ -388,6 +394,7 @@ def routes(
                 source=source,
                 limits=limits,
                 needs=_needs(job, memory.decode, cpus=1.0, time_limit_s=seconds),
+                verify=job.verify_share,
             ),
             *_inference(pipeline, job, lake_options),
         ),

@@ -29,7 +29,7 @@ from vidproc.archive import Filters as ArchiveFilters
 from vidproc.archive import Skipped, check_there, list_videos
 from vidproc.config import Job, parse_failure_budget
 from vidproc.decode import coverage
-from vidproc.errors import ConfigError, NotFound, RunAborted, VidprocError
+from vidproc.errors import ConfigError, FastPathWrong, NotFound, RunAborted, VidprocError
 from vidproc.machine import cpu_count
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.outcome import Failure, Status, VideoOutcome
@@ -74,6 +74,9 @@ GAUGE_EVERY_S = 5.0
 FULL = 0.8
 """Share of its time from which a pool of actors is what a run waits for: the rest is handing over."""
 
+PLAIN = "decoded plainly, in order: the fast path gave other pictures of it (see the failures of class verify)"
+"""Warning in the row of a video on which the fast path was found wrong."""
+
 PASSING_CLASSES = frozenset({"transient", "source_changed", ERROR_CLASSES["infrastructure"]})
 """A video that failed so is due again in the next run; any other failure is remembered."""
 
@@ -93,6 +96,8 @@ class RunSummary:
     due: int
     removed: int
     """Videos whose rows went, since the archive no longer lists them."""
+    plain: int
+    """Videos that were decoded plainly, as the fast path gave other pictures of them: see `failures`, class verify."""
     statuses: Mapping[str, int]
     errors: Mapping[str, int]
     """Videos by error class."""
@@ -103,6 +108,8 @@ class RunSummary:
     frames_sampled: int
     tasks_done: int
     tasks_resumed: int
+    tasks_verified: int
+    """Tasks that were decoded plainly too, and gave the same frames."""
     bytes_read: int
     video_s: float
     elapsed_s: float
@@ -203,8 +210,10 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
             "videos_listed": summary.listed,
             "videos_unchanged": summary.current,
             **{f"videos_{s}": summary.statuses.get(s, 0) for s in ("indexed", "partial", "declined", "failed")},
+            "videos_plain": summary.plain,
             "tasks_done": summary.tasks_done,
             "tasks_resumed": summary.tasks_resumed,
+            "tasks_verified": summary.tasks_verified,
             "frames_decoded": summary.frames_decoded,
             "frames_sampled": summary.frames_sampled,
             "bytes_read": summary.bytes_read,
@@ -430,6 +439,10 @@ class _InWork:
     reports: dict[str, TaskReport] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     attempts: int = 1
+    done_s: float = 0.0
+    """Seconds of video in the tasks that this run has done."""
+    abandoned: set[str] = field(default_factory=set)
+    """Tasks of the fast path that the executor still has: what they give is thrown away."""
 
 
 class Driver:
@@ -571,7 +584,9 @@ class Driver:
                     work, task_id, fault.stage, fault.error_class, fault.error, fault.traceback, event.attempt,
                     fault.host, event.at,
                 )  # fmt: skip
-                if task_id is not None and event.blamed:
+                if fault.error_class == FastPathWrong.error_class:
+                    self._staging.put_failure(failure, content_id=work.video.content_id)
+                elif task_id is not None and event.blamed:
                     self._staging.put_failure(failure)  # a strike is remembered if this run dies
                 if event.again_in_s is not None:
                     self.reporter.say(
@@ -622,31 +637,55 @@ class Driver:
         self._cut_up(work, end.result)
 
     def _cut_up(self, work: _InWork, info: VideoInfo) -> None:
-        work.info = info
         self._count["probed"] += 1
         self._video_s_known += info.duration_s
-        work.tasks = cut(info, self._cut, self.pipeline.grids, self.run.pipeline_id)
         video_id = work.video.video_id
-        staged = self._staged.pop(video_id, set()) & {t.task_id for t in work.tasks}
-        for task_id in staged:
-            with suppress(NotFound):  # a publication outlived the run that had begun it: the task is done again
-                work.reports[task_id] = self._staging.report(video_id, task_id)
-        staged = set(work.reports)
-        self._count["tasks_resumed"] += len(staged)
         strikes: Counter[str | None] = Counter()
         if video_id in self._had_strikes:
             earlier = self._staging.failures(video_id)
             work.failures += earlier
             strikes.update(f.task_id for f in earlier)
-        work.waiting = {t.task_id for t in work.tasks} - staged
+            # A run that was killed had found the fast path wrong on this very file.
+            info = replace(info, plain=info.plain or self._staging.is_plain(video_id, work.video.content_id))
+        work.info = info
+        work.tasks = cut(info, self._cut, self.pipeline.grids, self.run.pipeline_id)
+        known = self._staged.pop(video_id, set())
+        for task_id in known & {t.task_id for t in work.tasks}:
+            with suppress(NotFound):  # a publication outlived the run that had begun it: the task is done again
+                work.reports[task_id] = self._staging.report(video_id, task_id)
+        if info.plain:
+            self._staging.discard_tasks((video_id, task_id) for task_id in known - set(work.reports))
+        self._count["tasks_resumed"] += len(work.reports)
+        self._submit(work, strikes)
+
+    def _submit(self, work: _InWork, strikes: Mapping[str | None, int]) -> None:
+        """Has those tasks of the video done that are not done yet."""
+        work.waiting = {t.task_id for t in work.tasks} - set(work.reports)
         for task in work.tasks:
             if task.task_id in work.waiting:
                 self._task_s_open += task_seconds(task)
                 self._tasks.append(
-                    Unit(task.task_id, task, "task", bytes=task.bytes, attempts_before=strikes[task.task_id])
+                    Unit(task.task_id, task, "task", bytes=task.bytes, attempts_before=strikes.get(task.task_id, 0))
                 )
-        if not work.waiting:
-            self._settle(work)
+        self._settle_if_done(work)
+
+    def _begin_plainly(self, work: _InWork, why: str) -> None:
+        """The fast path was found wrong on this video: what it gave is thrown away, and all is decoded plainly. The
+        failure that says so is staged already, so a run that begins again does the same."""
+        assert work.info is not None and not work.info.plain
+        video_id = work.video.video_id
+        self.reporter.say(f"{why}; all of it is decoded plainly now", error_class=FastPathWrong.error_class)
+        queued = {u.id: u for u in self._tasks if u.item.video.video_id == video_id}
+        self._tasks = deque(u for u in self._tasks if u.id not in queued)
+        self._task_s_open -= sum(task_seconds(u.item) for u in queued.values())
+        self._task_s_done -= work.done_s
+        work.done_s, work.attempts = 0.0, 1
+        work.abandoned = work.waiting - set(queued)
+        self._staging.discard_tasks((video_id, task_id) for task_id in work.reports)
+        work.reports.clear()
+        work.info = replace(work.info, plain=True)
+        work.tasks = cut(work.info, self._cut, self.pipeline.grids, self.run.pipeline_id)
+        self._submit(work, {})
 
     def _finish_failed_probe(self, work: _InWork, end: UnitEnd) -> None:
         fault = end.failure
@@ -655,19 +694,32 @@ class Driver:
         self._finish(work, status, fault.error_class, redact(fault.error))
 
     def _indexed(self, work: _InWork, end: UnitEnd) -> None:
-        work.waiting.discard(end.unit.id)
         seconds = task_seconds(end.unit.item)
         self._task_s_open -= seconds
+        if end.unit.id in work.abandoned:
+            work.abandoned.discard(end.unit.id)
+            self._staging.discard_tasks([(work.video.video_id, end.unit.id)])
+            self._settle_if_done(work)
+            return
+        work.waiting.discard(end.unit.id)
+        if end.failure is not None and end.failure.error_class == FastPathWrong.error_class:
+            self._begin_plainly(work, end.failure.error)
+            return
         work.attempts = max(work.attempts, end.attempts)
         if isinstance(end.result, TaskDone):
             work.reports[end.unit.id] = end.result.report
             self._count["tasks_done"] += 1
+            self._count["tasks_verified"] += end.result.report.decode.verified
             self._task_s_done += seconds
+            work.done_s += seconds
             self._moved_s = time.monotonic() - self.started
             self.metrics.count("vidproc_clips_total", len(end.unit.item.clips))
             self.metrics.count("vidproc_frames_total", end.result.report.decode.frames_sampled)
             self._count["bytes_read"] += end.result.report.decode.bytes_read
-        if not work.waiting:
+        self._settle_if_done(work)
+
+    def _settle_if_done(self, work: _InWork) -> None:
+        if not work.waiting and not work.abandoned:
             self._settle(work)
 
     def _settle(self, work: _InWork) -> None:
@@ -675,7 +727,8 @@ class Driver:
         assert work.info is not None
         reports = [work.reports[t.task_id] for t in work.tasks if t.task_id in work.reports]
         share = coverage(work.info, [r.decode for r in reports])
-        given_up = [f for f in work.failures if f.task_id is not None and f.task_id not in work.reports]
+        lost = {t.task_id for t in work.tasks} - set(work.reports)
+        given_up = [f for f in work.failures if f.task_id in lost]
         errors = [r.decode.error for r in reports if r.decode.error]
         error_class: str | None = None
         error: str | None = None
@@ -725,6 +778,7 @@ class Driver:
         self._batch.append(outcome)
         self._batch_rows += sum(sum(r.rows.values()) for r in reports)
         self._tally(work.video, status, error_class, error)
+        self._count["plain"] += plainly(outcome)
         self._frames_decoded += outcome.frames_decoded
         self._frames_sampled += outcome.frames_sampled
         self._video_s_done += outcome.duration_s
@@ -734,9 +788,11 @@ class Driver:
     @staticmethod
     def _warnings(work: _InWork, reports: Sequence[TaskReport]) -> tuple[str, ...]:
         """What the probe found odd, and what decoding did, each once."""
-        probed = work.info.warnings if work.info else ()
+        if work.info is None:
+            return ()
+        plain = (PLAIN,) if work.info.plain else ()
         decoded = merged(w for r in reports for w in r.decode.warnings)
-        return tuple(dict.fromkeys((*probed, *decoded)))
+        return tuple(dict.fromkeys((*plain, *work.info.warnings, *decoded)))
 
     def _tally(self, video: Video, status: Status, error_class: str | None, error: str | None, by: int = 1) -> None:
         self._statuses[status] += by
@@ -862,6 +918,7 @@ class Driver:
         unpublished = [*self._batch, *itertools.chain.from_iterable(self._publishing.values())]
         for ended_early in unpublished:  # no reader sees them yet, and the next run counts them
             self._tally(ended_early.video, ended_early.status, ended_early.error_class, ended_early.error, by=-1)
+            self._count["plain"] -= plainly(ended_early)
         ended = sum(self._statuses.values())
         code = {"ok": 0, "interrupted": 130, "failed": 1}[outcome]
         if outcome == "ok":
@@ -874,6 +931,8 @@ class Driver:
                 )
             else:
                 reason = f"{self._over_budget} of {ended} videos failed, within {self.job.limits.max_failures}"
+        if self._count["plain"]:
+            reason += f"; {self._count['plain']} decoded plainly, as the fast path gave other pictures of them"
         if self._count["removed"]:
             reason += f"; {self._count['removed']} removed that the archive no longer lists"
         if outcome == "interrupted" and unpublished:
@@ -887,6 +946,7 @@ class Driver:
             current=self._count["current"],
             due=self._count["due"],
             removed=self._count["removed"],
+            plain=self._count["plain"],
             statuses=dict(+self._statuses),
             errors=dict(+self._errors),
             examples=dict(self._examples),
@@ -895,6 +955,7 @@ class Driver:
             frames_sampled=self._frames_sampled,
             tasks_done=self._count["tasks_done"],
             tasks_resumed=self._count["tasks_resumed"],
+            tasks_verified=self._count["tasks_verified"],
             bytes_read=self._count["bytes_read"],
             video_s=self._video_s_done,
             elapsed_s=elapsed_s,
@@ -902,6 +963,11 @@ class Driver:
             actors_s=dict(self._actors_s),
             pipeline_id=self.run.pipeline_id,
         )
+
+
+def plainly(outcome: VideoOutcome) -> bool:
+    """Whether the video was decoded without the fast path, since that was found wrong on it."""
+    return outcome.info is not None and outcome.info.plain
 
 
 def named(video: Video, error: str | None) -> str:

@@ -31,6 +31,7 @@ from vidproc.tables.schema import MODEL_TABLES
 FOLDER = "_staging"
 REPORT = "report.json"
 _FAILURES = "_failures"
+_WRONG_ON = "fast_path_wrong_on"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,21 +137,29 @@ class Staging:
         except NotFound as e:
             raise NotFound(f"task {task_id} of video {video_id} is not staged; it has to be done again") from e
 
-    def put_failure(self, failure: Failure) -> None:
+    def put_failure(self, failure: Failure, *, content_id: str | None = None) -> None:
         """Kept until the video is published, so that strikes outlive the driver. The same failure
-        twice is one."""
+        twice is one. `content_id`: of the file on which the fast path is wrong, where that is the failure."""
         raw = asdict(failure) | {"at": failure.at.isoformat()}
+        if content_id is not None:
+            raw[_WRONG_ON] = content_id
         name = content_hash(str(failure.task_id), failure.stage, str(failure.attempt), failure.run_id, raw["at"])
         key = f"{self._video(failure.video_id)}/{_FAILURES}/{name}.json"
         self.storage.put(key, json.dumps(raw, ensure_ascii=True).encode())
 
     def failures(self, video_id: str) -> list[Failure]:
         """In order of time."""
-        found = []
-        for item in self.storage.list(f"{self._video(video_id)}/{_FAILURES}/"):
-            raw = _known(Failure, json.loads(self.storage.get(item.key)))
-            found.append(Failure(**(raw | {"at": datetime.fromisoformat(raw["at"])})))
+        known = (_known(Failure, raw) for raw in self._failures(video_id))
+        found = [Failure(**(raw | {"at": datetime.fromisoformat(raw["at"])})) for raw in known]
         return sorted(found, key=lambda f: (f.at, f.attempt))
+
+    def is_plain(self, video_id: str, content_id: str) -> bool:
+        """Whether the fast path was found wrong on this file, so that all of it is to be decoded plainly."""
+        return any(raw.get(_WRONG_ON) == content_id for raw in self._failures(video_id))
+
+    def _failures(self, video_id: str) -> Iterator[dict[str, Any]]:
+        for item in self.storage.list(f"{self._video(video_id)}/{_FAILURES}/"):
+            yield json.loads(self.storage.get(item.key))
 
     def discard(self, video_ids: Iterable[str]) -> None:
         """Removes all that is staged for these videos: one listing a video."""
