@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "vidproc"
 
 # From the nouns to the command line. A module imports from its own layer's packages or from those above it here.
 LAYERS = [
-    ["errors", "faults", "h264", "machine", "memory", "mp4", "remarks", "secrets", "text"],
+    ["errors", "faults", "folders", "h264", "machine", "memory", "mp4", "remarks", "secrets", "text"],
     ["documents", "media", "step"],
     ["annotations", "outcome"],
     ["s3"],

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
 from vidproc.errors import ConfigError
 from vidproc.media import Video
-from vidproc.storage import ObjectInfo, S3Storage, StorageOptions, open_storage
+from vidproc.storage import EARLIEST, LocalStorage, ObjectInfo, S3Storage, StorageOptions, open_storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +27,19 @@ class Filters:
     """Times without a zone are UTC."""
     modified_before: datetime | None = None
 
-    def admits(self, key: str, size: int, modified_at: datetime | None) -> bool:
+    def admits_name(self, key: str) -> bool:
         if self.include and not any(_matches(key, glob) for glob in self.include):
             return False
-        if any(_matches(key, glob) for glob in self.exclude):
+        return not any(_matches(key, glob) for glob in self.exclude)
+
+    def may_admit_below(self, folder: str) -> bool:
+        """Whether anything below the folder (a key without a slash at its end) may be meant."""
+        if self.include and not any(_may_match_below(folder, glob) for glob in self.include):
+            return False
+        return not any(_matches(folder, glob) or _matches(f"{folder}/", glob) for glob in self.exclude)
+
+    def admits(self, key: str, size: int, modified_at: datetime | None) -> bool:
+        if not self.admits_name(key):
             return False
         if self.min_bytes is not None and size < self.min_bytes:
             return False
@@ -50,33 +60,47 @@ class Skipped:
     uri: str
     reason: str
     error_class: str
-    """hidden, empty, broken_link, bad_name or unreadable."""
+    """hidden, empty, bad_name, link, broken_link, special_file or unreadable."""
 
 
 def list_videos(
-    uri: str, options: StorageOptions | None = None, filters: Filters | None = None
+    uri: str,
+    options: StorageOptions | None = None,
+    filters: Filters | None = None,
+    *,
+    follow_links: bool = False,
 ) -> Iterator[Video | Skipped]:
     """Every object below `uri` that the filters admit, in no promised order.
 
-    Objects filtered out by a person's choice are not mentioned; hidden, empty, unreadable and oddly
-    named ones are, as Skipped. Raises ConfigError where the archive is not there or access is refused,
-    TransientError where the store fails.
+    Objects filtered out by a person's choice are not mentioned. What is no file that could be opened, and what
+    cannot be looked at, is listed as Skipped; its size and date are not known, so filters by them admit it. With
+    `follow_links` folders outside of the archive are entered where links lead there.
+
+    Raises ConfigError where the archive is not there or access is refused, TransientError where the store fails.
     """
     check_encoding()
     filters = filters or Filters()
     storage = open_storage(uri, options=options)
-    denied: list[Skipped] = []
+    if isinstance(storage, LocalStorage):
+        storage = replace(storage, follow_links=follow_links)
+    denied: list[Video | Skipped] = []
 
     def on_denied(key: str, reason: str) -> None:
-        denied.append(Skipped(storage.uri_of(key), f"the folder cannot be read: {reason}", "unreadable"))
+        if filters.may_admit_below(key):
+            why = f"the folder cannot be read: {reason}"
+            denied.append(_describe(storage.uri_of(key), ObjectInfo(key, 0, "", EARLIEST, "unreadable", why)))
 
     for found in storage.list(on_denied=on_denied):
-        while denied:
-            yield denied.pop()
-        if filters.admits(found.key, found.size, found.modified_at):
+        yield from _taken(denied)
+        if filters.admits_name(found.key) if found.flaw else filters.admits(found.key, found.size, found.modified_at):
             # The key may be nothing but the slash that ends the prefix.
             yield _describe(storage.uri_of(found.key) if found.key else f"{storage.uri}/", found)
     yield from denied
+
+
+def _taken(items: list[Video | Skipped]) -> Iterator[Video | Skipped]:
+    while items:
+        yield items.pop()
 
 
 def check_encoding() -> None:
@@ -122,6 +146,12 @@ def _is_text(key: str) -> bool:
 def _matches(key: str, glob: str) -> bool:
     """As shells do, except that `*` crosses folders; a glob without a slash also meets the bare name."""
     return fnmatchcase(key, glob) or ("/" not in glob and fnmatchcase(key.rpartition("/")[2], glob))
+
+
+def _may_match_below(folder: str, glob: str) -> bool:
+    """Whether the glob may meet anything below the folder: by what it says before its first wildcard."""
+    literal, below = re.split(r"[*?[]", glob)[0], f"{folder}/"
+    return "/" not in glob or literal.startswith(below) or below.startswith(literal)
 
 
 def _utc(moment: datetime) -> datetime:

@@ -77,6 +77,10 @@ Since = Annotated[
     datetime | None, typer.Option("--modified-since", help="Only objects changed at this moment (UTC) or later.")
 ]
 Before = Annotated[datetime | None, typer.Option("--modified-before", help="Only objects changed before it.")]
+FollowLinks = Annotated[
+    bool | None,
+    typer.Option("--follow-links/--no-follow-links", help="Go into folders outside of ARCHIVE that links lead to."),
+]
 Sampling = Annotated[
     Literal["grid", "keyframes"] | None,
     typer.Option("--sampling", help="Frames for the detector: evenly spaced, or every keyframe and no others."),
@@ -202,6 +206,7 @@ def index(
     max_bytes: MaxBytes = None,
     modified_since: Since = None,
     modified_before: Before = None,
+    follow_links: FollowLinks = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: AsJson = False,
     log_format: LogFormat = "auto",
@@ -222,6 +227,7 @@ def index(
             "recorded_at": recorded_at,
             "cut": {"clip_seconds": clip_seconds},
             "filters": _filters(include, exclude, min_bytes, max_bytes, modified_since, modified_before),
+            "follow_links": follow_links,
             "limits": {
                 "max_failures": max_failures,
                 "max_duration": max_duration,
@@ -299,6 +305,7 @@ def plan(
     max_bytes: MaxBytes = None,
     modified_since: Since = None,
     modified_before: Before = None,
+    follow_links: FollowLinks = None,
     as_json: AsJson = False,
     log_format: LogFormat = "auto",
     quiet: Quiet = False,
@@ -318,6 +325,7 @@ def plan(
             "recorded_at": recorded_at,
             "cut": {"clip_seconds": clip_seconds},
             "filters": _filters(include, exclude, min_bytes, max_bytes, modified_since, modified_before),
+            "follow_links": follow_links,
             "limits": {"max_duration": max_duration, "max_frame_duration": max_frame_duration},
             "execution": {"workers": workers, "device": device, "executor": executor},
             "storage": s3.given(),

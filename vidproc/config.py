@@ -237,6 +237,10 @@ class Job(_Section):
     limits: Limits = Limits()
     execution: Execution = Execution()
     storage: StorageJob = StorageJob()
+    follow_links: bool = Field(
+        False,
+        description="Go into folders outside of the archive where links lead there; links to files are always followed",
+    )
     deleted: Literal["keep", "remove"] = Field(
         "keep", description="What becomes of rows whose video the archive no longer lists, after a whole listing"
     )

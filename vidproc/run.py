@@ -345,6 +345,7 @@ def plan_of(job: Job) -> dict[str, Any]:
     return {
         "archive": archive,
         "recorded_at": job.recorded_at,
+        "follow_links": job.follow_links,
         "max_frame_duration": job.limits.max_frame_duration,
     }
 
@@ -363,7 +364,9 @@ class Listing:
             modified_since=f.modified_since,
             modified_before=f.modified_before,
         )
-        self._open: Callable[[], Iterator[Listed]] = lambda: list_videos(job.archive, options, filters)
+        self._open: Callable[[], Iterator[Listed]] = lambda: list_videos(
+            job.archive, options, filters, follow_links=job.follow_links
+        )
         if job.plan:
             place = open_storage(job.plan, options=storage_options(job))
             self._open = lambda: load_plan(place, PLAN, plan_of(job))[1]

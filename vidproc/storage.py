@@ -29,6 +29,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from vidproc import faults, s3
 from vidproc.errors import AlreadyExists, ConfigError, NotFound, SourceChanged, TransientError
+from vidproc.folders import AWAY, Entry, is_kernels, walk
 from vidproc.s3 import RangePastEnd, calling, refusal, status_of
 from vidproc.s3 import StorageOptions as StorageOptions
 from vidproc.s3 import client as _s3_client
@@ -93,8 +94,9 @@ class Storage(Protocol):
     def list(self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None) -> Iterator[ObjectInfo]:
         """Objects whose key starts with `prefix`, streamed in no promised order.
 
-        `on_denied(key, reason)` hears of folders that may not be read; without it they raise
-        ConfigError. Raises ConfigError too where the root does not exist.
+        With `on_denied` also what is no object is listed, with its flaw, and `on_denied(key, reason)` hears of
+        folders that cannot be read. Without it links to folders, pipes and the like are left out, and what cannot
+        be read raises ConfigError or TransientError. Raises ConfigError too where the root does not exist.
         """
 
     def get(self, key: str) -> bytes:
@@ -167,6 +169,8 @@ def local_path(uri: str) -> str:
 class LocalStorage:
     root: str
     """Absolute."""
+    follow_links: bool = True
+    """Whether a listing goes into folders outside of the root that links lead to."""
 
     @property
     def uri(self) -> str:
@@ -182,19 +186,33 @@ class LocalStorage:
         return os.path.join(self.root, *parts)
 
     def list(self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None) -> Iterator[ObjectInfo]:
-        folder, _, _ = prefix.rpartition("/")
-        if os.path.isfile(self.root):
+        self._check_root()
+        for entry in walk(self.root, prefix.rpartition("/")[0], follow_links=self.follow_links):
+            if entry.is_folder and (on_denied is None or not entry.key):
+                raise _refused_folder(entry, self.uri_of(entry.key))
+            if entry.is_folder and on_denied is not None:
+                on_denied(entry.key, entry.reason)
+            elif not entry.key.startswith(prefix) or entry.key.rpartition("/")[2].startswith(_TEMPORARY):
+                continue
+            elif on_denied is not None or entry.kind in ("file", "broken_link"):
+                yield _object(entry)
+            elif entry.error is not None:
+                raise _translate_os(entry.error, self.uri_of(entry.key)) from entry.error
+
+    def _check_root(self) -> None:
+        try:
+            info = os.stat(self.root)
+        except OSError as e:
+            gone = e.errno in AWAY
+            what = "there is no folder" if gone else f"the folder cannot be looked at ({e.strerror}):"
+            raise ConfigError(f"{what} {self.root!r}; check the path, or that its disk is mounted") from e
+        if stat.S_ISREG(info.st_mode):
             folder, name = os.path.split(self.root)
             raise ConfigError(
                 f"{self.root!r} is a file: give its folder {folder!r}, and name the file by --include {name!r}"
             )
-        if not os.path.isdir(self.root):
-            raise ConfigError(f"there is no folder {self.root!r}; check the path, or that its disk is mounted")
-        for entry, key in _walk(self.root, folder, on_denied):
-            if key.startswith(prefix) and not entry.name.startswith(_TEMPORARY):
-                info = _describe(entry, key)
-                if info is not None:
-                    yield info
+        if not stat.S_ISDIR(info.st_mode) or is_kernels(self.root):
+            raise ConfigError(f"{self.root!r} is no folder of files; give the folder of the videos")
 
     def get(self, key: str) -> bytes:
         with _filing(self.uri_of(key)), open(self._path(key), "rb") as f:
@@ -259,82 +277,24 @@ class LocalStorage:
     def remove_temporary(self, older_than_s: float) -> int:
         """Removes what killed writers left of objects half written; gives how many."""
         limit, removed = time.time() - older_than_s, 0
-        for entry, _ in _walk(self.root, "", lambda key, reason: None):
+        for entry in walk(self.root, follow_links=self.follow_links):
+            path = self.uri_of(entry.key)
             with suppress(FileNotFoundError):
-                if entry.name.startswith(_TEMPORARY) and entry.stat(follow_symlinks=False).st_mtime <= limit:
-                    os.unlink(entry.path)
+                if os.path.basename(path).startswith(_TEMPORARY) and os.lstat(path).st_mtime <= limit:
+                    os.unlink(path)
                     removed += 1
         return removed
 
 
-def _walk(
-    root: str, folder: str, on_denied: Callable[[str, str], None] | None
-) -> Iterator[tuple[os.DirEntry[str], str]]:
-    """Entries that are no folders, below `root/folder`, with their keys; one folder open at a time.
-
-    Symbolic links to folders are followed where they lead out of the root, each such folder once;
-    what they reach inside the root is found at its own place anyway. So loops end.
-    """
-    real_root = os.path.realpath(root)
-    seen: set[tuple[int, int]] = set()
-    waiting = [(folder, False)]
-    while waiting:
-        key, outside = waiting.pop()
-        path = os.path.join(root, key) if key else root
-        folders: list[tuple[str, bool]] = []
-        try:
-            if outside:
-                info = os.stat(path)
-                if (info.st_dev, info.st_ino) in seen:
-                    continue
-                seen.add((info.st_dev, info.st_ino))
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    below = f"{key}/{entry.name}" if key else entry.name
-                    if not _is_folder(entry):
-                        yield entry, below
-                    elif not entry.is_symlink():
-                        folders.append((below, outside))
-                    elif os.path.commonpath([os.path.realpath(entry.path), real_root]) != real_root:
-                        folders.append((below, True))
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # gone since it was seen, or a prefix that names no folder
-        except PermissionError as e:
-            if on_denied is None:
-                raise ConfigError(
-                    f"may not read the folder {path!r}: {e.strerror}; grant access or leave it out"
-                ) from e
-            on_denied(key, e.strerror or "permission denied")
-        except OSError as e:
-            raise _translate_os(e, path) from e
-        # Sorted, so that of two links to one folder the same one is followed every time.
-        waiting.extend(sorted(folders, reverse=True))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
-
-
-def _describe(entry: os.DirEntry[str], key: str) -> ObjectInfo | None:
-    try:
-        info = entry.stat()
-    except OSError:
-        try:
-            info = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        why = "a symbolic link that leads nowhere, or to itself"
-        return ObjectInfo(key, 0, "", representable(info.st_mtime) or EARLIEST, "broken_link", why)
-    if not stat.S_ISREG(info.st_mode):
-        return None  # a pipe, socket or device: opening it could block for ever
+def _object(entry: Entry) -> ObjectInfo:
+    if entry.info is None:
+        return ObjectInfo(entry.key, 0, "", EARLIEST, entry.kind, entry.reason)
+    info = entry.info
     modified_at = representable(info.st_mtime)
     if modified_at is None:
         why = "its modification time lies outside of the years that can be kept, 1 to 9999; `touch` sets another"
-        return ObjectInfo(key, 0, "", EARLIEST if info.st_mtime < 0 else LATEST, "unreadable", why)
-    return ObjectInfo(key, info.st_size, str(info.st_mtime_ns), modified_at)
+        return ObjectInfo(entry.key, 0, "", EARLIEST, "unreadable", why)
+    return ObjectInfo(entry.key, info.st_size, str(info.st_mtime_ns), modified_at)
 
 
 def _create(path: str) -> BinaryIO:
@@ -370,6 +330,12 @@ def _filing(uri: str) -> Iterator[None]:
         yield
     except OSError as e:
         raise _translate_os(e, uri) from e
+
+
+def _refused_folder(entry: Entry, path: str) -> Exception:
+    if isinstance(entry.error, PermissionError):
+        return ConfigError(f"may not read the folder {path!r}: {entry.reason}; grant access or leave it out")
+    return ConfigError(f"{path}: {entry.reason}") if entry.error is None else _translate_os(entry.error, path)
 
 
 def _translate_os(e: OSError, uri: str) -> Exception:
