@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -803,9 +804,18 @@ def test_a_large_answer_is_written_as_it_comes(local_root: Root, format: Any) ->
     assert written_before_batch[-1] > 0.7 * (batches - 1) / batches * len(out.getvalue())
 
 
-def test_importing_stays_light() -> None:
-    import subprocess
+def test_times_are_utc_whatever_the_zone_of_the_machine(local_root: Root) -> None:
+    build(local_root)
+    code = (
+        "import sys; from vidproc.query import connect; db = connect(sys.argv[1]);"
+        "print(db.sql('SELECT min(recorded_at)::VARCHAR AS t FROM videos').read_all()['t'][0])"
+    )
+    command = [sys.executable, "-c", code, local_root.uri]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"TZ": "Asia/Tokyo"})
+    assert done.stdout.strip() == "2026-03-01 12:00:00+00"
 
+
+def test_importing_stays_light() -> None:
     code = (
         "import sys, vidproc.query; print([m for m in ('torch', 'ray', 'av', 'rich', 'deltalake') if m in sys.modules])"
     )
