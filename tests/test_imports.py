@@ -20,7 +20,7 @@ LAYERS = [
     ["storage"],
     ["progress"],
     ["container", "archive", "pulse", "tables", "models.base", "runtime.events", "runtime.retry", "runtime.executor"],
-    ["models", "probe", "plan", "decode", "verify", "query", "link", "config", "runtime"],
+    ["models", "probe", "plan", "decode", "verify", "ask", "link", "config", "runtime"],
     ["pipeline", "query", "unlisted"],
     ["run"],
     ["forecast", "demo", "learn"],
