@@ -3,7 +3,7 @@
 What was not given as an option follows the AWS environment variables, then the profile in the configuration file
 with its `services` section, as the AWS SDK has it. `StorageOptions` keep the variables that they were made under,
 so that workers reach what the driver reaches. `access` says what came of all that for one bucket, and
-`delta_options` and `duckdb_secret` say it in the words of the two other libraries, with nothing left for them to
+`delta_options` and `duckdb_secrets` say it in the words of the two other libraries, with nothing left for them to
 look up themselves.
 
 Errors of the SDK end in `calling`: by the table in faults.py they become errors of our tree.
@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from vidproc import faults
 from vidproc.errors import ConfigError, NotFound, Refused, SourceChanged, TransientError
@@ -225,6 +225,7 @@ def _make_client(options: StorageOptions) -> S3Client:
     )
     # The SDK alone would follow a bucket into another region, and leave the other readers behind.
     made.meta.events.register("before-call.s3", _stay)
+    made.meta.events.register("before-send.s3.HeadBucket", _stop)
     return made
 
 
@@ -232,26 +233,73 @@ def _stay(params: dict[str, Any], **_: Any) -> None:
     params.get("context", {}).setdefault("s3_redirect", {})["redirected"] = True
 
 
+class _Asked(Exception):
+    """Carries where a request would have gone."""
+
+
+def _stop(request: Any, **_: Any) -> None:
+    raise _Asked(request.url)
+
+
 def access(bucket: str, options: StorageOptions) -> Access:
     """Raises ConfigError where there are no credentials, or where they cannot be renewed."""
     uri = f"s3://{bucket}"
     with calling(uri, options):
-        asked = client(options)
-        url = urlsplit(asked.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=60))
-        host, path = url.netloc, url.path.removesuffix("/k")
-        path_style = not host.startswith(f"{bucket}.")
-        endpoint = f"{url.scheme}://" + (
-            host + path.removesuffix(f"/{bucket}") if path_style else host.removeprefix(f"{bucket}.") + path
+        asked, token = client(options), None
+        frozen = None
+        if not options.anonymous:
+            credentials = _reach(options).session.get_credentials()
+            if credentials is None:
+                raise _no_credentials(uri)
+            frozen = credentials.get_frozen_credentials()
+            token = frozen.token or None
+            remember(frozen.secret_key, token)
+        url = urlsplit(_where(asked, bucket, options))
+        host, path = url.netloc, url.path.rstrip("/")
+        if virtual := host.startswith(f"{bucket}."):
+            host = host.removeprefix(f"{bucket}.")
+        else:
+            path = path.removesuffix(f"/{bucket}")
+        return Access(
+            bucket,
+            endpoint=f"{url.scheme}://{host}{path}",
+            path_style=not virtual,
+            region=asked.meta.region_name,
+            key_id=frozen and frozen.access_key,
+            secret=frozen and frozen.secret_key,
+            token=token,
         )
-        where = bucket, endpoint, path_style, asked.meta.region_name
-        if options.anonymous:
-            return Access(*where)
-        credentials = _reach(options).session.get_credentials()
-        if credentials is None:
-            raise _no_credentials(uri)
-        frozen = credentials.get_frozen_credentials()
-        remember(frozen.secret_key, frozen.token)
-        return Access(*where, frozen.access_key, frozen.secret_key, frozen.token or None)
+
+
+_places: dict[tuple[int, StorageOptions, str], str] = {}
+
+
+def _where(asked: S3Client, bucket: str, options: StorageOptions) -> str:
+    """The URL of a bucket, as the SDK makes it: what it would ask is stopped before it is sent. Only the SDK knows
+    all that decides about it: names with dots, regions, dual stack, FIPS, acceleration."""
+    key = os.getpid(), options, bucket
+    if key not in _places:
+        try:
+            asked.head_bucket(Bucket=bucket)
+        except _Asked as e:
+            _places[key] = str(e)
+    return _places[key]
+
+
+def presigned(bucket: str, key: str, options: StorageOptions, expires_s: int) -> str:
+    """A URL that reads one object for so long. The SDK's own presigner always asks AWS's global endpoint."""
+    from botocore.auth import S3SigV4QueryAuth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    of = access(bucket, options)
+    scheme, _, rest = of.endpoint.partition("://")
+    place = f"{of.endpoint}/{bucket}" if of.path_style else f"{scheme}://{bucket}.{rest}"
+    request = AWSRequest(method="GET", url=f"{place}/{quote(key, safe='/-._~')}")
+    if of.key_id is not None:
+        credentials = Credentials(of.key_id, of.secret or "", of.token)
+        S3SigV4QueryAuth(credentials, "s3", of.region, expires=expires_s).add_auth(request)
+    return str(request.url)
 
 
 def delta_options(of: Access) -> dict[str, str]:
@@ -270,23 +318,29 @@ def delta_options(of: Access) -> dict[str, str]:
         found |= {"AWS_ACCESS_KEY_ID": of.key_id, "AWS_SECRET_ACCESS_KEY": of.secret or ""}
         if of.token:
             found["AWS_SESSION_TOKEN"] = of.token
+        elif "AWS_SESSION_TOKEN" in os.environ:
+            # It belongs to the keys beside it, and the library would take it for ours. Hidden from native code alone:
+            # `os.environ`, where the SDK looks for those keys, keeps it.
+            os.unsetenv("AWS_SESSION_TOKEN")
     return found
 
 
-def duckdb_secret(of: Access) -> dict[str, str]:
-    """Parameters of DuckDB's `CREATE SECRET (TYPE s3, ...)`."""
+def duckdb_secrets(of: Access) -> tuple[dict[str, str], dict[str, str]]:
+    """Parameters of DuckDB's `CREATE SECRET (TYPE s3, ...)`: for its Delta extension, which reads the logs of tables,
+    and for its own reader, which reads their files. Where the bucket is a part of the host's name the one wants it in
+    the endpoint, and the other puts it there itself."""
     scheme, _, rest = of.endpoint.partition("://")
-    found = {
+    files = {
         "ENDPOINT": rest,
         "USE_SSL": "false" if scheme == "http" else "true",
         "URL_STYLE": "path" if of.path_style else "vhost",
         "REGION": of.region,
     }
     if of.key_id is not None:
-        found |= {"KEY_ID": of.key_id, "SECRET": of.secret or ""}
+        files |= {"KEY_ID": of.key_id, "SECRET": of.secret or ""}
         if of.token:
-            found["SESSION_TOKEN"] = of.token
-    return found
+            files["SESSION_TOKEN"] = of.token
+    return (files if of.path_style else files | {"ENDPOINT": f"{of.bucket}.{rest}"}), files
 
 
 # --- asking for one object ------------------------------------------------------------------------------

@@ -121,8 +121,9 @@ class Storage(Protocol):
     def delta_options(self) -> dict[str, str]:
         """`storage_options` of the Delta library. Holds credentials: never log, store or pickle it."""
 
-    def duckdb_secret(self) -> dict[str, str]:
-        """Parameters of DuckDB's secret for this place. Holds credentials, too; empty for a folder."""
+    def duckdb_secrets(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Parameters of DuckDB's secrets for logs and for files of tables here. Hold credentials, too; empty for a
+        folder."""
 
 
 def open_storage(uri: str, *, options: StorageOptions | None = None) -> Storage:
@@ -271,8 +272,8 @@ class LocalStorage:
     def delta_options(self) -> dict[str, str]:
         return {}
 
-    def duckdb_secret(self) -> dict[str, str]:
-        return {}
+    def duckdb_secrets(self) -> tuple[dict[str, str], dict[str, str]]:
+        return {}, {}
 
     def remove_temporary(self, older_than_s: float) -> int:
         """Removes what killed writers left of objects half written; gives how many."""
@@ -495,8 +496,8 @@ class S3Storage:
     def delta_options(self) -> dict[str, str]:
         return s3.delta_options(s3.access(self.bucket, self.options))
 
-    def duckdb_secret(self) -> dict[str, str]:
-        return s3.duckdb_secret(s3.access(self.bucket, self.options))
+    def duckdb_secrets(self) -> tuple[dict[str, str], dict[str, str]]:
+        return s3.duckdb_secrets(s3.access(self.bucket, self.options))
 
 
 def _object_of(item: Mapping[str, Any], cut: int) -> ObjectInfo:
@@ -539,10 +540,7 @@ def readable_url(uri: str, options: StorageOptions, expires_s: float) -> str:
     if not uri.startswith("s3://"):
         return local_path(uri)
     bucket, key = split_s3_uri(uri)
-    with calling(uri, options):
-        return _s3_client(options).generate_presigned_url(
-            "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=max(1, int(expires_s))
-        )
+    return s3.presigned(bucket, key, options, max(1, int(expires_s)))
 
 
 def open_block_reader(uri: str, options: StorageOptions, etag: str | None) -> BinaryIO:

@@ -238,8 +238,13 @@ def _reach_s3(con: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     con.execute("SET s3_url_compatibility_mode = true")  # `?` and `*` in a prefix are letters
     con.execute("SET enable_http_metadata_cache = true")
     con.execute("SET validate_external_file_cache = 'NO_VALIDATION'")  # Delta's files never change
-    parts = [f"{name} {_literal(value)}" for name, value in storage.duckdb_secret().items()]
-    con.execute(f"CREATE SECRET lake (TYPE s3, {', '.join(parts)}, SCOPE {_literal(storage.uri)})")
+    logs, files = storage.duckdb_secrets()
+    of_files = [f"{storage.uri}/{name}/{begin}" for name in load_schemas() for begin in ("part-", "recorded_date=")]
+    for name, secret, scope in (("logs", logs, [storage.uri]), ("files", files, of_files)):
+        parts = [f"{key} {_literal(value)}" for key, value in secret.items()]
+        con.execute(
+            f"CREATE SECRET {name} (TYPE s3, {', '.join(parts)}, SCOPE [{', '.join(map(_literal, scope))}])"
+        )
 
 
 def _lock(con: duckdb.DuckDBPyConnection, storage: Storage) -> None:
