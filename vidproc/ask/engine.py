@@ -242,9 +242,7 @@ def _reach_s3(con: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     of_files = [f"{storage.uri}/{name}/{begin}" for name in load_schemas() for begin in ("part-", "recorded_date=")]
     for name, secret, scope in (("logs", logs, [storage.uri]), ("files", files, of_files)):
         parts = [f"{key} {_literal(value)}" for key, value in secret.items()]
-        con.execute(
-            f"CREATE SECRET {name} (TYPE s3, {', '.join(parts)}, SCOPE [{', '.join(map(_literal, scope))}])"
-        )
+        con.execute(f"CREATE SECRET {name} (TYPE s3, {', '.join(parts)}, SCOPE [{', '.join(map(_literal, scope))}])")
 
 
 def _lock(con: duckdb.DuckDBPyConnection, storage: Storage) -> None:
