@@ -65,6 +65,8 @@ def strike(fault: str) -> None:
             import ctypes
 
             ctypes.PyDLL(None).sleep(3600)  # holds the GIL: no Python thread could end it
+        case "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)  # and the watchdog with it
         case "bloat":
             hoard = []
             while True:

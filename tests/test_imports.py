@@ -30,7 +30,7 @@ LAYERS = [
 
 OWNERS = {
     "av": {"container", "decode", "probe", "demo.world", "learn.overlay"},
-    "ray": {"runtime.ray", "runtime.jobs", "runtime.metrics", "learn.workers"},
+    "ray": {"runtime.ray", "runtime.cluster", "runtime.jobs", "runtime.metrics", "learn.workers"},
     "boto3": {"s3"},
     "deltalake": {"tables.delta", "tables.lake", "tables.changes", "tables.publish", "ask.engine"},
     "duckdb": {"ask.engine", "ask.faults", "ask.guard", "ask.twin"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -304,6 +305,70 @@ def test_two_steps_of_one_name_are_refused(tmp_path: Path) -> None:
     table = FaultTable({}, tmp_path)
     with pytest.raises(ConfigError, match="two different steps are named 'decode'"):
         next(RayExecutor("local").run(ListFeed(units(1)), {"task": [Faulty("decode", table), Faulty("decode", table)]}))
+
+
+# ---- Workers that do not keep their own time limits --------------------------------------------------
+
+QUICK = replace(SMALL, time_limit_s=2.0)
+
+
+@pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vidproc.runtime.ray.GRACE_S", 2.0)
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_a_stopped_worker_costs_its_unit_an_attempt_and_not_the_run(tmp_path: Path) -> None:
+    """Its watchdog is stopped with it. Tasks, batches of tasks and actors alike."""
+    poison = {"probe:t1": ["stop"] * 9, "decode:t2": ["stop"] * 9, "infer:t3": ["stop"] * 9}
+    table = FaultTable({**poison, "decode:t4": ["stop"], "infer:t5": ["stop"], "probe:t6": ["stop"]}, tmp_path)
+    heard: list[Event] = []
+    steps = [Faulty(name, table, name == "infer", needs=QUICK) for name in ("probe", "decode", "infer")]
+    limits = replace(TWO_STRIKES, batch={"probe": 4})
+    began = time.monotonic()
+    ends = list(RayExecutor("local").run(ListFeed(units(12)), {"task": steps}, limits, [heard.append]))
+    assert {e.unit.id: e.failure.error_class for e in ends if e.failure} == dict.fromkeys(("t1", "t2", "t3"), "timeout")
+    assert len(ends) == 12 and time.monotonic() - began < 240
+    failed = [e for e in heard if isinstance(e, AttemptFailed)]
+    assert {(e.fault.stage, e.unit.id) for e in failed if e.blamed} == {
+        ("probe", "t1"), ("decode", "t2"), ("infer", "t3"), ("decode", "t4"), ("infer", "t5"),
+    }  # fmt: skip
+    assert all("within its 2 s" in e.fault.error and e.fault.host for e in failed if e.blamed)
+    assert workers("T") == []
+
+
+def workers(state: str = "") -> list[int]:
+    """Worker processes of the Ray below this process; with `state` those in it (T: stopped)."""
+    import psutil  # comes with ray
+
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error, OSError):
+            name = "".join(process.cmdline()[:1])
+            if name.startswith("ray::") and "Agent" not in name:
+                stat = Path(f"/proc/{process.pid}/stat").read_text()
+                if stat.rpartition(")")[2].split()[0].startswith(state):
+                    found.append(process.pid)
+    return found
+
+
+@pytest.mark.usefixtures("short_grace")
+@pytest.mark.parametrize("stateful", [False, True], ids=["task", "actor"])
+def test_a_worker_that_was_stopped_between_two_calls_does_not_hold_up_the_run(stateful: bool, tmp_path: Path) -> None:
+    """Ray hands it the next call all the same, and that call never begins."""
+    heard: list[Event] = []
+    step = Faulty("infer" if stateful else "decode", FaultTable({}, tmp_path), stateful, needs=QUICK)
+    limits = replace(TWO_STRIKES, max_units=1)
+    ended = 0
+    for end in RayExecutor("local").run(ListFeed(units(3)), {"task": [step]}, limits, [heard.append]):
+        assert not end.failure
+        ended += 1
+        if ended == 1:
+            for pid in workers():
+                os.kill(pid, signal.SIGSTOP)
+    for pid in workers("T"):  # those that nothing was handed to
+        os.kill(pid, signal.SIGKILL)
+    assert ended == 3 and not [e for e in heard if isinstance(e, AttemptFailed) and e.blamed], "nobody is to blame"
 
 
 needs = st.builds(

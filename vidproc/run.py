@@ -38,7 +38,7 @@ from vidproc.plan import CutSettings, cut, load_plan, task_seconds
 from vidproc.progress import Progress, Reporter
 from vidproc.pulse import Pulse
 from vidproc.remarks import merged
-from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, PoolWaiting, SetupFailed, said
+from vidproc.runtime.events import AttemptFailed, ClusterJoined, Event, PoolChanged, PoolWaiting, SetupFailed, said
 from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
 from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
 from vidproc.runtime.retry import ERROR_CLASSES
@@ -602,6 +602,8 @@ class Driver:
             case PoolChanged(step=step, ready=ready, starting=starting):
                 self._count_actors(step, ready)
                 self._notes[step] = "" if ready else f"{step}: {starting} worker(s) starting"
+            case ClusterJoined(address=address, travels=travels):
+                self.reporter.say(f"joined the Ray cluster at {address}; what travels there: {travels}")
             case SetupFailed(fault=fault, in_a_row=n):
                 self.reporter.say(f"a model worker did not start ({n} in a row): {fault.error}")
             case _:

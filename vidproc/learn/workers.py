@@ -25,7 +25,7 @@ class WorkerSettings:
     cpus: float = 1.0
     """Of each worker, for the scheduler; also its torch threads."""
     address: str | None = None
-    """Of a Ray cluster; None: RAY_ADDRESS or this machine's if there is one, else one is started ("local": always)."""
+    """Of a Ray cluster; None: that of RAY_ADDRESS where it is set, else a Ray of our own ("local": always)."""
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.cpus <= 0:
@@ -126,7 +126,7 @@ def run_workers(
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from vidproc.runtime.ray import join_or_start
+    from vidproc.runtime.cluster import join_or_start
 
     join_or_start(settings.address)
     have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

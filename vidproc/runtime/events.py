@@ -75,5 +75,15 @@ class PoolChanged:
     at: datetime
 
 
-Event = UnitStarted | AttemptFailed | SetupFailed | PoolWaiting | PoolChanged
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterJoined:
+    """The work runs on a cluster, not on a Ray of our own."""
+
+    address: str
+    travels: str
+    """What is sent to its nodes: files, packages, variables, in words."""
+    at: datetime
+
+
+Event = UnitStarted | AttemptFailed | SetupFailed | PoolWaiting | PoolChanged | ClusterJoined
 Listener = Callable[[Event], None]

@@ -8,6 +8,10 @@ poisonous units. The loop in executor.py decides; this file says exactly who is 
 - A worker that dies (crash, time limit, memory limit) takes one unit with it. Of an actor's queue
   only the head was running; the others go back to the pool unblamed. A batch runs again one by one.
 - A lost node or a lost output is nobody's fault, and the unit starts again at its first step.
+- A worker that is stopped, or stuck in the kernel, cannot keep its own time limit. So the driver has a deadline too,
+  `GRACE_S` later, counted from when it learns that the call runs; waiting for a worker does not count. It kills the
+  process. Where even that does not end the call, the call is given up and the worker's slot is lost; when nothing can
+  run any more for lost slots, the run ends.
 
 An output travels through the object store from worker to worker; the driver sees a small note.
 
@@ -20,10 +24,7 @@ running ahead. On a cluster which we join, pools grow only as far as there is ro
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import fcntl
-import glob
 import hashlib
 import itertools
 import logging
@@ -31,13 +32,8 @@ import math
 import os
 import pickle
 import secrets
-import shutil
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,7 +51,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vidproc.errors import ConfigError, RunAborted
 from vidproc.machine import cpu_count, memory_bytes
-from vidproc.runtime.events import Event, Listener, PoolChanged, PoolWaiting, SetupFailed, said
+from vidproc.runtime.cluster import Head, OwnRay, in_short, join, store_bytes
+from vidproc.runtime.cluster import find as _find
+from vidproc.runtime.cluster import join_or_start as join_or_start
+from vidproc.runtime.cluster import own_folder as _own_folder  # noqa: F401 (tests know it by this name)
+from vidproc.runtime.events import ClusterJoined, Event, Listener, PoolChanged, PoolWaiting, SetupFailed, said
 from vidproc.runtime.executor import (
     DEFAULT_LIMITS,
     ONE_MACHINE_BYTES,
@@ -73,7 +73,7 @@ from vidproc.runtime.executor import (
 )
 from vidproc.runtime.pools import Room, share
 from vidproc.runtime.retry import ERROR_CLASSES, Fault, Kind
-from vidproc.runtime.worker import Note, answer, attempt, fault_of, load, overgrown
+from vidproc.runtime.worker import SETUP_LIMIT_S, Note, answer, attempt, fault_of, is_loaded, load, overgrown
 from vidproc.step import AnyStep, Resources
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,10 @@ LOOK_EVERY_S = 5.0
 """How often the pools are fitted to the cluster."""
 WAITING_AFTER_S = 10.0
 """A pool without an actor for so long is worth an event; and again after each such time."""
+GRACE_S = 15.0
+"""How much later than a worker's own time limit the driver ends it, and how long a killed process may take to die."""
+LOOKED_INTO = 100
+"""Calls that are asked, in one look, whether they have begun: a question takes 0.3 ms."""
 IDLE_S = 60.0
 """An actor above the minimum with nothing to do for so long is let go."""
 NO_PLACE = "the cluster has no such node yet"
@@ -115,6 +119,9 @@ class _Place:
     host: str
     node_id: str
     log: str
+    pid: int
+    birth: str
+    """Tells this process from a later one with the same number; see `_birth`."""
 
     @classmethod
     def here(cls) -> _Place:
@@ -122,7 +129,27 @@ class _Place:
             path = os.readlink("/proc/self/fd/2")
         except OSError:
             path = ""
-        return cls(socket.gethostname(), ray.get_runtime_context().get_node_id(), path)
+        node_id = ray.get_runtime_context().get_node_id()
+        return cls(socket.gethostname(), node_id, path, os.getpid(), _birth(os.getpid()))
+
+
+def _birth(pid: int) -> str:
+    """Return when the process began, and in which space its number counts; empty where that cannot be told."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            started = file.read().rpartition(b")")[2].split()[19].decode()
+        return f"{os.readlink('/proc/self/ns/pid')} {started}"
+    except (OSError, IndexError):
+        return ""
+
+
+def _kill_process(pid: int, birth: str) -> bool:
+    """Kill that very process; False: it is not here."""
+    if not birth or _birth(pid) != birth:
+        return False
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGKILL)
+    return True
 
 
 def _task_of(name: str) -> Callable[..., Any]:
@@ -140,16 +167,33 @@ def _run_task(
     name: str, step_hash: str, pickled: bytes, notice: bytes, number: int, is_last: bool, items: Sequence[Any]
 ) -> Any:
     # If this process dies, the driver learns here which one it was, and that it had begun (0.4 ms).
-    internal_kv._internal_kv_put(notice, pickle.dumps((number, _Place.here())), overwrite=True, namespace=KV)
+    setting_up = not is_loaded(step_hash)
+    _give_notice(notice, number, setting_up)
     try:
         step = load(step_hash, pickled)
     except (Exception, SystemExit) as error:
         return answer([(None, Note(fault_of(error, name), 0.0)) for _ in items], is_last)
+    if setting_up:
+        _give_notice(notice, number, False)
     is_last_call = overgrown(step.needs)  # before the attempt: afterwards its output is still held here
     pairs = [attempt(step, item) for item in items]
     if is_last_call or any(note.fault and note.fault.kind == "memory" for _, note in pairs):
         _end_after_this_call()
     return answer(pairs, is_last)
+
+
+def _give_notice(key: bytes, number: int, setting_up: bool) -> None:
+    """Tell the driver which call has begun, and where; `setting_up`: the step is being loaded first, which has a time
+    limit of its own."""
+    said = pickle.dumps((number, setting_up, _Place.here()))
+    internal_kv._internal_kv_put(key, said, overwrite=True, namespace=KV)
+
+
+def _noticed(key: bytes) -> tuple[int, bool, _Place | None]:
+    """Return what was told last; (0, False, None): nothing."""
+    said = internal_kv._internal_kv_get(key, namespace=KV)
+    number, setting_up, place = pickle.loads(said) if said else (0, False, None)
+    return number, setting_up, place
 
 
 def _end_after_this_call() -> None:
@@ -166,6 +210,7 @@ class _ActorBody:
     def __init__(self, name: str, step_hash: str, pickled: bytes, notice: bytes) -> None:
         self._notice = notice
         self._fault: Fault | None = None
+        _give_notice(notice, 0, True)
         try:
             self._step = load(step_hash, pickled)
         except (Exception, SystemExit) as error:
@@ -176,7 +221,7 @@ class _ActorBody:
 
     def run(self, number: int, is_last: bool, *items: Any) -> Any:
         # A death can swallow the answer of the call before: the driver learns here which one had begun.
-        internal_kv._internal_kv_put(self._notice, b"%d" % number, overwrite=True, namespace=KV)
+        _give_notice(self._notice, number, False)
         return answer([attempt(self._step, item) for item in items], is_last)
 
 
@@ -192,6 +237,33 @@ class _Call:
     """Object references of the outputs, empty after a route's last step."""
     number: int = 0
     """Of the calls of one pool, in order of submission."""
+    watch: _Watch = field(default_factory=lambda: _Watch())
+
+
+@dataclass(slots=True, eq=False)
+class _Watch:
+    """What the driver knows of a call that has not ended. Times in seconds of the driver's own clock, which stands
+    still while the driver sleeps."""
+
+    place: _Place | None = None
+    """Where it runs; None: it waits, or nothing was heard of it."""
+    setting_up: bool = False
+    since: float | None = None
+    """When it was first seen in its present state: waiting, setting up or running."""
+    killed: float | None = None
+    """When its process was killed for being too late."""
+
+    def see(self, place: _Place | None, setting_up: bool, now: float) -> None:
+        if self.since is None or (place, setting_up) != (self.place, self.setting_up):
+            self.place, self.setting_up, self.since = place, setting_up, now
+
+    def is_late(self, now: float, limit_s: float) -> bool:
+        limit_s = SETUP_LIMIT_S if self.setting_up else limit_s
+        return self.killed is None and self.since is not None and now - self.since > limit_s + GRACE_S
+
+    def is_lost(self, now: float) -> bool:
+        """Its process was killed long ago, and lives on."""
+        return self.killed is not None and now - self.killed > GRACE_S
 
 
 class _Crew:
@@ -204,6 +276,9 @@ class _Crew:
         self.step_hash = hashlib.blake2b(pickled, digest_size=16).hexdigest()
         # Small steps ride along with each call; a large one is put into the store once.
         self.pickled = pickled if len(pickled) < 32 << 10 else ray.put(pickled)
+        self.lost_places: list[_Place] = []
+        """Of workers that could not be ended: each holds its slot for good."""
+        self._killers: list[Any] = []
 
     def next_batch(self) -> list[Flight]:
         """Units for one call: all are at the last step of their routes, or none is."""
@@ -233,14 +308,31 @@ class _Crew:
         pairs = zip(call.outputs, answer, strict=True) if call.outputs else answer
         return [(f, note.fault or Done(out, note.seconds)) for f, (out, note) in zip(call.flights, pairs, strict=True)]
 
-    def lost(self, error: rx.RayError, flights: list[Flight], place: _Place | None) -> Iterator[Outcome]:
-        """The call broke off while these units ran in it. `place`: the worker, None: it never began."""
+    def limit_s(self, call: _Call) -> float:
+        return self.step.needs.time_limit_s * len(call.flights)
+
+    def kill(self, watch: _Watch, now: float) -> None:
+        """End the worker of a call that is too late: from here if it is on this machine, else from its node."""
+        watch.killed, place = now, watch.place
+        if place is None or _kill_process(place.pid, place.birth):
+            return
+        there = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
+        killer = ray.remote(_kill_process).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+        self._killers = [*self._killers[-20:], killer.remote(place.pid, place.birth)]
+
+    def lost(
+        self, error: rx.RayError, flights: list[Flight], place: _Place | None, *, late: bool = False
+    ) -> Iterator[Outcome]:
+        """The call broke off while these units ran in it. `place`: the worker, None: it never began. `late`: the
+        driver has ended it."""
         cause = getattr(error, "cause", None) or error  # RayTaskError wraps what an argument suffered
-        if place is None or _is_infrastructure(cause):
+        if place is not None and late:
+            yield from self.timed_out(flights, place)
+        elif place is None or _is_infrastructure(cause):
             for flight in flights:
                 if isinstance(cause, rx.ObjectLostError):
                     flight.rewind()
-                yield flight, self._fault("infrastructure", f"{type(cause).__name__}: {_first_line(cause)}", place)
+                yield flight, self._fault("infrastructure", f"{type(cause).__name__}: {in_short(cause)}", place)
         elif len(flights) > 1:
             for flight in flights:
                 flight.alone = True
@@ -248,12 +340,23 @@ class _Crew:
         else:
             yield flights[0], self._death(cause, place)
 
+    def timed_out(self, flights: list[Flight], place: _Place) -> Iterator[Outcome]:
+        """The call's worker did not keep the time limit itself. Of a batch nobody knows which unit it was."""
+        if len(flights) > 1:
+            for flight in flights:
+                flight.alone = True
+            self.ready.extendleft(reversed(flights))
+            return
+        limit = self.step.needs.time_limit_s
+        error = f"{self.step.name!r} did not end within its {limit:g} s nor did its worker, which was stopped or stuck"
+        yield flights[0], self._fault("hang", f"{error}: the driver has killed it", place)
+
     def _death(self, cause: Exception, place: _Place) -> Fault:
         name, limit = self.step.name, self.step.needs.time_limit_s
         if isinstance(cause, rx.OutOfMemoryError) or "NODE_OUT_OF_MEMORY" in str(cause):
             return self._fault("memory", f"the worker was killed in {name!r}: its node ran out of memory", place)
         if not isinstance(cause, (rx.WorkerCrashedError, rx.RayActorError)):  # its output cannot be pickled, say
-            return self._fault("exception", f"{type(cause).__name__}: {_first_line(cause)}", place)
+            return self._fault("exception", f"{type(cause).__name__}: {in_short(cause)}", place)
         words = _last_words(place)
         first = words.partition("\n")[0]
         kind: Kind = "crash"
@@ -308,10 +411,6 @@ def _tail(path: str) -> str:
         return ""
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]
-
-
 class _Tasks(_Crew):
     """A stateless step: any worker may run it, each call is a task."""
 
@@ -347,13 +446,39 @@ class _Tasks(_Crew):
         try:
             outcomes = self.read(ref, call)
         except rx.RayError as error:
-            written = internal_kv._internal_kv_get(notice, namespace=KV)
-            begun, place = pickle.loads(written) if written else (0, None)
-            yield from self.lost(error, call.flights, place if begun == attempt else None)
+            begun, _, place = _noticed(notice)
+            late = call.watch.killed is not None
+            yield from self.lost(error, call.flights, place if begun == attempt else None, late=late)
         else:
             yield from outcomes
         finally:
             self._free.append(notice)
+
+    def watch(self, now: float) -> Iterator[Outcome]:
+        """Looks after the calls that take too long: kills their workers, then gives them up."""
+        asked = 0
+        for ref, (call, notice, number) in list(self.calls.items()):
+            watch = call.watch
+            if (watch.place is None or watch.setting_up) and asked < LOOKED_INTO:
+                asked += 1
+                begun, setting_up, place = _noticed(notice)
+                watch.see(place if begun == number else None, setting_up and begun == number, now)
+            if watch.place is not None and watch.is_late(now, self.limit_s(call)):
+                self.kill(watch, now)
+                ray.cancel(ref, force=True)
+            elif watch.place is not None and watch.is_lost(now):
+                del self.calls[ref]  # its key for notices is not used again either: the worker may yet wake up
+                self.lost_places.append(watch.place)
+                yield from self.timed_out(call.flights, watch.place)
+
+    def waits_too_long(self, now: float) -> bool:
+        """A call that was handed out has not begun for so long that its worker may be stopped."""
+        watches = [call.watch for call, _, _ in self.calls.values()]
+        return any(w.place is None and w.is_late(now, self.step.needs.time_limit_s) for w in watches)
+
+    def places(self) -> list[_Place]:
+        """Where calls are known to run."""
+        return [call.watch.place for call, _, _ in self.calls.values() if call.watch.place]
 
     def abandon(self) -> None:
         for ref in self.calls:
@@ -373,6 +498,7 @@ class _Actor:
     """By reference, in order of submission, which is the order in which the actor runs them."""
     idle_since: float = 0.0
     retiring: bool = False
+    setup: _Watch = field(default_factory=_Watch)
 
 
 class _Pool(_Crew):
@@ -507,6 +633,9 @@ class _Pool(_Crew):
                 self._changed()
                 return  # its node was lost: the next `pump` starts another
             fault = self._fault("crash", f"its worker died while setting up {self.step.name!r}", None)
+            if actor.setup.killed is not None:
+                why = f"its worker was stopped or stuck while setting up {self.step.name!r}"
+                fault = self._fault("hang", why, None)
         if fault is None:
             self._bad_setups = 0
             actor.idle_since = time.monotonic()
@@ -532,14 +661,49 @@ class _Pool(_Crew):
                 break
             self._settle(actor, ref)
             yield from outcomes
-        begun = int(internal_kv._internal_kv_get(actor.notice, namespace=KV) or 0)
+        begun, _, _ = _noticed(actor.notice)
         # Where none had begun, the first is to blame: its input may be what killed the worker.
         ref = next((ref for ref, call in actor.queue.items() if call.number >= begun), None)
         blamed = self._settle(actor, ref) if ref is not None else None
         self._put_back(actor)
         self._remove(actor)
         if blamed:
-            yield from self.lost(error, blamed.flights, actor.place)
+            late = blamed.watch.killed is not None
+            # One that was killed before it began was stopped between two calls: nobody's fault.
+            place = None if late and blamed.watch.place is None else actor.place
+            yield from self.lost(error, blamed.flights, place, late=late)
+
+    def watch(self, now: float) -> Iterator[Outcome]:
+        """Looks after actors that take too long, in a call or in setting up: kills them, then gives them up."""
+        for actor in self._starting.values():
+            if actor.setup.killed is None:
+                _, setting_up, place = _noticed(actor.notice)
+                actor.setup.see(place, setting_up, now)
+                if place is not None and actor.setup.is_late(now, SETUP_LIMIT_S):
+                    self.kill(actor.setup, now)
+                    ray.kill(actor.handle)
+        for actor in list(self._actors):
+            ref, call = next(iter(actor.queue.items()), (None, None))
+            if ref is None or call is None:
+                continue
+            begun, _, _ = _noticed(actor.notice)
+            # An actor has no line to wait in, so one that does not begin is late as well.
+            call.watch.see(actor.place if begun >= call.number else None, False, now)
+            if call.watch.is_late(now, self.limit_s(call)):
+                self.kill(_Watch(actor.place), now)
+                call.watch.killed = now
+                ray.kill(actor.handle)
+            elif call.watch.is_lost(now) and actor.place is not None:
+                self._settle(actor, ref)
+                self._put_back(actor)
+                self._remove(actor)
+                self.lost_places.append(actor.place)
+                yield from self.timed_out(call.flights, actor.place)
+
+    def places(self) -> list[_Place]:
+        """Where calls are known to run."""
+        calls = (call for actor in self._actors for call in actor.queue.values())
+        return [call.watch.place for call in calls if call.watch.place]
 
     def _put_back(self, actor: _Actor) -> None:
         """What is queued at this actor goes to another, unblamed."""
@@ -581,10 +745,13 @@ class _OnRay:
         *,
         task_slots: float | None,
         joined: bool,
+        own: OwnRay | None,
+        health: Callable[[], str | None],
     ) -> None:
-        """`task_slots`: CPUs which tasks always keep, None: as many as the largest task needs. `joined`:
-        the cluster may be larger than this machine, and the window follows it."""
+        """`task_slots`: CPUs which tasks always keep, None: as many as the largest task needs. `joined`: the cluster
+        may be larger than this machine, and the window follows it. `health`: why nothing can run any more, or None."""
         self._listeners, self._admission, self._joined = listeners, admission, joined
+        self._own, self._health = own, health
         self._steps = _steps_of(routes)
         self._crews: dict[str, _Tasks | _Pool] = {}
         for name, step in self._steps.items():
@@ -603,6 +770,10 @@ class _OnRay:
         self._task_memory = max((t.memory_bytes for t in tasks), default=0)
         self._looked = self._told = 0.0
         self._asked = False
+        self._clock = 0.0  # seconds that this process was awake
+        self._watched = self._ticked = time.monotonic()
+        self._watch_every_s = min([LOOK_EVERY_S, *(s.needs.time_limit_s / 4 for s in self._steps.values())])
+        self._blocked_since: float | None = None
         self._look_at_cluster()
 
     def _tell(self, event: Event) -> None:
@@ -613,6 +784,9 @@ class _OnRay:
         self._crews[flight.step.name].ready.append(flight)
 
     def wait(self, timeout_s: float) -> Iterator[Outcome]:
+        if why := self._health():
+            raise RunAborted(f"the Ray cluster is gone: {why}")
+        yield from self._watch()
         if time.monotonic() - self._looked > LOOK_EVERY_S:
             self._look_at_cluster()
         for crew in self._crews.values():
@@ -627,6 +801,37 @@ class _OnRay:
             ready, _ = ray.wait(refs, num_returns=1, timeout=timeout_s, fetch_local=False)
         for ref in ready:
             yield from of[ref].collect(ref)
+
+    def _watch(self) -> Iterator[Outcome]:
+        """Workers that do not keep their own time limits."""
+        now = time.monotonic()
+        self._clock += min(now - self._ticked, 2 * LOOK_EVERY_S)
+        self._ticked = now
+        if now - self._watched < self._watch_every_s:
+            return
+        self._watched = now
+        for crew in self._crews.values():
+            yield from crew.watch(self._clock)
+        tasks = [crew for crew in self._crews.values() if isinstance(crew, _Tasks)]
+        if self._own and any(crew.waits_too_long(self._clock) for crew in tasks):
+            at_work = {place.pid for crew in self._crews.values() for place in crew.places()}
+            self._own.kill_stopped(spared=at_work)
+        self._end_if_blocked()
+
+    def _end_if_blocked(self) -> None:
+        """Ends the run when workers that cannot be ended hold all there is to work on."""
+        lost = [place for crew in self._crews.values() for place in crew.lost_places]
+        waits = any(crew.ready or any(True for _ in crew.refs()) for crew in self._crews.values())
+        if not lost or not waits or any(crew.places() for crew in self._crews.values()):
+            self._blocked_since = None
+        elif self._blocked_since is None:
+            self._blocked_since = self._clock
+        elif self._clock - self._blocked_since > 2 * GRACE_S:
+            where = ", ".join(sorted({f"{place.pid} on {place.host}" for place in lost}))
+            raise RunAborted(
+                f"{len(lost)} worker process(es) can neither go on nor be ended ({where}), and no other is left: look "
+                "at what they wait for (a dead mount, a broken device), and run the same command again"
+            )
 
     def _look_at_cluster(self) -> None:
         """Pools and the window follow the cluster: nodes come and go."""
@@ -723,18 +928,18 @@ def _options(needs: Resources, *, own: bool = False) -> dict[str, Any]:
 
 
 class RayExecutor:
-    """`address`: "local" starts a Ray of our own on this machine and stops it on close; "auto" (or
-    None) joins the cluster of RAY_ADDRESS or of this machine if there is one, else is "local";
-    anything else is joined. A Ray which this process has already initialised is used as it is."""
+    """`address`: None and "local" start a Ray of our own on this machine, which `close` ends; but None joins the
+    cluster of RAY_ADDRESS where that is set. "auto" joins that one, or the one on this machine; anything else is
+    joined. A Ray which this process has already initialised is used as it is."""
 
     def __init__(self, address: str | None = None, *, num_workers: int | None = None) -> None:
         """`num_workers`: task slots of a Ray that we start; default: the CPUs we may use."""
-        self._address = address or "auto"
+        self._address = address
         self._num_workers = num_workers or cpu_count()
         self._stop = Stop()
-        self._ours: str | None = None  # folder of the Ray that we started
-        self._lock: int | None = None  # on it
+        self._own: OwnRay | None = None
         self._joined = False
+        self._health: Callable[[], str | None] = lambda: None
 
     def run(
         self,
@@ -751,222 +956,74 @@ class RayExecutor:
                     return
                 time.sleep(POLL_S)
             feed = ahead
-            self.start(routes, limits)
+            self.start(routes, limits, listeners)
             admission = Admission(routes, limits)
-            task_slots = float(self._num_workers) if self._ours else None
-            workers = _OnRay(routes, limits, listeners, admission, task_slots=task_slots, joined=self._joined)
+            workers = _OnRay(
+                routes,
+                limits,
+                listeners,
+                admission,
+                task_slots=float(self._num_workers) if self._own else None,
+                joined=self._joined,
+                own=OwnRay.running,
+                health=self._health,
+            )
             yield from drive(feed, routes, limits, listeners, workers, admission, self._stop)
         except rx.RayError as error:
-            raise RunAborted(f"the Ray cluster failed: {type(error).__name__}: {_first_line(error)}") from error
+            why = self._health() or f"{type(error).__name__}: {in_short(error)}"
+            raise RunAborted(f"the Ray cluster failed: {why}") from error
 
     def stop(self) -> None:
         self._stop.set()
 
     def close(self) -> None:
-        node = ray._private.worker._global_node if self._ours else None
-        processes: list[Any] = [p.process for group in node.all_processes.values() for p in group] if node else []
-        if self._ours or self._joined:
+        if self._own:
+            self._own.close()
+        elif self._joined:
             ray.shutdown()
-        for process in processes:  # Ray kills its own, but does not wait for them
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=10)
-        if self._ours:
-            shutil.rmtree(self._ours, ignore_errors=True)
-            if self._lock is not None:
-                os.close(self._lock)
-            atexit.unregister(self.close)
-        self._ours, self._joined = None, False
+        self._own, self._joined = None, False
 
-    def start(self, routes: Mapping[str, Sequence[AnyStep]], limits: Limits = DEFAULT_LIMITS) -> None:
+    def start(
+        self,
+        routes: Mapping[str, Sequence[AnyStep]],
+        limits: Limits = DEFAULT_LIMITS,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
         """Joins or starts the cluster (5 to 8 s), sized for these routes. `run` does so by itself."""
         if ray.is_initialized():
+            if OwnRay.running:
+                self._health = OwnRay.running.died
             return
-        with _quietly():
-            if address := _find(self._address):
-                _join(address)
-                self._joined = True
-                return
-            with _own_cluster_environment():
-                self._start(routes, limits)
-
-    def _start(self, routes: Mapping[str, Sequence[AnyStep]], limits: Limits) -> None:
+        if address := _find(self._address):
+            travels = join(address)
+            self._joined, self._health = True, Head(address).silent
+            for listen in listeners:
+                listen(ClusterJoined(address=address, travels=travels, at=_now()))
+            return
         steps = _steps_of(routes).values()
+        for step in steps:
+            if step.needs.memory_bytes > memory_bytes():
+                raise _too_small(step)
         pools = [(s.needs, limits.pools.get(s.name, PoolSize())) for s in steps if s.stateful]
         actor_slots = max(float(self._num_workers), sum(n.cpus * (size.max or size.min) for n, size in pools))
         # Memory gates how many run at once, but one of each must always have room.
         least = sum(n.memory_bytes * size.min for n, size in pools)
         least += max((s.needs.memory_bytes for s in steps if not s.stateful), default=0)
-        # Sockets lie below it, and the path of a socket has 107 characters at most.
-        base = tempfile.gettempdir()
-        self._ours, self._lock = _own_folder(base if len(base) <= 24 else "/tmp")
-        atexit.register(self.close)
-        try:
-            _start_local(
-                num_cpus=math.ceil(self._num_workers + actor_slots),
-                object_store_memory=_store_bytes(limits.max_bytes or ONE_MACHINE_BYTES),
-                resources={BESIDE: 1},
-                _memory=max(memory_bytes(), least),
-                _temp_dir=self._ours,
-            )
-        except RunAborted:
-            self.close()
-            raise
+        self._own = OwnRay(
+            num_cpus=math.ceil(self._num_workers + actor_slots),
+            object_store_memory=store_bytes(limits.max_bytes or ONE_MACHINE_BYTES),
+            resources={BESIDE: 1},
+            _memory=max(memory_bytes(), least),
+        )
+        self._health = self._own.died
         for step in steps:
             if not _fits_somewhere(step.needs, _nodes()):
                 self.close()
-                raise ConfigError(
-                    f"this machine is too small for a worker of the step {step.name!r}, which asks for "
-                    f"{said(_wants(step.needs))}: ask for less, or join a cluster (--address)"
-                )
+                raise _too_small(step)
 
 
-def join_or_start(address: str | None = None, **sizes: Any) -> None:
-    """Ray for work that is not a pipeline, found as RayExecutor finds it; `sizes` are for one that is started.
-    It lasts as long as this process."""
-    if ray.is_initialized():
-        return
-    with _quietly():
-        if found := _find(address or "auto"):
-            _join(found)
-        else:
-            with _own_cluster_environment():
-                _start_local(**sizes)
-
-
-def _start_local(**sizes: Any) -> None:
-    """Raises RunAborted."""
-    for last_try in (False, True):
-        try:
-            ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **sizes)
-            return
-        except Exception as error:  # Ray gives its processes 30 s, too little on a very busy machine
-            ray.shutdown()
-            if folder := sizes.get("_temp_dir"):
-                _kill_children(folder)
-            if last_try:
-                raise RunAborted(f"Ray could not be started on this machine: {_first_line(error)}") from error
-
-
-def _join(address: str) -> None:
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, rx.RayError, RuntimeError, ValueError) as error:
-        raise _no_cluster(address, error) from error
-
-
-def _own_folder(base: str) -> tuple[str, int | None]:
-    """A new folder, and the lock on it, which dies with this process. So one that a killed driver left
-    is known by its lock being free, and removed here."""
-    for path in glob.glob(f"{base}/vidproc-ray-*"):
-        with contextlib.suppress(OSError):  # it is another's, or in use, or just gone
-            about = os.lstat(path)
-            if about.st_uid == os.getuid() and about.st_mtime < time.time() - 60:  # younger: not locked yet, perhaps
-                os.close(_locked(path))
-                shutil.rmtree(path, ignore_errors=True)
-    path = tempfile.mkdtemp(prefix="vidproc-ray-", dir=base)
-    with contextlib.suppress(OSError):  # a file system without locks: nobody will take the folder for a dead one's
-        return path, _locked(path)
-    return path, None
-
-
-def _locked(folder: str) -> int:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _kill_children(folder: str) -> None:
-    """Ends what a failed start left running; our folder is on the command line of each."""
-    import psutil  # type: ignore[import-untyped]  # comes with ray
-
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if folder in " ".join(child.cmdline()):
-                child.kill()
-                child.wait(5)
-
-
-def _find(address: str) -> str | None:
-    """The host and port to join; None: start a Ray of our own. Asks the port first, for Ray itself
-    waits minutes for a cluster that is not there."""
-    known = os.environ.get("RAY_ADDRESS") if address == "auto" else address
-    if known == "local":
-        return None
-    if known in (None, "", "auto"):  # a cluster on this machine leaves its address here; it may be long gone
-        known = ray._private.utils.read_ray_address()
-        return known if known and _answers(known) is None else None
-    if error := _answers(known):
-        raise _no_cluster(known, error)
-    return known
-
-
-def _answers(address: str) -> Exception | None:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
-        return error
-    return None
-
-
-def _no_cluster(address: str, error: Exception) -> ConfigError:
+def _too_small(step: AnyStep) -> ConfigError:
     return ConfigError(
-        f"no Ray cluster answers at {address!r} ({_first_line(error)}): give the host and port of its head, as in "
-        "head:6379, set RAY_AUTH_TOKEN where it asks for one, or use the address 'local'"
+        f"this machine is too small for a worker of the step {step.name!r}, which asks for "
+        f"{said(_wants(step.needs))}: ask for less, or join a cluster (--address)"
     )
-
-
-def _store_bytes(max_bytes: int) -> int:
-    """Twice the window, since the store frees in the background; within what shared memory holds, and within a third
-    of the memory that we may use, which counts its pages too."""
-    try:
-        shared = shutil.disk_usage("/dev/shm").free
-    except OSError:
-        shared = 2 << 30
-    return max(128 << 20, min(2 * max_bytes + (256 << 20), int(0.5 * shared), memory_bytes() // 3))
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """`ray.init` without its messages on standard output, and with our SIGTERM handler kept."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # we look at every error ourselves
-    # Ray prints each dead worker to standard output, which belongs to `--json`.
-    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: log.debug("ray: %s", data.get("lines"))
-    in_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM) if in_main else None
-    try:
-        yield
-    finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, handler)
-
-
-FREE_PERIOD = "RAY_free_objects_period_milliseconds"
-_LOCAL_TOKEN = secrets.token_hex(32)
-
-
-@contextlib.contextmanager
-def _own_cluster_environment() -> Iterator[None]:
-    """What the processes of a Ray of our own inherit: our import path; a token of this process, without which Ray
-    would write one into the home folder; and how soon frames that nobody needs any more leave the object store, which
-    by Ray's own choice is a second: as much again as the window holds, where tasks take a fraction of one."""
-    ours = {
-        "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
-        "RAY_AUTH_TOKEN": _LOCAL_TOKEN,
-        FREE_PERIOD: os.environ.get(FREE_PERIOD, "50"),
-    }
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

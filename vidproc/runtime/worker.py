@@ -34,6 +34,10 @@ class Note:
 _steps: dict[str, AnyStep] = {}  # of this process, set up, by the hash of their pickle
 
 
+def is_loaded(step_hash: str) -> bool:
+    return step_hash in _steps
+
+
 def load(step_hash: str, pickled: bytes) -> AnyStep:
     step = _steps.get(step_hash)
     if step is None:
