@@ -151,6 +151,29 @@ class _Walker:
         return _Folder(key, real, within, True)
 
 
+def why_perhaps_there(root: str, key: str) -> str:
+    """Why a file that a listing did not show may be there all the same, in words; empty: it is gone.
+
+    An empty folder in its place may be where a disk is mounted on other days, and so may the target of a link."""
+    path = os.path.join(root, key)
+    try:
+        os.lstat(path)
+        return f"{path} is there, though it was not listed"
+    except OSError as e:
+        if e.errno not in (errno.ENOENT, errno.ENOTDIR):
+            return f"{path}: {_words(e)}"
+    folder = os.path.dirname(path)
+    while len(folder) >= len(root):
+        try:
+            with os.scandir(folder) as entries:
+                return "" if any(entries) else f"{folder} is empty: is its disk mounted?"
+        except OSError as e:
+            if os.path.islink(folder) or e.errno not in (errno.ENOENT, errno.ENOTDIR):
+                return f"{folder}: {_words(e)}"
+        folder = os.path.dirname(folder)
+    return f"{root} is not there"
+
+
 def is_kernels(path: str) -> bool:
     """Whether what lies there is made up by the kernel: proc, sys, dev, by whatever path. Raises OSError."""
     return _is_kernels(os.stat(path).st_dev, os.path.realpath(path), _kernel_devices())

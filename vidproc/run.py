@@ -44,7 +44,7 @@ from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
 from vidproc.runtime.retry import ERROR_CLASSES
 from vidproc.storage import StorageOptions, local_path, open_storage, redact
 from vidproc.tables.lake import MARKER, CommittedVideo, Lake, stranger_in
-from vidproc.tables.publish import PublishReport, RunInfo, recover
+from vidproc.tables.publish import PublishReport, RunInfo, record_failures, recover
 from vidproc.tables.staging import Staging, TaskReport
 from vidproc.unlisted import Unlisted
 
@@ -79,6 +79,10 @@ PLAIN = "decoded plainly, in order: the fast path gave other pictures of it (see
 
 PASSING_CLASSES = frozenset({"transient", "source_changed", ERROR_CLASSES["infrastructure"]})
 """A video that failed so is due again in the next run; any other failure is remembered."""
+
+
+AWAY_CLASSES = frozenset({"unreadable", "broken_link"})
+"""Of what is listed and cannot be looked at just now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -497,6 +501,8 @@ class Driver:
         self._task_s_done = self._task_s_open = self._moved_s = 0.0
         self._done_now: dict[str, str] = {}
         """Content by video_id, of what this run has published: kept only while it follows the archive."""
+        self._away: dict[str, Failure] = {}
+        """By video_id: what has an answer and cannot be looked at just now."""
         self._over_budget = 0
         self._bytes_in_flight = 0
         self._gauged = 0.0
@@ -552,6 +558,9 @@ class Driver:
         if self._done_now.get(video.video_id) == video.content_id:
             return True  # listed again while following
         self._count["listed"] += 1
+        if isinstance(item, Skipped) and self._is_away(item, video):
+            self._keep(item, video)
+            return True
         due = video.video_id in self._released or is_due(
             video, self._committed.get(video.video_id), self.run.pipeline_id
         )
@@ -563,12 +572,31 @@ class Driver:
         if isinstance(item, Skipped):
             self._note_failure(work, None, "list", item.error_class, item.reason, None, 1, "", datetime.now(UTC))
             self._count["probed"] += 1
-            self._finish(work, "declined", item.error_class, item.reason)
+            self._finish(
+                work, "failed" if item.error_class == "unreadable" else "declined", item.error_class, item.reason
+            )
         elif isinstance(item, VideoInfo):
             self._cut_up(work, item)
         else:
             self._probes.append(Unit(video.video_id, video, "probe"))
         return True
+
+    def _is_away(self, item: Skipped, video: Video) -> bool:
+        """Whether the lake has an answer for what cannot be looked at just now: that is no new content."""
+        committed = self._committed.get(video.video_id)
+        return item.error_class in AWAY_CLASSES and committed is not None and committed.error_class not in AWAY_CLASSES
+
+    def _keep(self, item: Skipped, video: Video) -> None:
+        """Leaves the answer as it is, and counts the video as failed."""
+        if video.video_id in self._away:  # listed again while following
+            return
+        why = f"it could not be looked at, and what the lake has of it is kept: {item.reason}"
+        self._away[video.video_id] = Failure(
+            uri=video.uri, video_id=video.video_id, task_id=None, stage="list", error_class=item.error_class, error=why,
+            traceback=None, attempt=1, host=socket.gethostname(), run_id=self.run.run_id, at=datetime.now(UTC),
+        )  # fmt: skip
+        self._tally(video, "failed", item.error_class, why)
+        self.reporter.say(f"failed: {named(video, why)}", status="failed", error_class=item.error_class)
 
     # What was done --------------------------------------------------------------------------------
 
@@ -861,12 +889,13 @@ class Driver:
 
     def remove_unlisted(self) -> None:
         """After the last video: those that earlier runs indexed and the archive no longer lists."""
+        record_failures(self._lake, tuple(self._away.values()), self.run)
         if self._unlisted is None:
             return
         self._count["removed"] = number = self._unlisted.remove(self._lake)
         if self._unlisted.doubt:
             self.reporter.say(f"rows of videos that are no longer listed are kept: {self._unlisted.doubt}")
-        elif number:
+        if number:
             self.reporter.say(f"{number} video(s) that the archive no longer lists were removed", removed=number)
 
     def _note_failure(
@@ -938,6 +967,8 @@ class Driver:
                 reason = f"{self._over_budget} of {ended} videos failed, within {self.job.limits.max_failures}"
         if self._count["plain"]:
             reason += f"; {self._count['plain']} decoded plainly, as the fast path gave other pictures of them"
+        if self._away:
+            reason += f"; {len(self._away)} could not be looked at, and keep what the lake has of them"
         if self._count["removed"]:
             reason += f"; {self._count['removed']} removed that the archive no longer lists"
         if outcome == "interrupted" and unpublished:

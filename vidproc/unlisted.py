@@ -12,6 +12,7 @@ import numpy as np
 
 from vidproc.archive import Filters, Skipped
 from vidproc.config import Job
+from vidproc.folders import why_perhaps_there
 from vidproc.media import Video, content_hash
 from vidproc.storage import StorageOptions, open_storage
 from vidproc.tables import changes
@@ -43,7 +44,7 @@ class Unlisted:
             self.doubt = "filters by size or date may hide them"
 
     def see(self, item: Video | Skipped) -> None:
-        self._listed = True
+        self._listed |= not isinstance(item, Skipped)
         place = self._committed.place(content_hash(item.uri))
         if place is not None:
             self._seen[place] = True
@@ -73,5 +74,10 @@ class Unlisted:
                 place = self._committed.place(video_id)  # None: this run has just added it
                 if place is None or self._seen[place] or not uri.startswith(self._below):
                     continue
-                if filters.admits(uri.removeprefix(self._below), 0, None):
+                key = uri.removeprefix(self._below)
+                if not filters.admits_name(key):
+                    continue
+                if not self._below.startswith("s3://") and (why := why_perhaps_there(self._below.rstrip("/"), key)):
+                    self.doubt = self.doubt or why
+                else:
                     yield video_id

@@ -305,6 +305,13 @@ def _failure_row(failure: Failure, run: RunInfo) -> dict[str, Any]:
     }
 
 
+def record_failures(lake: Lake, failures: Sequence[Failure], run: RunInfo) -> None:
+    """Adds failures of videos whose rows stay as they are."""
+    if failures:
+        table = pa.Table.from_pylist([_failure_row(f, run) for f in failures], load_schema("failures").stored)
+        lake.tables.replace("failures", lambda: iter(table.to_batches()), None, number=None)
+
+
 def readable(text: str) -> str:
     """For the tables, which hold UTF-8: bytes of a file name that are none appear as `\\xe9`."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
