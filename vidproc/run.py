@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -687,7 +687,7 @@ class Driver:
             with suppress(NotFound):  # a publication outlived the run that had begun it: the task is done again
                 work.reports[task_id] = self._staging.report(video_id, task_id)
         if info.plain:
-            self._staging.discard_tasks((video_id, task_id) for task_id in known - set(work.reports))
+            self._drop(video_id, (known - set(work.reports)) | {t.task_id for t in self._fast_tasks(info)})
         self._count["tasks_resumed"] += len(work.reports)
         self._submit(work, strikes)
 
@@ -702,6 +702,13 @@ class Driver:
                 )
         self._settle_if_done(work)
 
+    def _fast_tasks(self, info: VideoInfo) -> tuple[Task, ...]:
+        return cut(replace(info, plain=False), self._cut, self.pipeline.grids, self.run.pipeline_id)
+
+    def _drop(self, video_id: str, task_ids: Iterable[str]) -> None:
+        """Removes what these tasks staged, also what they had not staged whole."""
+        self._staging.discard_tasks((video_id, task_id) for task_id in task_ids)
+
     def _begin_plainly(self, work: _InWork, why: str) -> None:
         """The fast path was found wrong on this video: what it gave is thrown away, and all is decoded plainly. The
         failure that says so is staged already, so a run that begins again does the same."""
@@ -714,7 +721,7 @@ class Driver:
         self._task_s_done -= work.done_s
         work.done_s, work.attempts = 0.0, 1
         work.abandoned = work.waiting - set(queued)
-        self._staging.discard_tasks((video_id, task_id) for task_id in work.reports)
+        self._drop(video_id, {t.task_id for t in work.tasks} - work.abandoned)
         work.reports.clear()
         work.info = replace(work.info, plain=True)
         work.tasks = cut(work.info, self._cut, self.pipeline.grids, self.run.pipeline_id)
@@ -731,7 +738,7 @@ class Driver:
         self._task_s_open -= seconds
         if end.unit.id in work.abandoned:
             work.abandoned.discard(end.unit.id)
-            self._staging.discard_tasks([(work.video.video_id, end.unit.id)])
+            self._drop(work.video.video_id, {end.unit.id})
             self._settle_if_done(work)
             return
         work.waiting.discard(end.unit.id)
