@@ -399,7 +399,7 @@ def test_vacuum_removes_what_was_replaced_and_keeps_what_may_be_needed(lake_root
     assert lake.status().videos == 4
 
 
-def test_vacuum_keeps_the_change_in_progress(lake_root: Root) -> None:
+def test_vacuum_finishes_the_change_in_progress(lake_root: Root) -> None:
     lake = make(lake_root)
     batch = [outcome("a", storage=lake.storage)]
     finish = changes.finish
@@ -408,7 +408,7 @@ def test_vacuum_keeps_the_change_in_progress(lake_root: Root) -> None:
         publish(lake, batch, link, RUN)
     assert finish is changes.finish and lake.status().pending_change == 1
     lake.vacuum(NOW, exclusive=True)
-    assert len(recover(lake)) == 1
+    assert lake.status().pending_change is None and recover(lake) == []
     assert lake.status().videos == 1 and lake.tables.read("detections").num_rows > 0
     assert objects(lake.storage) == []
 

@@ -498,11 +498,37 @@ def test_one_who_slept_through_everything_harms_nothing(lake_root: Root) -> None
     assert recover(lake) == [] and contents(lake) == before
 
 
-def test_a_change_whose_rows_are_gone_says_so(local_root: Root) -> None:
+def _written_down(lake: Lake, batch: list[VideoOutcome]) -> changes.Change:
+    """A publisher dies when its intent is written and nothing is committed."""
+    files = len({"detections", "tracks", "actions", "segments", "videos"})
+    with killed_before(files + 1) as died:
+        publish(lake, batch, link, RUN)
+    found = changes.pending(lake.tables)
+    assert died and found is not None and found[0] == 1
+    return found[1]
+
+
+@pytest.mark.parametrize("gone", ["detections", "videos"])
+def test_a_change_whose_rows_are_gone_is_undone(lake_root: Root, gone: str) -> None:
+    """And its author, if it is only asleep, publishes again what is still staged."""
+    lake, calm = make(lake_root.below("lake")), make(lake_root.below("calm"))
+    publish(calm, stage(calm), link, RUN)
+    batch = stage(lake)
+    change = _written_down(lake, batch)
+    lake.storage.delete([changes.rows_key(change.id, gone)])
+    recover(lake)
+    assert lake.status().videos == 0 and changes.pending(lake.tables) is None, "nothing stands in the way"
+    assert not changes.finish(lake.tables, 1, change), "whoever wakes up later is told"
+    assert set(publish(lake, batch, link, RUN).published) == {o.video.video_id for o in batch}
+    assert contents(lake) == contents(calm) and objects(lake.storage) == []
+
+
+def test_a_change_whose_rows_are_gone_and_that_a_table_has_taken_says_so(local_root: Root) -> None:
     lake = make(local_root)
-    change = changes.Change(id="x", kind="publish", videos=("v",), pipeline="p", pipeline_id="q", tables=("videos",))
-    assert changes.take(lake.tables, 1, change)
-    with pytest.raises(ConfigError, match=r"change 1 .* _changes/x/videos.parquet are gone; restore"):
+    change = _written_down(lake, stage(lake))
+    lake.tables.spend("detections", 1)
+    lake.storage.delete([changes.rows_key(change.id, "tracks")])
+    with pytest.raises(ConfigError, match=rf"change 1 .* _changes/{change.id}/tracks.parquet are gone.*restore"):
         recover(lake)
 
 

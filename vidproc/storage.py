@@ -16,6 +16,7 @@ import io
 import os
 import re
 import stat
+import tempfile
 import time
 import uuid
 from collections import OrderedDict
@@ -226,27 +227,32 @@ class LocalStorage:
             return f.read(length)
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False) -> str:
-        path = self._path(key)
+        with _filing(self.uri_of(key)):
+            while True:
+                # Gone: a writer that slept for a day finds its half-written file taken for a dead one's.
+                with suppress(FileNotFoundError):
+                    return self._put(self._path(key), data, if_absent)
+
+    def _put(self, path: str, data: bytes, if_absent: bool) -> str:
         folder = os.path.dirname(path)
         temporary = os.path.join(folder, _TEMPORARY + uuid.uuid4().hex)
-        with _filing(self.uri_of(key)):
-            f = _create(temporary)
-            try:
-                with f:
-                    f.write(data)
-                    f.flush()
-                    os.fsync(f.fileno())
-                    etag = str(os.fstat(f.fileno()).st_mtime_ns)
-                if if_absent:
-                    os.link(temporary, path)
-                else:
-                    os.replace(temporary, path)
-            except FileExistsError as e:
-                raise AlreadyExists(f"{self.uri_of(key)} is there already") from e
-            finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(temporary)
-            _sync_folder(folder)
+        f = _create(temporary)
+        try:
+            with f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+                etag = str(os.fstat(f.fileno()).st_mtime_ns)
+            if if_absent:
+                os.link(temporary, path)
+            else:
+                os.replace(temporary, path)
+        except FileExistsError as e:
+            raise AlreadyExists(f"{path} is there already") from e
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+        _sync_folder(folder)
         return etag
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -276,9 +282,11 @@ class LocalStorage:
         return {}, {}
 
     def remove_temporary(self, older_than_s: float) -> int:
-        """Removes what killed writers left of objects half written; gives how many."""
-        limit, removed = time.time() - older_than_s, 0
-        for entry in walk(self.root, follow_links=self.follow_links):
+        """Removes what killed writers left of objects half written; gives how many. The file system's clock counts,
+        which is not always this machine's."""
+        with tempfile.TemporaryFile(prefix=_TEMPORARY, dir=self.root) as just_made:
+            limit, removed = os.fstat(just_made.fileno()).st_mtime - older_than_s, 0
+        for entry in walk(self.root, follow_links=False):
             path = self.uri_of(entry.key)
             with suppress(FileNotFoundError):
                 if os.path.basename(path).startswith(_TEMPORARY) and os.lstat(path).st_mtime <= limit:

@@ -1,4 +1,4 @@
-"""The one order in which the rows of a lake change.
+"""The one order in which a lake changes.
 
 Several tables cannot be committed at once, and any of us may die between two of them, or sleep and
 wake up later. So every change of video rows is first written down whole:
@@ -17,15 +17,22 @@ the next number, and only when that is free. Therefore
 - two publishers of one video: the later number replaces the earlier one, in every table;
 - a process that slept through all of it finds that its commits are refused or already there.
 
+Rows are put after the number was seen to be free, under a name of their own, and belong to that
+number alone: whoever does not get it puts them again. So a vacuum, which takes a number too, knows
+that no row file which it saw before can be wanted after it. A change whose rows are gone all the
+same, and of which no table has taken anything, is undone: the first table that would have taken it
+decides that, by one commit.
+
 Nothing here depends on clocks, leases or on knowing who is alive.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Literal
@@ -34,9 +41,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vidproc.errors import AlreadyExists, ConfigError, NotFound
-from vidproc.tables.delta import BATCH_ROWS, Tables, quoted, taken
-from vidproc.tables.schema import MODEL_TABLES, load_schema
+from vidproc.errors import AlreadyExists, ConfigError, NotFound, TransientError
+from vidproc.tables.delta import BATCH_ROWS, FENCE, VOID, Tables, quoted, taken
+from vidproc.tables.schema import MODEL_TABLES, TABLES, load_schema
 from vidproc.tables.staging import Staging
 
 FOLDER = "_changes"
@@ -49,8 +56,8 @@ class Change:
     """An intent. Small: ids and names; the rows lie in files beside it."""
 
     id: str
-    kind: Literal["publish", "forget"]
-    videos: tuple[str, ...]
+    kind: Literal["publish", "forget", "vacuum"]
+    videos: tuple[str, ...] = ()
     """video_ids whose rows go before the new ones come."""
     pipeline: str | None = None
     """Rows of this pipeline only; None (forget): of all."""
@@ -86,8 +93,7 @@ def _key(number: int) -> str:
 
 
 def submit(tables: Tables, change: Change, *, patience_s: float = 30.0) -> int:
-    """Takes the next number for the change, applies it, and gives the number. The files of its rows
-    must be there."""
+    """Takes the next number for the change, which has no rows, applies it, and gives the number."""
     while True:
         number = turn(tables, patience_s=patience_s)
         if take(tables, number, change):
@@ -140,12 +146,12 @@ def pending(tables: Tables) -> tuple[int, Change] | None:
 
 
 def roll_forward(tables: Tables) -> list[Change]:
-    """Finishes what is pending and removes what finished changes left; gives the former. Safe at any
-    time, also beside its author."""
+    """Finishes (or undoes) what is pending and removes what finished changes left; gives what it finished. Safe at
+    any time, also beside its author."""
     finished = []
     while (found := pending(tables)) is not None:
-        finish(tables, *found)
-        finished.append(found[1])
+        if finish(tables, *found):
+            finished.append(found[1])
     done = tables.done(LAST)
     for number, _ in listed(tables):
         left = read(tables, number) if number <= done else None
@@ -157,24 +163,86 @@ def roll_forward(tables: Tables) -> list[Change]:
 def listed(tables: Tables) -> Iterator[tuple[int, float]]:
     """(number, time of writing) of the intents that are there, finished or not."""
     for item in tables.storage.list(f"{FOLDER}/"):
-        name = item.key.removeprefix(f"{FOLDER}/").removesuffix(".json")
-        if name.isdecimal():
-            yield int(name), item.modified_at.timestamp()
+        if (number := number_of(item.key)) is not None:
+            yield number, item.modified_at.timestamp()
 
 
-def finish(tables: Tables, number: int, change: Change) -> None:
-    """Applies and cleans up; every step of both may have been done before."""
-    apply(tables, number, change)
-    clean(tables, number, change)
+def number_of(key: str) -> int | None:
+    """Of an intent; None for any other object."""
+    found = re.fullmatch(rf"{FOLDER}/([0-9]{{12}})\.json", key)
+    return int(found[1]) if found else None
 
 
-def apply(tables: Tables, number: int, change: Change) -> None:
+def finish(tables: Tables, number: int, change: Change) -> bool:
+    """Applies and cleans up; every step of both may have been done before. False where the change was undone
+    instead, since its rows are gone: then nothing of it is in the lake, and what it was made of is still staged."""
+    applied = apply(tables, number, change)
+    if applied:
+        clean(tables, number, change)
+    else:
+        _remove(tables, number, change)
+    return applied
+
+
+def apply(tables: Tables, number: int, change: Change) -> bool:
+    """Brings the change into all tables. False where it was undone."""
+    try:
+        steps = _steps(tables, number, change)
+        if not steps:
+            raise _Finished
+        first = steps[0].table
+        if change.tables and (gone := _gone(tables, change)):
+            tables.spend(first, number, VOID)
+            if tables.undone(first) != number:
+                _finished(tables, number)
+                raise ConfigError(
+                    f"change {number} of {tables.storage.uri} cannot be finished: its rows {gone} are gone, and some "
+                    "tables have taken it already; restore that object"
+                )
+        for step in steps:
+            if change.kind == "vacuum":
+                landed = tables.spend(step.table, number, FENCE)
+            else:
+                landed = tables.replace(step.table, step.rows, step.goes, number)
+            # Where a later change was undone too, this may have been applied: then its author finds its rows.
+            if not landed and step.table == first and tables.undone(first) >= number:
+                tables.spend(LAST, number, VOID)
+                return False
+        return True
+    except _Finished:
+        # By somebody else. Of changes that were undone `videos` knows the last: where one came after this, then
+        # this may have been undone too, and its author has to look.
+        return tables.undone(LAST) < number
+
+
+class _Finished(Exception):
+    """All tables have the change."""
+
+
+def _finished(tables: Tables, number: int) -> None:
+    if tables.done(LAST) >= number:
+        raise _Finished
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What a change does to one table."""
+
+    table: str
+    rows: Callable[[], Iterator[pa.RecordBatch]]
+    goes: str | None
+    """Predicate of the rows that go; None: none."""
+
+
+def _steps(tables: Tables, number: int, change: Change) -> list[_Step]:
+    """In their order; none where the change is finished. The same for whoever asks until then."""
+    if change.kind == "vacuum":
+        done = taken(tables.open(LAST)) >= number
+        return [] if done else [_Step(name, _nothing, None) for name in (*(t for t in TABLES if t != LAST), LAST)]
     before = _rows_before(tables, number, change)
     if before is None:
-        return
-    match = f"video_id IN ({quoted(change.videos)})"
-    if change.pipeline is not None:
-        match += f" AND pipeline = {quoted([change.pipeline])}"
+        return []
+    steps = []
     for name in ORDER:
         comes = name in change.tables
         if change.kind == "publish" and name == FIRST:
@@ -186,7 +254,13 @@ def apply(tables: Tables, number: int, change: Change) -> None:
         # The end of the change is its number in `videos`, which therefore always takes a commit.
         if comes or goes or name == LAST:
             rows = partial(_rows, tables, number, change, name) if comes else _nothing
-            tables.replace(name, rows, match if goes else None, number)
+            steps.append(_Step(name, rows, _match(change) if goes else None))
+    return steps
+
+
+def _match(change: Change) -> str:
+    match = f"video_id IN ({quoted(change.videos)})"
+    return match if change.pipeline is None else f"{match} AND pipeline = {quoted([change.pipeline])}"
 
 
 def _rows_before(tables: Tables, number: int, change: Change) -> dict[str, int] | None:
@@ -195,13 +269,16 @@ def _rows_before(tables: Tables, number: int, change: Change) -> dict[str, int] 
     table = tables.open(LAST)
     if taken(table) >= number:
         return None
-    predicate = f"video_id IN ({quoted(change.videos)})"
-    if change.pipeline is not None:
-        predicate += f" AND pipeline = {quoted([change.pipeline])}"
     columns = [f"n_{name}" for name in MODEL_TABLES]
-    found = tables.scanned(LAST, columns, predicate, pa.RecordBatchReader.read_all, table)
+    found = tables.scanned(LAST, columns, _match(change), pa.RecordBatchReader.read_all, table)
     counts = {name: int(pc.sum(found[f"n_{name}"]).as_py() or 0) for name in MODEL_TABLES}
     return counts | {LAST: found.num_rows}
+
+
+def _gone(tables: Tables, change: Change) -> str | None:
+    """The first of the change's row files that is not there."""
+    there = {item.key for item in tables.storage.list(f"{FOLDER}/{change.id}/")}
+    return next((key for name in change.tables if (key := rows_key(change.id, name)) not in there), None)
 
 
 def _rows(tables: Tables, number: int, change: Change, name: str) -> Iterator[pa.RecordBatch]:
@@ -210,11 +287,8 @@ def _rows(tables: Tables, number: int, change: Change, name: str) -> Iterator[pa
     try:
         data = tables.storage.get(key)
     except NotFound as e:
-        if tables.done(LAST) >= number:
-            return iter(())  # finished and cleaned up by others meanwhile; the commit will be refused
-        raise ConfigError(
-            f"change {number} of {tables.storage.uri} cannot be finished: its rows {key} are gone; restore that object"
-        ) from e
+        _finished(tables, number)  # and cleaned up by others meanwhile
+        raise TransientError(f"{tables.storage.uri_of(key)} was deleted while it was wanted") from e
     schema = load_schema(name).stored
     file = pq.ParquetFile(pa.BufferReader(data))
     return (
@@ -229,7 +303,7 @@ def _nothing() -> Iterator[pa.RecordBatch]:
 
 def _is_in(tables: Tables, change: Change) -> bool:
     """Whether a change whose number is spent was finished, rather than put too late and never begun."""
-    if change.kind == "forget":
+    if change.kind != "publish":
         return True
     predicate = (
         f"video_id IN ({quoted(change.videos)}) AND pipeline = {quoted([change.pipeline or ''])} "
@@ -245,9 +319,13 @@ def clean(tables: Tables, number: int, change: Change) -> None:
         staging = Staging(tables.storage, change.pipeline_id)
         staging.discard_tasks(change.tasks)
         staging.discard_failures(change.with_failures)
-    else:
+    elif change.kind == "forget":
         gone = set(change.videos)
         staged = (item.key for item in tables.storage.list("_staging/"))
         tables.storage.delete([key for key in staged if key.split("/")[2] in gone])
+    _remove(tables, number, change)
+
+
+def _remove(tables: Tables, number: int, change: Change) -> None:
     tables.storage.delete(rows_key(change.id, name) for name in change.tables)
     tables.storage.delete([_key(number)])

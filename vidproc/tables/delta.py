@@ -10,10 +10,11 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import starmap
 from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
@@ -23,12 +24,17 @@ from vidproc.storage import Storage, redact
 from vidproc.tables.schema import TableSchema, load_schema
 
 if TYPE_CHECKING:
-    from deltalake import DeltaTable, WriterProperties
+    from deltalake import CommitProperties, DeltaTable, WriterProperties
 
 T = TypeVar("T")
 
 APPLICATION = "vidproc"
 """Its transaction version in a table is the number of the last change that the table has taken."""
+FENCE = "vidproc-fence"
+"""Its transaction version in a table is the number of the last vacuum. Commits that belong to no change carry it, so
+that those which a vacuum overtook are refused: their data files may be gone."""
+VOID = "vidproc-void"
+"""Its transaction version in a table is the number of the last change that was undone there."""
 COMMIT_ATTEMPTS = 20
 READ_ATTEMPTS = 4
 BATCH_ROWS = 1 << 13
@@ -145,6 +151,10 @@ class Tables:
         """Number of the last change that the table has taken, 0 before the first."""
         return taken(self.open(name))
 
+    def undone(self, name: str) -> int:
+        """Number of the last change that was undone in this table, 0 if none was."""
+        return self.open(name).transaction_version(VOID) or 0
+
     def replace(
         self, name: str, rows: Callable[[], Iterator[pa.RecordBatch]], predicate: str | None, number: int | None
     ) -> bool:
@@ -153,16 +163,14 @@ class Tables:
         `rows` may be called again for another try. With `number` the commit is that change: False,
         and nothing done, where the table has taken it already.
         """
-        from deltalake import CommitProperties, Transaction, write_deltalake
+        from deltalake import write_deltalake
 
         schema = load_schema(name)
-        properties = CommitProperties(
-            app_transactions=[Transaction(APPLICATION, number)] if number is not None else None, max_commit_retries=30
-        )
 
         def write(table: DeltaTable) -> bool:
             if number is not None and taken(table) >= number:
                 return False
+            properties = fenced(table) if number is None else _properties({APPLICATION: number})
             target, batches = _fit(schema, table, rows)
             data = pa.RecordBatchReader.from_batches(target, batches)
             how = writer_properties()
@@ -179,7 +187,32 @@ class Tables:
                 )
             return True
 
-        return self.committed(name, write)
+        return self._kept(name, write, number)
+
+    def spend(self, name: str, number: int, *also: str) -> bool:
+        """One commit without rows: the table takes the change `number`, and `also` (FENCE, VOID) stands at it. Every
+        commit that was begun before is refused. False, and nothing done, where the table has taken the change."""
+
+        def write(table: DeltaTable) -> bool:
+            if taken(table) >= number:
+                return False
+            properties = _properties(dict.fromkeys((APPLICATION, *also), number))
+            partitions = table.metadata().partition_columns
+            table.create_write_transaction(
+                [], mode="append", schema=table.schema(), partition_by=partitions, commit_properties=properties
+            )
+            return True
+
+        return self._kept(name, write, number)
+
+    def _kept(self, name: str, write: Callable[[DeltaTable], bool], number: int | None) -> bool:
+        """Commits and reads the number back. A process that sleeps while others cut the log may write its entry
+        below the place where the log now begins: that succeeds, and nobody will ever read it."""
+        for _ in range(READ_ATTEMPTS):
+            landed = self.committed(name, write)
+            if number is None or not landed or self.done(name) >= number:
+                return landed
+        raise TransientError(f"{self.storage.uri}/{name}: commits do not stay; run the same command again")
 
     def committed(self, name: str, act: Callable[[DeltaTable], bool]) -> bool:
         """Runs `act` on a fresh handle, again with another one where a commit of others came between or
@@ -211,6 +244,17 @@ def patiently(act: Callable[[], T]) -> T:
 
 def taken(table: DeltaTable) -> int:
     return table.transaction_version(APPLICATION) or 0
+
+
+def fenced(table: DeltaTable) -> CommitProperties:
+    """For a commit that is no change: refused where a vacuum came between the opening of `table` and the commit."""
+    return _properties({FENCE: table.transaction_version(FENCE) or 0})
+
+
+def _properties(numbers: Mapping[str, int]) -> CommitProperties:
+    from deltalake import CommitProperties, Transaction
+
+    return CommitProperties(app_transactions=list(starmap(Transaction, numbers.items())), max_commit_retries=30)
 
 
 def writer_properties() -> WriterProperties:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,9 +20,9 @@ from vidproc.errors import AlreadyExists, ConfigError, NotFound
 from vidproc.media import content_hash
 from vidproc.storage import LocalStorage, Storage, StorageOptions, open_storage
 from vidproc.tables import changes
-from vidproc.tables.delta import Tables, quoted, writer_properties
+from vidproc.tables.delta import Tables, fenced, quoted, writer_properties
 from vidproc.tables.schema import MODEL_TABLES, TABLES, load_schema
-from vidproc.tables.staging import FOLDER as STAGING
+from vidproc.tables.vacuum import VacuumReport, vacuum
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -193,52 +191,25 @@ class Lake:
 
     def compact(self, *, file_bytes: int = FILE_BYTES) -> dict[str, CompactReport]:
         """Rewrites small files into ones of about `file_bytes`, ordered by `video_id`. Safe beside running
-        jobs; costs in proportion to what was added, times a small logarithm."""
+        jobs; costs in proportion to what was added, times a small logarithm. Finishes what is pending first."""
+        changes.roll_forward(self.tables)
         return {name: _compact(self.tables, name, file_bytes) for name in TABLES}
 
-    def vacuum(self, older_than: timedelta = DAY, *, exclusive: bool = False) -> VacuumReport:
+    def vacuum(
+        self, older_than: timedelta = DAY, *, exclusive: bool = False, patience_s: float = 30.0
+    ) -> VacuumReport:
         """Removes what no table refers to (any more): files replaced more than `older_than` ago, and what
         killed writers left.
 
-        Beside running jobs it is safe with any age: what might still be on its way into a table, or is
-        staged, is kept for 24 h whatever the age; only readers that began before `older_than` lose
-        their files. With `exclusive` the caller vouches that nobody else writes or reads: then `older_than`
-        holds for everything, and with 0 the table logs are cut too, so that not a byte of what was forgotten
-        is left.
+        Safe with any age, beside running jobs and beside those that sleep and wake up later: no rows are
+        lost. What might still be on its way into a table, or is staged, is kept for 24 h whatever the age,
+        so that nobody has to do work again; only readers that began before `older_than` lose their files.
+        With `exclusive` the caller vouches that nobody else writes or reads: then `older_than` holds for
+        everything, and with 0 the table logs are cut too, so that not a byte of what was forgotten is left.
+        Ages are measured by the store's clock alone.
         """
         leftover_age = older_than if exclusive else max(older_than, DAY)
-        files = {name: _vacuum(self.tables, name, older_than, leftover_age, exclusive) for name in TABLES}
-        limit = time.time() - leftover_age.total_seconds()
-        leftovers = self._old_leftovers(limit)
-        self.storage.delete(leftovers)
-        temporary = 0
-        if isinstance(self.storage, LocalStorage):
-            temporary = self.storage.remove_temporary(leftover_age.total_seconds())
-        return VacuumReport(files=files, leftovers=len(leftovers) + temporary)
-
-    def _old_leftovers(self, limit: float) -> list[str]:
-        """Staged parts of videos, and rows of changes, of which all is older than `limit` (a time), except
-        those of a change in progress."""
-        found = changes.pending(self.tables)
-        keep_videos = set(found[1].videos) if found else set()
-        keep_change = found[1].id if found else None
-        done = self.tables.done("videos")
-        groups: dict[tuple[str, ...], tuple[float, list[str]]] = {}
-        for folder, depth in ((STAGING, 3), (changes.FOLDER, 2)):
-            for item in self.storage.list(f"{folder}/"):
-                parts = item.key.split("/")
-                name = parts[-1].removesuffix(".json")
-                is_intent = folder == changes.FOLDER and len(parts) == 2 and name.isdecimal()
-                if is_intent and int(name) > done:
-                    continue
-                if folder == STAGING and len(parts) > 2 and parts[2] in keep_videos:
-                    continue
-                if folder == changes.FOLDER and parts[1] == keep_change:
-                    continue
-                newest, keys = groups.get(tuple(parts[:depth]), (0.0, []))
-                keys.append(item.key)
-                groups[tuple(parts[:depth])] = max(newest, item.modified_at.timestamp()), keys
-        return [key for newest, keys in groups.values() if newest <= limit for key in keys]
+        return vacuum(self.tables, older_than, leftover_age, cut=exclusive and not older_than, patience_s=patience_s)
 
     def forget(self, uris: Sequence[str], *, patience_s: float = 30.0) -> ForgetReport:
         """Removes all rows of these videos, of every pipeline, from every table, and what is staged of
@@ -300,14 +271,6 @@ class LakeStatus:
 class CompactReport:
     files_before: int
     files_after: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VacuumReport:
-    files: Mapping[str, int]
-    """Data files removed, by table."""
-    leftovers: int
-    """Staged parts, rows of unfinished changes and half-written objects removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -446,6 +409,7 @@ def _compact(tables: Tables, name: str, file_bytes: int) -> CompactReport:
 
         def rewrite(table: DeltaTable, filters: Any = filters, in_order: bool = in_order) -> bool:
             arguments: dict[str, Any] = {
+                "commit_properties": fenced(table),
                 "partition_filters": filters,
                 "target_size": file_bytes,
                 "writer_properties": writer_properties(),
@@ -458,42 +422,3 @@ def _compact(tables: Tables, name: str, file_bytes: int) -> CompactReport:
 
         tables.committed(name, rewrite)
     return CompactReport(len(before), len(_files(tables.open(name))))
-
-
-def _vacuum(tables: Tables, name: str, replaced: timedelta, orphaned: timedelta, exclusive: bool) -> int:
-    def remove(full: bool, age: timedelta) -> int:
-        gone: list[str] = []
-
-        def act(table: DeltaTable) -> bool:
-            gone.extend(
-                table.vacuum(
-                    retention_hours=math.ceil(age / timedelta(hours=1)),
-                    enforce_retention_duration=False,
-                    dry_run=False,
-                    full=full,
-                )
-            )
-            return True
-
-        tables.committed(name, act)
-        return len(gone)
-
-    removed = remove(False, replaced) + remove(True, orphaned)
-    if exclusive and not replaced:
-        _cut_log(tables, name)
-    return removed
-
-
-def _cut_log(tables: Tables, name: str) -> None:
-    """Leaves one checkpoint and what came after. Older entries hold the least and the greatest video_id of
-    files that are gone. Only where nobody else writes: a writer with an older snapshot could otherwise
-    commit under a number that has been used."""
-    table = tables.open(name)
-    table.create_checkpoint()
-    version = table.version()
-    old = []
-    for item in tables.storage.list(f"{name}/_delta_log/"):
-        number = item.key.rpartition("/")[2].partition(".")[0]
-        if number.isdecimal() and int(number) < version:
-            old.append(item.key)
-    tables.storage.delete(old)

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidproc import __version__
-from vidproc.errors import NotFound, VidprocError
+from vidproc.errors import NotFound, TransientError, VidprocError
 from vidproc.memory import give_back_freed
 from vidproc.outcome import Failure, VideoOutcome
 from vidproc.storage import redact
@@ -28,6 +28,9 @@ from vidproc.tables.delta import BATCH_ROWS, quoted
 from vidproc.tables.lake import Lake
 from vidproc.tables.schema import MODEL_TABLES, load_schema
 from vidproc.tables.staging import Staging
+
+ATTEMPTS = 8
+"""How often a batch is prepared anew: each time others have changed something of it meanwhile."""
 
 Link = Callable[[VideoOutcome, dict[str, pa.Table]], dict[str, pa.Table]]
 """Sees a whole video's rows in order of time and gives the rows that are committed: adds track_id, makes
@@ -79,7 +82,7 @@ def publish(
     began = time.monotonic()
     if len({o.video.video_id for o in batch}) != len(batch):
         raise ValueError("a video may be in a batch only once")
-    while batch:
+    for _ in range(ATTEMPTS if batch else 0):
         number = changes.turn(lake.tables, patience_s=patience_s)
         there = _published(lake, batch, run, run.run_id)
         prepared = _prepare(lake, [o for o in batch if o.video.video_id not in there], link, run)
@@ -88,16 +91,21 @@ def publish(
             if there:  # an earlier call of ours was cut off after its last commit: what it left goes too
                 recover(lake)
             return _report(lake, batch, run, None, there, prepared, began)
-        for name, data in prepared.files.items():
-            lake.storage.put(changes.rows_key(prepared.change.id, name), data)
-        while not changes.take(lake.tables, number, prepared.change):
+        while True:
+            # Under a name that belongs to this number alone: what lay here before it is anybody's to delete.
+            change = replace(prepared.change, id=changes.new_id())
+            for name, data in prepared.files.items():
+                lake.storage.put(changes.rows_key(change.id, name), data)
+            if changes.take(lake.tables, number, change):
+                if changes.finish(lake.tables, number, change):
+                    return _report(lake, batch, run, number, there, prepared, began)
+                break  # undone: somebody took the rows away before the first commit
+            lake.storage.delete(changes.rows_key(change.id, name) for name in prepared.files)
             number = changes.turn(lake.tables, patience_s=patience_s)
             if _published(lake, batch, run, run.run_id) != there:
                 break  # an earlier, cut-off call of ours was finished meanwhile by another publisher
-        else:
-            changes.finish(lake.tables, number, prepared.change)
-            return _report(lake, batch, run, number, there, prepared, began)
-        lake.storage.delete(changes.rows_key(prepared.change.id, name) for name in prepared.files)
+    if batch:
+        raise TransientError(f"{lake.uri}: the rows of {len(batch)} videos were taken away {ATTEMPTS} times")
     return PublishReport(number=None)
 
 

@@ -94,15 +94,21 @@ class Staging:
     pipeline_id: str
 
     def put(self, task: Task, tables: Mapping[str, pa.Table], report: TaskReport) -> None:
-        """The tables first, then the report, which makes them exist. Empty tables are not put."""
+        """The tables first, then the report, which makes them exist. Empty tables are not put.
+
+        Looks afterwards, since a vacuum may have found the tables without a report, and old, while this worker slept.
+        """
         unknown = set(tables) - set(MODEL_TABLES)
         if unknown:
             raise ValueError(f"no such tables: {sorted(unknown)}")
         folder = self._task(task.video.video_id, task.task_id)
-        for name, table in tables.items():
-            if table.num_rows:
-                self.storage.put(f"{folder}/{name}.parquet", to_parquet(table))
-        self.storage.put(f"{folder}/{REPORT}", report.to_json())
+        parts = {f"{folder}/{name}.parquet": to_parquet(table) for name, table in tables.items() if table.num_rows}
+        parts[f"{folder}/{REPORT}"] = report.to_json()
+        while parts:
+            for key, data in parts.items():
+                self.storage.put(key, data)
+            there = {item.key for item in self.storage.list(f"{folder}/")}
+            parts = {key: data for key, data in parts.items() if key not in there}
 
     def finished(self) -> Iterator[tuple[str, str]]:
         """(video_id, task_id) of every finished task of this pipeline, by one listing."""
@@ -176,8 +182,7 @@ class Staging:
             self._remove(item.key for item in self.storage.list(f"{self._video(video_id)}/{_FAILURES}/"))
 
     def _remove(self, keys: Iterable[str]) -> None:
-        # Reports go first: a task whose removal was cut short must not look finished.
-        self.storage.delete(sorted(keys, key=lambda key: not key.endswith(REPORT)))
+        self.storage.delete(reports_first(keys))
 
     def _listed(self) -> Iterator[tuple[list[str], int]]:
         folder = f"{FOLDER}/{self.pipeline_id}/"
@@ -189,6 +194,11 @@ class Staging:
 
     def _task(self, video_id: str, task_id: str) -> str:
         return f"{self._video(video_id)}/{task_id}"
+
+
+def reports_first(keys: Iterable[str]) -> list[str]:
+    """In the order in which they may be deleted: a task whose removal was cut short must not look finished."""
+    return sorted(keys, key=lambda key: not key.endswith(f"/{REPORT}"))
 
 
 def to_parquet(table: pa.Table) -> bytes:
