@@ -6,7 +6,7 @@ import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +15,6 @@ import pytest
 from tests.conftest import Root
 from tests.lakes import RUN, contents, failure, link, outcome
 from tests.sleepers import Sleeper, asleep, clock, later
-from vidproc.outcome import VideoOutcome
 from vidproc.storage import LocalStorage
 from vidproc.tables.lake import Lake
 from vidproc.tables.publish import RunInfo, publish, recover

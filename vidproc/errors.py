@@ -13,6 +13,7 @@ VidprocError
   RunAborted         the run stopped early: the cluster is gone, or too much failed at once
   TransientError     worth another try: storage timed out, a worker died, a device ran out of memory
     SourceChanged    the object was replaced or deleted while it was read
+  Damaged            a table or an object of a lake is not what was written: restore it
   NotFound           storage holds nothing under that name (also a KeyError)
   AlreadyExists      an object that was to be created is there already
 
@@ -96,6 +97,10 @@ class TransientError(VidprocError):
 
 class SourceChanged(TransientError):
     error_class = "source_changed"
+
+
+class Damaged(VidprocError):
+    error_class = "damaged"
 
 
 class NotFound(VidprocError, KeyError):

@@ -6,6 +6,7 @@
   archived       this object lies in an archive tier and must be restored before it can be read
   missing        nothing is there under that name
   changed        the object is another one by now
+  damaged        the bytes are not what they should be, and stay so: neither another try nor a setting helps
 
 `Meaning.error_class` is what the tables carry, `Meaning.way_out` what an operator can do about it.
 """
@@ -18,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["passing", "configuration", "denied", "archived", "missing", "changed"]
+Kind = Literal["passing", "configuration", "denied", "archived", "missing", "changed", "damaged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +126,15 @@ FULL = Meaning("passing", "transient", "the disk is full, or a quota: free space
 DISK = Meaning("passing", "transient", "the disk reports an error: see the system's log")
 READ_ONLY = Meaning("configuration", "config", "it is mounted read-only: mount it for writing, or give another place")
 REFUSED = Meaning("configuration", "config", "check its owner and mode")
+TOO_LARGE = Meaning("configuration", "config", "files may not grow so large here: raise `ulimit -f`, or the quota")
+TOO_MANY = Meaning("configuration", "config", "raise `ulimit -n`")
 NOT_A_PATH = Meaning("configuration", "config", "give another place")
 
 ERRNOS: dict[int, Meaning] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FULL),
     errno.EIO: DISK,
+    errno.EFBIG: TOO_LARGE,
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), TOO_MANY),
     errno.EROFS: READ_ONLY,
     **dict.fromkeys((errno.EACCES, errno.EPERM), REFUSED),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EILSEQ), NOT_A_PATH),
@@ -140,3 +145,31 @@ ERRNOS: dict[int, Meaning] = {
 def of_errno(number: int | None) -> Meaning:
     """What the system's answer to a call on a file means; whatever is not known may pass."""
     return ERRNOS.get(number or 0, PASSING)
+
+
+DAMAGED = Meaning("damaged", "damaged", "restore it from a copy, or index into a new lake")
+
+WORDS: tuple[tuple[str, Meaning], ...] = (
+    (r"Unauthenticated|PermissionDenied|lacks the required privileges", DENIED),
+    (r"Object at location .* not found", MISSING),
+    # Of a read past the end: the file is shorter than its footer, or its log, says.
+    (r"Requested range was invalid", DAMAGED),
+    (r"error sending request|error decoding response body|operation timed out|Connection (?:reset|refused)", PASSING),
+    (r"Generic (?:S3|LocalFileSystem) error", PASSING),
+    (r"Parquet (?:argument )?error|Invalid Parquet|[Cc]orrupt|Thrift|[Jj]son error|Invalid JSON", DAMAGED),
+    (r"No files in log segment|Invalid table version|C Data interface error", DAMAGED),
+)
+"""What deltalake, object_store, pyarrow and DuckDB say where they name neither a number nor a code; the first that is
+found counts."""
+
+
+def of_library(text: str) -> Meaning | None:
+    """What the message of a library means that reads and writes tables. None: nothing that is known."""
+    number = re.search(r"\bos error (\d+)\b|\bcode: (\d+), kind:|\[Errno (\d+)\]", text)
+    if number is not None:
+        return of_errno(int(next(filter(None, number.groups()))))
+    if (meaning := of_text(text)) is not None:
+        return meaning
+    if (status := re.search(r"\bstatus(?: code)?:? (\d{3})\b|\bHTTP (\d{3})\b", text)) is not None:
+        return of_s3("", int(status[1] or status[2]))
+    return next((meaning for words, meaning in WORDS if re.search(words, text)), None)

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
-from vidproc.errors import ConfigError, TransientError, VidprocError
+from vidproc import faults
+from vidproc.errors import ConfigError, Damaged, Refused, TransientError, VidprocError
 from vidproc.storage import Storage, redact
 from vidproc.tables.schema import TableSchema, load_schema
 
@@ -296,28 +297,46 @@ def _fit(
 
 @contextmanager
 def translated(uri: str, also: type[Exception] | None = None) -> Iterator[None]:
-    """The border to deltalake: its errors become ours, except `also`, which passes."""
+    """The border to the table libraries: their errors become ours, by the table in faults.py; except `also`, which
+    passes."""
     from deltalake.exceptions import DeltaError, TableNotFoundError
 
     try:
         yield
     except VidprocError:
         raise
-    except TableNotFoundError as e:
-        raise ConfigError(f"there is no table at {uri}; is this a vidproc lake, and whole?") from e
-    except (DeltaError, OSError) as e:
+    except (DeltaError, OSError, pa.ArrowException) as e:
         if also is not None and isinstance(e, also):
             raise
-        text = str(e)
-        if any(mark in text for mark in ("PermissionDenied", "Unauthenticated", "403 Forbidden", "AccessDenied")):
-            raise ConfigError(f"{uri}: access refused; check the credentials and what they may do there") from e
-        if isinstance(e, OSError) or "error sending request" in text or "Generic S3 error" in text:
+        meaning = faults.of_library(str(e))
+        if isinstance(e, TableNotFoundError) and (meaning is None or meaning.kind in ("missing", "damaged")):
+            raise ConfigError(f"there is no table at {uri}; is this a vidproc lake, and whole?") from e
+        if meaning is not None:
+            raise _as_ours(meaning, uri, first_line(e)) from e
+        if isinstance(e, OSError):
             raise TransientError(f"{uri}: {first_line(e)}") from e
         raise
 
 
+def _as_ours(meaning: faults.Meaning, uri: str, said: str) -> VidprocError:
+    hint = f"; {meaning.way_out}" if meaning.way_out else ""
+    match meaning.kind:
+        case "damaged":
+            return Damaged(f"{uri} is damaged ({said}){hint}")
+        case "missing":  # of an older version of the table, most likely: the next look is at a newer one
+            return TransientError(f"{uri}: a file that the table names is not there ({said})")
+        case "configuration" if meaning.error_class == ConfigError.error_class:
+            return ConfigError(f"{uri}: access refused ({said}){hint}")
+        case "configuration" | "denied" | "archived":
+            return Refused(f"{uri}: access refused ({said}){hint}", meaning.error_class)
+        case _:
+            return TransientError(f"{uri}: {said}{hint}")
+
+
 def first_line(e: BaseException) -> str:
-    """The first line, and the last where causes are listed below it: that is the innermost."""
+    """The first line, and the last where causes are listed below it: that is the innermost. A list of the library's
+    own calls is none."""
     lines = [re.sub(r"\x1b\[\d*m|↳", "", line).strip() for line in str(e).splitlines()]
+    lines = [line for line in lines if line and not re.match(r"\d+: |at .*:\d+$|start_thread|clone3", line)]
     told = ": ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else ""
     return redact(told) or type(e).__name__

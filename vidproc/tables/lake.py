@@ -195,9 +195,7 @@ class Lake:
         changes.roll_forward(self.tables)
         return {name: _compact(self.tables, name, file_bytes) for name in TABLES}
 
-    def vacuum(
-        self, older_than: timedelta = DAY, *, exclusive: bool = False, patience_s: float = 30.0
-    ) -> VacuumReport:
+    def vacuum(self, older_than: timedelta = DAY, *, exclusive: bool = False, patience_s: float = 30.0) -> VacuumReport:
         """Removes what no table refers to (any more): files replaced more than `older_than` ago, and what
         killed writers left.
 
