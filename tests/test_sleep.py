@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Root
-from tests.lakes import RUN, contents, failure, link, outcome
+from tests.lakes import RUN, START, contents, failure, link, outcome
+from tests.media import make_video
 from tests.sleepers import Sleeper, asleep, clock, later
-from vidproc.storage import LocalStorage
+from tests.test_end_to_end import job, tables
+from vidproc.media import content_hash
+from vidproc.run import RunSummary, index
+from vidproc.storage import LocalStorage, open_storage
 from vidproc.tables.lake import Lake
-from vidproc.tables.publish import RunInfo, publish, recover
+from vidproc.tables.publish import PublishReport, RunInfo, publish, recover
 from vidproc.tables.staging import Staging
 
 NIGHT = RunInfo(run_id="run-2", pipeline="night", pipeline_id="pid-22")
@@ -148,6 +153,142 @@ def check_nights(root: Root, effects: range, some: Callable[[int], list[Moment]]
 
 @pytest.mark.timeout(900)
 def test_a_run_that_slept(local_root: Root) -> None:
+    """Stopped before each of its side effects once, each time with another vacuum and other clocks."""
     number = check_nights(local_root, range(100), lambda effect: a_few(effect, 1))
     print(f"{number} moments tried")
     assert number > 20
+
+
+@pytest.mark.timeout(900)
+def test_a_run_that_slept_on_s3(s3_root: Root) -> None:
+    number = check_nights(s3_root, range(2, 22, 5), lambda effect: a_few(effect, 1))
+    assert number == 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(6 * 3600)
+def test_a_run_that_slept_over_everything(lake_root: Root) -> None:
+    """Side effects x options x clocks x sleeps x whether another job came first."""
+    number = check_nights(lake_root, range(100), lambda effect: list(moments(effect)))
+    print(f"{number} moments tried")
+    assert number > 20 * 144
+
+
+# --- whole runs ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    for i in range(2):
+        make_video(folder / f"{i}.mp4", seconds=1, gop=6)
+    return folder
+
+
+def check_jobs(archive: str, root: Root, effects: Iterable[int], some: Callable[[int], list[Moment]]) -> int:
+    """The same with `vidproc index` from its first side effect, the lake's marker, to its last."""
+
+    def indexed(lake: str) -> RunSummary:
+        given = {"cut": {"clip_seconds": 0.5}, "execution": {"executor": "inline", "device": "cpu"}}
+        return index(job(archive, lake, detector="tests.fakes:Slow", actions="tests.fakes:Order", **given))
+
+    calm = root.below("calm")
+    assert indexed(calm.uri).exit_code == 0
+    wanted = tables(calm.uri)
+    number = 0
+    for effect in effects:
+        for i, moment in enumerate(some(effect)):
+            number += 1
+            uri = root.below(f"{effect}-{i}").uri
+            with asleep(lambda uri=uri: indexed(uri), effect, moment.its_clock) as sleeper:  # type: ignore[misc]
+                if open_storage(uri).exists("vidproc.json"):
+                    lake = Lake.create(uri)  # another job may have begun at the same time
+                    while_it_sleeps(lake, moment)
+            assert sleeper.error is None and sleeper.answer is not None, moment
+            if sleeper.answer.exit_code == 0:
+                assert sum(sleeper.answer.statuses.values()) == 2, moment
+            else:
+                assert "run the same command again" in sleeper.answer.reason, moment
+                assert indexed(uri).exit_code == 0, moment
+            assert {name: mine(rows) for name, rows in tables(uri).items()} == wanted, moment
+            assert indexed(uri).due == 0, moment
+            if not sleeper.slept:
+                return number
+    return number
+
+
+def mine(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["video_id"] != content_hash("s3://archive/z.mp4")]
+
+
+@pytest.mark.timeout(900)
+def test_a_job_that_slept(archive: Path, local_root: Root) -> None:
+    effects = range(0, 40, 6)
+    assert check_jobs(str(archive), local_root, effects, lambda effect: a_few(effect, 1)) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(6 * 3600)
+def test_a_job_that_slept_before_each_side_effect(archive: Path, lake_root: Root) -> None:
+    number = check_jobs(str(archive), lake_root, range(100), lambda effect: a_few(effect, 6))
+    print(f"{number} moments tried")
+    assert number > 30 * 6
+
+
+# --- upkeep that sleeps ----------------------------------------------------------------------------------
+
+
+def check_upkeep(root: Root, act: Callable[[Lake], Any], some: Callable[[int], list[Moment]]) -> int:
+    """Who tidies sleeps, and a night comes and goes, vacuum too."""
+    prepared = evening(root.below("evening"))
+    calm = copied(prepared, root.below("calm"))
+    act(calm)
+    night(calm)
+    others(calm)
+    wanted = contents(calm)
+    number = 0
+    for effect in range(100):
+        for i, moment in enumerate(some(effect)):
+            number += 1
+            lake = copied(prepared, root.below(f"{effect}-{i}"))
+            with asleep(lambda lake=lake: act(lake), effect, moment.its_clock) as sleeper:  # type: ignore[misc]
+                report = night_without_patience(lake)
+                while_it_sleeps(lake, replace(moment, another_first=True))
+            assert sleeper.error is None and not report.missing, moment
+            assert contents(lake) == wanted, moment
+            others(lake)
+            lake.vacuum(timedelta(0), exclusive=True)
+            assert contents(lake) == wanted, moment
+            shutil.rmtree(lake.storage.root) if isinstance(lake.storage, LocalStorage) else None
+            if not sleeper.slept:
+                return number
+    return number
+
+
+def night_without_patience(lake: Lake) -> PublishReport:
+    recover(lake)
+    report: PublishReport = night(lake)
+    return report
+
+
+UPKEEP: dict[str, Callable[[Lake], Any]] = {
+    "vacuum": lambda lake: lake.vacuum(timedelta(0), exclusive=True, patience_s=0),
+    "compact": lambda lake: lake.compact(),
+    "record_run": lambda lake: lake.record_run(
+        {"run_id": "r", "pipeline": "night", "pipeline_id": "p", "command": "c", "outcome": "ok", "started_at": START}
+    ),
+}
+
+
+@pytest.mark.parametrize("act", UPKEEP)
+@pytest.mark.timeout(900)
+def test_upkeep_that_slept(act: str, local_root: Root) -> None:
+    assert check_upkeep(local_root, UPKEEP[act], lambda effect: a_few(effect, 1)[: effect % 7 == 0]) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("act", UPKEEP)
+@pytest.mark.timeout(6 * 3600)
+def test_upkeep_that_slept_before_each_side_effect(act: str, lake_root: Root) -> None:
+    number = check_upkeep(lake_root, UPKEEP[act], lambda effect: a_few(effect, 6))
+    print(f"{number} moments tried")

@@ -151,13 +151,14 @@ DAMAGED = Meaning("damaged", "damaged", "restore it from a copy, or index into a
 
 WORDS: tuple[tuple[str, Meaning], ...] = (
     (r"Unauthenticated|PermissionDenied|lacks the required privileges", DENIED),
-    (r"Object at location .* not found", MISSING),
+    # The last two: entries of the log were cut away since the table was opened.
+    (r"Object at location .* not found|Invalid table version|No files in log segment", MISSING),
     # Of a read past the end: the file is shorter than its footer, or its log, says.
     (r"Requested range was invalid", DAMAGED),
     (r"error sending request|error decoding response body|operation timed out|Connection (?:reset|refused)", PASSING),
     (r"Generic (?:S3|LocalFileSystem) error", PASSING),
     (r"Parquet (?:argument )?error|Invalid Parquet|[Cc]orrupt|Thrift|[Jj]son error|Invalid JSON", DAMAGED),
-    (r"No files in log segment|Invalid table version|C Data interface error", DAMAGED),
+    (r"C Data interface error", DAMAGED),
 )
 """What deltalake, object_store, pyarrow and DuckDB say where they name neither a number nor a code; the first that is
 found counts."""

@@ -882,6 +882,7 @@ class Driver:
             elif outcome.video.video_id in report.missing:
                 why = "its staged parts were taken away meanwhile (forget, or another run); the next run does it again"
                 self._recount(outcome, "failed", "transient", why)
+                self._count["taken_away"] += 1
                 self.reporter.say(f"{outcome.video.uri}: {why}")
         for outcome in batch:
             self.metrics.count("vidproc_videos_total", status=outcome.status)
@@ -976,6 +977,12 @@ class Driver:
             reason += f"; {self._count['plain']} decoded plainly, as the fast path gave other pictures of them"
         if self._away:
             reason += f"; {len(self._away)} could not be looked at, and keep what the lake has of them"
+        if outcome != "interrupted" and self._count["taken_away"]:  # whatever the budget: they are not in the lake
+            outcome, code = "failed", 1
+            reason += (
+                f"; what was staged of {self._count['taken_away']} video(s) was taken away before it was published "
+                "(vacuum, forget, or another run): run the same command again"
+            )
         if self._count["removed"]:
             reason += f"; {self._count['removed']} removed that the archive no longer lists"
         if outcome == "interrupted" and unpublished:

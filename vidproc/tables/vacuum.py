@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -35,6 +36,9 @@ from vidproc.tables.delta import Tables
 from vidproc.tables.schema import TABLES
 from vidproc.tables.staging import FOLDER as STAGING
 from vidproc.tables.staging import reports_first
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +146,15 @@ def _cut_log(tables: Tables, name: str) -> None:
     """Leaves one checkpoint and what came after. Older entries hold the least and the greatest video_id of
     files that are gone. A writer with an older snapshot may commit under a number that has been used: it notices
     when it reads its own number back."""
-    table = tables.open(name)
-    table.create_checkpoint()
-    version = table.version()
+    version = 0
+
+    def checkpoint(table: DeltaTable) -> bool:
+        nonlocal version
+        version = table.version()
+        table.create_checkpoint()
+        return True
+
+    tables.committed(name, checkpoint)
     old = []
     for item in tables.storage.list(f"{name}/_delta_log/"):
         number = item.key.rpartition("/")[2].partition(".")[0]
