@@ -33,6 +33,15 @@ class Detections:
     def __getitem__(self, mask: np.ndarray) -> Detections:
         return Detections(self.frame[mask], self.boxes[mask], self.score[mask], self.class_id[mask])
 
+    def repeated(self, frames: np.ndarray) -> Detections:
+        """Those of other frames that show the same pictures. `frames`: int64 (n,), for each new frame the one
+        here that it equals."""
+        first = np.searchsorted(self.frame, frames)
+        count = np.searchsorted(self.frame, frames, side="right") - first
+        new = np.repeat(np.arange(len(frames)), count)
+        rows = np.repeat(first, count) + np.arange(len(new)) - np.repeat(np.cumsum(count) - count, count)
+        return Detections(new, self.boxes[rows], self.score[rows], self.class_id[rows])
+
     @classmethod
     def empty(cls) -> Detections:
         """A frame with nothing in it is ordinary."""

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import os
 import struct
-from collections import deque
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Literal
 
 from vidproc.errors import Declined, LimitExceeded, NotFound, SourceChanged, TransientError, VidprocError
@@ -26,7 +25,8 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-    from vidproc.mp4 import Excerpt, Stretch
+    from vidproc.edits import MovieTrack
+    from vidproc.mp4 import Bytes, Excerpt, Stretch
     from vidproc.storage import StorageOptions
 
 FORMATS = (
@@ -38,6 +38,9 @@ FORMATS = (
 )
 """Demuxers that may run. Absent on purpose: hls, dash, concat, image2, tty, rtsp, sdp, lavfi."""
 
+
+TRANSPORT_FORMATS = ("mpegts", "mpeg", "wtv", "dhav")
+"""Whose clock may be set anew on the way: recordings of broadcasts and cameras."""
 
 FILE_ONLY = {"protocol_whitelist": "file"}
 
@@ -103,20 +106,34 @@ class Source:
         """Of an MP4, what one stretch needs of it; None where the demuxer does better by itself."""
         from vidproc import mp4
 
+        with self._bytes(video) as file, translated(video):
+            yield None if file is None else mp4.excerpt(file, stretch)
+
+    def movie_track(self, video: Video, place: int) -> MovieTrack | None:
+        """What an MP4's headers say of the track at this place; None where they cannot be understood."""
+        from vidproc.edits import read_track
+
+        with self._bytes(video) as file, translated(video):
+            return None if file is None else read_track(file, place)
+
+    @contextmanager
+    def _bytes(self, video: Video) -> Iterator[Bytes | None]:
+        """The object, read at any place; None where it cannot be opened: who opens it next says why."""
+        from vidproc import mp4
+
         file: mp4.Bytes | None = None
         if video.uri.startswith("s3://"):
             from vidproc.storage import ObjectBytes, StorageOptions
 
             file = ObjectBytes(video.uri, self.options or StorageOptions(), etag_of(video), video.size_bytes)
         else:
-            with suppress(OSError):  # who opens the file next says why
+            with suppress(OSError):
                 file = mp4.LocalBytes(video.uri)
-        with translated(video):
-            try:
-                yield None if file is None else mp4.excerpt(file, stretch)
-            finally:
-                if file is not None:
-                    file.close()
+        try:
+            yield file
+        finally:
+            if file is not None:
+                file.close()
 
     def closer(self, video: Video) -> Source | None:
         """For a second look at what seems damaged: over a URL, the demuxer takes a connection that broke
@@ -184,11 +201,13 @@ def open_container(
     stretch_bytes: int | None = None,
     headers_only: bool = False,
     excerpt: Excerpt | None = None,
+    as_media: bool = False,
 ) -> Iterator[InputContainer]:
     """The opened container. Errors of the codec library, here and in the body, become ours.
     `stretch_bytes`: about how much will be read, None: all of it.
     `excerpt`: opened instead of the file itself.
-    `headers_only` lets no decoder run, so that sizes are what the headers claim."""
+    `headers_only` lets no decoder run, so that sizes are what the headers claim.
+    `as_media`: the demuxer leaves an MP4's edit list alone."""
     import av
 
     av.logging.set_level(av.logging.PANIC)  # its log lines may quote the presigned URL
@@ -206,6 +225,7 @@ def open_container(
             "threads": "1",
             **protocol,
             **({"codec_whitelist": "none"} if headers_only else {}),
+            **({"ignore_editlist": "1"} if as_media else {}),
         }
         timeout = (limits.timeout_s, limits.timeout_s)
         container = av.open(target, options=options, timeout=timeout, buffer_size=1 << 20, metadata_errors="replace")
@@ -215,17 +235,32 @@ def open_container(
             yield container
 
 
-def choose_stream(video: Video, container: InputContainer, limits: MediaLimits) -> VideoStream:
-    """The first video stream that is not a cover picture, preferring one marked as default.
-    Raises Declined (audio_only, no_video, unsupported_codec) or LimitExceeded."""
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    return [s for s in container.streams if s.type == "video"]
+
+
+def is_still(stream: VideoStream) -> bool:
+    """Whether a stream is a cover, a poster or a thumbnail by its own word."""
     from av.stream import Disposition
 
     pictures = Disposition.attached_pic | Disposition.still_image | Disposition.timed_thumbnails
-    streams = [s for s in container.streams if s.type == "video" and not s.disposition & pictures]
+    return bool(stream.disposition & pictures)
+
+
+def choose_stream(
+    video: Video, container: InputContainer, limits: MediaLimits, *, stills: AbstractSet[int] = frozenset()
+) -> VideoStream:
+    """The film: the first video stream that is no still picture, preferring one marked as default. A stream of one
+    frame beside others is a still picture, and so are `stills` (by index).
+    Raises Declined (audio_only, no_video, unsupported_codec) or LimitExceeded."""
+    from av.stream import Disposition
+
+    streams = [s for s in video_streams(container) if not is_still(s)]
     if not streams:
         if any(s.type == "audio" for s in container.streams):
             raise Declined(f"{video.uri}: holds sound and no video stream", "audio_only")
         raise Declined(f"{video.uri}: holds no video stream", "no_video")
+    streams = [s for s in streams if s.frames != 1 and s.index not in stills] or streams
     stream: Any = next((s for s in streams if s.disposition & Disposition.default), streams[0])
     if stream.codec_context is None:
         raise Declined(f"{video.uri}: there is no decoder for its video codec", "unsupported_codec")
@@ -237,12 +272,12 @@ def choose_stream(video: Video, container: InputContainer, limits: MediaLimits) 
     return stream  # type: ignore[no-any-return]
 
 
-def prepare(container: InputContainer, stream: VideoStream, limits: MediaLimits) -> None:
-    """Only this stream is read, and its decoder runs within the limits."""
+def prepare(container: InputContainer, stream: VideoStream, limits: MediaLimits, *, every_video: bool = False) -> None:
+    """Only this stream is read, and its decoder runs within the limits. `every_video`: all video streams are."""
     from av.stream import Discard
 
     for other in container.streams:
-        if other.index != stream.index:
+        if other.index != stream.index and not (every_video and other.type == "video"):
             other.discard = Discard.all
     # Never Discard.nonkey: the MP4 demuxer then gives packets the presentation times of others.
     context = stream.codec_context
@@ -334,79 +369,3 @@ def upright_size(width: int, height: int, aspect: Fraction | None, rotation: int
 
 STEPS_BACK_S = (0, 1, 4, 16, 64)
 """Where a seek lands behind its aim, it is tried this much earlier."""
-
-SHORTEST_S = Fraction(1, 480)
-"""A frame said to last less got its duration from a rate that is really a time base, such as 1000."""
-
-
-def believable_duration(duration: int | None, time_base: Fraction, usual: int) -> int:
-    """Ticks that a frame lasts by its own word, or else the usual ones."""
-    return duration if duration and duration * time_base >= SHORTEST_S else usual
-
-
-REORDER_DEPTH = 16
-"""No codec lets more frames than this be decoded before a frame and shown after it (H.264, HEVC)."""
-
-
-class Frontier:
-    """How far presentation order is complete while packets arrive in decoding order: every frame
-    that comes later is shown at or after `pts`."""
-
-    def __init__(self) -> None:
-        self.pts: int | None = None
-        self._largest: list[int] = []
-
-    def add(self, pts: int, dts: int | None) -> None:
-        largest = self._largest
-        heappush(largest, pts)
-        bound = dts if dts is not None and dts <= pts else None  # dts never falls, and pts >= dts
-        if len(largest) > REORDER_DEPTH + 1:
-            heappop(largest)
-        if len(largest) > REORDER_DEPTH and (bound is None or largest[0] > bound):
-            bound = largest[0]
-        if bound is not None and (self.pts is None or bound > self.pts):
-            self.pts = bound
-
-
-class RepairedClock:
-    """A clock for streams whose timestamps are missing, double or go back: frames come out of the
-    decoder in the order in which they are shown, packets go in at the pace of their decoding times;
-    so the n-th frame gets the n-th decoding time, and where that does not ascend, time goes on at
-    the usual pace."""
-
-    def __init__(self, usual: int) -> None:
-        self.usual = max(usual, 1)
-        self.next: int | None = None
-        self._shift = 0
-        self._last: int | None = None
-        self._waiting: deque[int] = deque()
-
-    def push(self, packet: Packet[Any]) -> int:
-        """A packet went in; returns its repaired time."""
-        raw = packet.dts if packet.dts is not None else packet.pts
-        duration = packet.duration or self.usual
-        if self.next is None:
-            now = raw or 0
-        elif raw is None:
-            now = self.next
-        else:
-            now = raw + self._shift
-            if self._last is not None and now <= self._last:
-                now = self.next
-                self._shift = now - raw
-        self._last, self.next = now, now + duration
-        self._waiting.append(now)
-        return now
-
-    def withdraw(self) -> None:
-        """The last packet decoded to nothing."""
-        if self._waiting:
-            self._waiting.pop()
-
-    def pop(self) -> int:
-        """A frame came out; returns when it is shown."""
-        if self._waiting:
-            return self._waiting.popleft()
-        assert self._last is not None and self.next is not None
-        self._last, self.next = self.next, self.next + self.usual
-        return self._last

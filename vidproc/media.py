@@ -39,6 +39,44 @@ class Video:
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """One stretch of a presentation, and the stretch of the media that is shown then. All in ticks of the stream."""
+
+    start: int
+    """On the presentation's clock, which begins at 0."""
+    media: int
+    """Timestamp of the media at `start`."""
+    length: int
+    still: bool = False
+    """The picture at `media` stands for all of the stretch."""
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+    @property
+    def last_tick(self) -> int:
+        """Timestamp of what is shown last."""
+        return self.media if self.still else self.media + self.length - 1
+
+    def shows(self, start: int, end: int) -> tuple[int, int] | None:
+        """When a frame of the media that lasts from `start` to `end` is on screen; None where it is not."""
+        if self.still:
+            return (self.start, self.end) if start <= self.media < end else None
+        first, last = max(start, self.media), min(end, self.media + self.length)
+        return (first - self.media + self.start, last - self.media + self.start) if first < last else None
+
+    def media_of(self, start: int, end: int) -> tuple[int, int] | None:
+        """Timestamps [first, last] of the media shown in [start, end) of the presentation; None where none is."""
+        first, last = max(start, self.start), min(end, self.end)
+        if first >= last:
+            return None
+        if self.still:
+            return self.media, self.media
+        return first - self.start + self.media, last - 1 - self.start + self.media
+
+
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """What a container's index says of one video. Sizes are of the upright frame (rotation and
     sample aspect ratio applied), in square pixels."""
@@ -76,6 +114,17 @@ class VideoInfo:
     video is read from its start by each of its (few) tasks, on a repaired clock."""
     plain: bool = False
     """True: decoded in order, without the fast path, since the fast path was found wrong on it."""
+    counted: bool = False
+    """True: packets carry no presentation times that can be believed. Frames are shown in the order in which they
+    leave the decoder, the n-th at the n-th decoding time."""
+    edits: tuple[Edit, ...] = ()
+    """Not empty: frames are shown as these say, and all timestamps here are of the presentation, not of the media."""
+    held: bool = False
+    """True: the last frame stays on screen until the end that the container gives, however short its own duration."""
+    later_streams: tuple[int, ...] = ()
+    """Indices of further video streams in which the video goes on where `stream_index` ends."""
+    parameters: tuple[tuple[int, bytes], ...] = ()
+    """Decoder parameters that changed on the way outside the frames: from which timestamp on, and what they are."""
 
     def pts_to_seconds(self, pts: int) -> float:
         return float((pts - self.origin_pts) * self.time_base)
@@ -188,8 +237,9 @@ class FrameBatch:
     For a grid with windows, frames past the task's end which its last windows need are here too.
     """
 
-    pixels: np.ndarray
-    """uint8, (n, height, width, 3), RGB, C-contiguous."""
+    pictures: np.ndarray
+    """uint8, (m, height, width, 3), RGB, C-contiguous. One a sample, unless `picture` says which: a picture that
+    stays on screen for many samples is kept once."""
     sample: np.ndarray
     """int64, (n,): k, the index on the grid, ascending by 1 except over frames that did not decode
     (in `keyframes_only`: the keyframe's pts - origin_pts, ascending)."""
@@ -202,13 +252,22 @@ class FrameBatch:
     """The first `owned` frames lie inside the task; the others only finish its windows."""
     is_last: bool
     """True if the video ends with this batch: its last windows may be padded."""
+    picture: np.ndarray | None = None
+    """int64, (n,): each sample's place in `pictures`; None where every sample has its own, in order."""
 
     def __post_init__(self) -> None:
-        n = len(self.pixels)
+        n = len(self.pictures) if self.picture is None else len(self.picture)
         if not (n == len(self.sample) == len(self.time_s) == len(self.pts)) or self.owned > n:
-            raise ValueError(
-                f"one sample, time and pts a frame: {self.pixels.shape=}, {len(self.sample)=}, {self.owned=}"
-            )
+            raise ValueError(f"one picture, time and pts a sample: {n=}, {len(self.sample)=}, {self.owned=}")
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """uint8, (n, height, width, 3): the picture of each sample. A copy where pictures stand still."""
+        return self.pictures if self.picture is None else self.pictures[self.picture]
+
+    def pixels_of(self, samples: np.ndarray) -> np.ndarray:
+        """uint8, (..., height, width, 3): the pictures of these samples, by their places in the batch."""
+        return self.pictures[samples if self.picture is None else self.picture[samples]]
 
 
 @dataclass(frozen=True, slots=True)

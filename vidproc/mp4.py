@@ -38,7 +38,7 @@ _MOST_FRAMES = 1 << 24
 """Entries of a table that are looked at. At 30 frames a second this is 155 hours."""
 
 
-class _NotPlain(Exception):
+class NotPlain(Exception):
     """This file's index is read by the demuxer itself."""
 
 
@@ -59,6 +59,8 @@ class Stretch:
     """A keyframe at or before this is wanted. None: from the first frame on."""
     end_s: float | None
     """Frames shown before this are wanted, and a few more. None: to the last one."""
+    as_media: bool = False
+    """The demuxer will leave the edit list alone."""
 
 
 class Bytes(Protocol):
@@ -174,7 +176,7 @@ def excerpt(file: Bytes, stretch: Stretch) -> Excerpt | None:
     """None where the demuxer does better by itself. Whoever closes it closes the file. Raises what reading raises."""
     try:
         return _excerpt(file, stretch)
-    except (_NotPlain, struct.error, ValueError, IndexError, OverflowError, MemoryError, StopIteration):
+    except (NotPlain, struct.error, ValueError, IndexError, OverflowError, MemoryError, StopIteration):
         return None
 
 
@@ -184,29 +186,30 @@ def _excerpt(file: Bytes, stretch: Stretch) -> Excerpt | None:
     def read(start: int, end: int) -> bytes:
         data = file.read(start, end)
         if len(data) < end - start:
-            raise _NotPlain
+            raise NotPlain
         return data
 
     moov = None
-    for box in _boxes(read, 0, size):
+    for box in boxes(read, 0, size):
         if box.kind in (b"moof", b"mfra", b"sidx", b"styp") or (box.kind == b"moov" and moov is not None):
-            raise _NotPlain
+            raise NotPlain
         if box.kind == b"moov":
             moov = box
     if moov is None or moov.end - moov.start < WORTH_BYTES:
         return None
-    inside = list(_boxes(read, moov.body, moov.end))
+    inside = list(boxes(read, moov.body, moov.end))
     tracks = [b for b in inside if b.kind == b"trak"]
     if any(b.kind == b"mvex" for b in inside) or stretch.stream_index >= len(tracks):
-        raise _NotPlain
+        raise NotPlain
     header = next(b for b in inside if b.kind == b"mvhd")  # none: StopIteration
-    track = _Track(read, tracks[stretch.stream_index], _timescale(read, header))
+    track = _Track(read, tracks[stretch.stream_index], timescale(read, header))
     new_track, head = track.cut(stretch)
     index = _boxed(b"moov", read(header.start, header.end) + new_track)
     return Excerpt(file, moov, index, head)
 
 
-def _boxes(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[_Box]:
+def boxes(read: Callable[[int, int], bytes], start: int, end: int, *, cut_off: bool = False) -> Iterator[_Box]:
+    """The boxes in a stretch of a file. Raises NotPlain where one reaches beyond it; with `cut_off` they end there."""
     count = 0
     while start + 8 <= end:
         size, kind = struct.unpack(">I4s", read(start, start + 8))
@@ -215,24 +218,26 @@ def _boxes(read: Callable[[int, int], bytes], start: int, end: int) -> Iterator[
             size, body = struct.unpack(">Q", read(body, body + 8))[0], body + 8
         # Size 0 means up to the end of the file, where the new index is to be. And a truncated file is not plain.
         if size < body - start or start + size > end:
-            raise _NotPlain
+            if cut_off:
+                return
+            raise NotPlain
         yield _Box(kind, start, body, start + size)
         start += size
         count += 1
         if count > _MOST_BOXES:
-            raise _NotPlain
+            raise NotPlain
 
 
 def _boxed(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(body), kind) + body
 
 
-def _timescale(read: Callable[[int, int], bytes], header: _Box) -> int:
+def timescale(read: Callable[[int, int], bytes], header: _Box) -> int:
     """Of an `mvhd` or `mdhd` box."""
     at = header.body + (20 if read(header.body, header.body + 1) == b"\1" else 12)
     scale: int = struct.unpack(">I", read(at, at + 4))[0]
     if not scale:
-        raise _NotPlain
+        raise NotPlain
     return scale
 
 
@@ -250,7 +255,7 @@ class _Table:
     def rows(self, first: int, last: int) -> np.ndarray:
         """int64 (last - first, columns)"""
         if not 0 <= first <= last <= self.count:
-            raise _NotPlain
+            raise NotPlain
         width = self.columns * np.dtype(self.kind).itemsize
         data = self.read(self.at + first * width, self.at + last * width)
         return np.frombuffer(data, self.kind).astype(np.int64).reshape(-1, self.columns)
@@ -275,7 +280,7 @@ class _Table:
             frames = int(ends[-1])
             if frames >= last:
                 return np.concatenate([*found, np.zeros((0, 2), np.int64)]), before
-        raise _NotPlain
+        raise NotPlain
 
     def frame_at(self, time: int) -> int:
         """Of a table of (how many, ticks): the first frame that begins at or after that time, the last one's end
@@ -308,7 +313,7 @@ class _Keyframes:
             return cls(None, count)
         numbers = table.rows(0, table.count).reshape(-1) - 1  # numbered from 1 there
         if (np.diff(numbers) <= 0).any():
-            raise _NotPlain
+            raise NotPlain
         return cls(numbers, count)
 
     def from_(self, frame: int) -> int:
@@ -346,24 +351,24 @@ class _Track:
         mdia = self._only(self.box, b"mdia")
         handler = self._only(mdia, b"hdlr")
         if read(handler.body + 8, handler.body + 12) != b"vide":
-            raise _NotPlain
-        scale = _timescale(read, self._only(mdia, b"mdhd"))
+            raise NotPlain
+        scale = timescale(read, self._only(mdia, b"mdhd"))
         stbl = self._only(self._only(mdia, b"minf"), b"stbl")
-        tables = list(_boxes(read, stbl.body, stbl.end))
+        tables = list(boxes(read, stbl.body, stbl.end))
         self.tables = {b.kind: b for b in tables}
         known = {b"stsd", b"stts", b"ctts", b"stss", b"stsz", b"stsc", b"stco", b"co64", b"sdtp", b"cslg", b"sgpd"}
         if len(self.tables) < len(tables) or not set(self.tables) <= known:
-            raise _NotPlain  # also groups of samples, encryption, partial sync: they speak of frames by number
+            raise NotPlain  # also groups of samples, encryption, partial sync: they speak of frames by number
         if struct.unpack(">I", read(self.tables[b"stsd"].body + 4, self.tables[b"stsd"].body + 8)) != (1,):
-            raise _NotPlain
+            raise NotPlain
         times = self._table(b"stts", ">u4", 2)
         sizes, same_size = self._sizes()
         keys = _Keyframes.of(self._table(b"stss", ">u4", 1) if b"stss" in self.tables else None, sizes.count)
         count = sizes.count
         if not 2 * HEAD_FRAMES <= count <= _MOST_FRAMES:
-            raise _NotPlain
+            raise NotPlain
 
-        shift = self._shift(scale)  # from the times of the tables to those of the demuxer
+        shift = 0 if stretch.as_media else self._shift(scale)  # from the times of the tables to those of the demuxer
         head = min(keys.from_(HEAD_FRAMES), 16 * HEAD_FRAMES, count)
         first, last = 0, count
         if stretch.start_s is not None:
@@ -382,7 +387,7 @@ class _Track:
         head_times[-1, 0] -= 1
         new_times = np.concatenate([head_times, np.array([[1, p] for p in pieces]), own_times])
         if new_times[:, 1].max() > _LONGEST:
-            raise _NotPlain
+            raise NotPlain
         extra = len(pieces) - 1
         skipped, total = head + extra, head + extra + last - first
 
@@ -407,12 +412,12 @@ class _Track:
         if b"sdtp" in self.tables:
             at, end = self.tables[b"sdtp"].body + 4, self.tables[b"sdtp"].end
             if at + count > end:
-                raise _NotPlain
+                raise NotPlain
             made[b"sdtp"] = bytes(4) + read(at, at + head) + bytes(extra) + read(at + first, at + last)
         if first == head:
             skipped = 0  # nothing is left out between both
         elif not len(own_places):
-            raise _NotPlain
+            raise NotPlain
         found = _Head(frames=total, skipped=skipped, place=int(places[skipped]), last=last == count)
         return self._rebuilt(self.box, made), found
 
@@ -423,32 +428,32 @@ class _Track:
             return _boxed(b"stbl", b"".join(kept) + b"".join(_boxed(k, v) for k, v in tables.items()))
         if box.kind not in (b"trak", b"mdia", b"minf"):
             return self.read(box.start, box.end)
-        inside = (self._rebuilt(b, tables) for b in _boxes(self.read, box.body, box.end))
+        inside = (self._rebuilt(b, tables) for b in boxes(self.read, box.body, box.end))
         return _boxed(box.kind, b"".join(inside))
 
     def _only(self, parent: _Box, kind: bytes) -> _Box:
-        found = [b for b in _boxes(self.read, parent.body, parent.end) if b.kind == kind]
+        found = [b for b in boxes(self.read, parent.body, parent.end) if b.kind == kind]
         if len(found) != 1:
-            raise _NotPlain
+            raise NotPlain
         return found[0]
 
     def _table(self, kind: bytes, column: str, columns: int) -> _Table:
         box = self.tables.get(kind)
         if box is None:
-            raise _NotPlain
+            raise NotPlain
         count = struct.unpack(">I", self.read(box.body + 4, box.body + 8))[0]
         if count > _MOST_FRAMES or box.body + 8 + count * columns * np.dtype(column).itemsize > box.end:
-            raise _NotPlain
+            raise NotPlain
         return _Table(self.read, box.body + 8, count, column, columns)
 
     def _sizes(self) -> tuple[_Table, int]:
         """And the one size of all frames, 0 where each has its own."""
         box = self.tables.get(b"stsz")
         if box is None:
-            raise _NotPlain
+            raise NotPlain
         same, count = struct.unpack(">II", self.read(box.body + 4, box.body + 12))
         if not same and box.body + 12 + 4 * count > box.end:
-            raise _NotPlain
+            raise NotPlain
         return _Table(self.read, box.body + 12, count, ">u4"), same
 
     def _places(self, sizes: _Table, same: int, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
@@ -462,10 +467,10 @@ class _Track:
         starts, per_chunk = rows[:, 0] - 1, rows[:, 1]
         ends = np.append(starts[1:], chunks.count)
         if (rows[:, 2] != 1).any() or (ends < starts).any() or (per_chunk < 1).any() or starts[0] != 0:
-            raise _NotPlain
+            raise NotPlain
         frames = np.concatenate([[0], np.cumsum((ends - starts) * per_chunk)])
         if frames[-1] < last:
-            raise _NotPlain
+            raise NotPlain
         run_of = np.searchsorted(frames, [first, last - 1], side="right") - 1
         chunk_of = starts[run_of] + (np.array([first, last - 1]) - frames[run_of]) // per_chunk[run_of]
         chunk = np.arange(chunk_of[0], chunk_of[1] + 1)
@@ -483,7 +488,7 @@ class _Track:
 
     def _shift(self, scale: int) -> int:
         """Ticks to add to the tables' times, by an edit list that says when the video begins and no more."""
-        edits = [b for b in _boxes(self.read, self.box.body, self.box.end) if b.kind == b"edts"]
+        edits = [b for b in boxes(self.read, self.box.body, self.box.end) if b.kind == b"edts"]
         if not edits:
             return 0
         box = self._only(edits[0], b"elst")
@@ -491,17 +496,17 @@ class _Track:
         count = struct.unpack(">I", self.read(box.body + 4, box.body + 8))[0]
         shape, width = (">QqHh", 20) if wide else (">IiHh", 12)
         if len(edits) > 1 or not 1 <= count <= 2 or box.body + 8 + count * width > box.end:
-            raise _NotPlain
+            raise NotPlain
         data = self.read(box.body + 8, box.body + 8 + count * width)
         entries = list(struct.iter_unpack(shape, data))
         empty = 0
         if count == 2:
             if entries[0][1] != -1:
-                raise _NotPlain
+                raise NotPlain
             empty = round(entries[0][0] * scale / self.movie_scale)
         _, media_time, rate, fraction = entries[-1]
         if media_time < 0 or (rate, fraction) != (1, 0):
-            raise _NotPlain
+            raise NotPlain
         return int(empty - media_time)
 
 

@@ -309,7 +309,11 @@ def detect_upright(model: Detector, batch: FrameBatch) -> Detections:
     """Detections of the frames that the task owns, boxes in pixels of the upright frame."""
     if batch.owned == 0:
         return Detections.empty()
-    found = model.detect(batch.pixels[: batch.owned])
+    if batch.picture is None:
+        found = model.detect(batch.pictures[: batch.owned])
+    else:  # a picture that stands still is looked at once
+        seen, which = np.unique(batch.picture[: batch.owned], return_inverse=True)
+        found = model.detect(batch.pictures[seen]).repeated(which)
     return replace(found, boxes=batch.geometry.to_upright(found.boxes))
 
 
@@ -322,7 +326,7 @@ def on_windows(
     if not len(frames):
         return np.zeros(0), np.zeros(0), np.zeros((0, 0), np.float32)
     chunks = (frames[i : i + WINDOWS_AT_A_TIME] for i in range(0, len(frames), WINDOWS_AT_A_TIME))
-    values = np.concatenate([answer(batch.pixels[chunk]) for chunk in chunks])
+    values = np.concatenate([answer(batch.pixels_of(chunk)) for chunk in chunks])
     fps = float(grid.fps)
     starts = batch.sample[frames[:, 0]]
     return starts / fps, (batch.sample[frames].max(axis=1) + 1) / fps, values

@@ -12,14 +12,14 @@ import json
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from vidproc.archive import Skipped
 from vidproc.errors import ConfigError
-from vidproc.media import Clip, FrameSize, Grid, Task, Video, VideoInfo
+from vidproc.media import Clip, Edit, FrameSize, Grid, Task, Video, VideoInfo
 from vidproc.progress import spell
 
 if TYPE_CHECKING:
@@ -365,6 +365,18 @@ def _schema() -> Any:
             ("mirrored", pa.bool_()),
             ("exact_timestamps", pa.bool_()),
             ("plain", pa.bool_()),
+            ("counted", pa.bool_()),
+            ("held", pa.bool_()),
+            ("later_streams", pa.list_(pa.int32())),
+            ("parameters", pa.list_(pa.struct([("pts", pa.int64()), ("data", pa.binary())]))),
+            (
+                "edits",
+                pa.list_(
+                    pa.struct(
+                        [("start", pa.int64()), ("media", pa.int64()), ("length", pa.int64()), ("still", pa.bool_())]
+                    )
+                ),
+            ),
             ("error_class", pa.string()),
             ("error", pa.string()),
         ]
@@ -380,6 +392,8 @@ def _row(item: VideoInfo | Video | Skipped) -> dict[str, Any]:
     row = {name: getattr(video, name) for name in _VIDEO}
     if isinstance(item, VideoInfo):
         row |= {name: getattr(item, name) for name in _INFO} | {"time_base": str(item.time_base)}
+        row["edits"] = [asdict(edit) for edit in item.edits]
+        row["parameters"] = [{"pts": pts, "data": data} for pts, data in item.parameters]
     return row
 
 
@@ -390,4 +404,6 @@ def _unrow(row: dict[str, Any]) -> VideoInfo | Video | Skipped:
     if row["time_base"] is None:
         return video
     known: dict[str, Any] = {name: tuple(v) if isinstance(v := row[name], list) else v for name in _INFO}
+    known["edits"] = tuple(Edit(**edit) for edit in row["edits"])
+    known["parameters"] = tuple((p["pts"], p["data"]) for p in row["parameters"])
     return VideoInfo(video=video, **known | {"time_base": Fraction(row["time_base"])})

@@ -15,23 +15,26 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from vidproc.clock import REORDER_DEPTH, Frontier, Leap, Sent, SteadyClock, believable_duration
 from vidproc.container import (
-    REORDER_DEPTH,
     STEPS_BACK_S,
-    Frontier,
+    TRANSPORT_FORMATS,
     MediaLimits,
-    RepairedClock,
     Source,
-    believable_duration,
     choose_stream,
+    is_still,
     open_container,
     orientation,
     packets_of,
     prepare,
     upright_size,
+    video_streams,
 )
+from vidproc.edits import MovieTrack
 from vidproc.errors import Declined, LimitExceeded, Undecodable
-from vidproc.media import Video, VideoInfo
+from vidproc.media import Edit, Video, VideoInfo
+from vidproc.passes import Decoder, Parameters, watching_the_decoder
+from vidproc.sequential import InOrder
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -52,15 +55,33 @@ MAX_KEYFRAMES = 50_000
 """Kept of one video. More (every frame of ten hours is one) are thinned evenly: cuts need no more."""
 
 
+SUSPICIOUS_PACKETS = 64
+"""Decoded of a stream whose codec may change the order of frames while its packets have no times of display."""
+
+TAIL_PACKETS = 2 * REORDER_DEPTH
+"""Read from the end of an index: the frame that is shown last is among them."""
+
+PEEK_PACKETS = 1000
+"""Read at most to tell a film from a single picture where no header does."""
+
+MAX_PARAMETERS = 1000
+"""Changes of decoder parameters kept of one video."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Head:
     """What the first packets tell."""
 
     frame: VideoFrame
     """The first that is shown."""
+    pts: int | None
+    """When it is shown; None where its packet does not say."""
+    first: int
+    """The earliest time of any frame among the first packets, shown or not."""
     delay: int
     """From the decoding time of the first keyframe to its presentation."""
-    packets: int
+    counted: bool
+    """Frames come in another order than the times of their packets, which are none but decoding times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +96,14 @@ class _Index:
     rate: float | None = None
     """Frames a second as counted by a scan."""
     warnings: tuple[str, ...] = ()
+    held: bool = False
+    later_streams: tuple[int, ...] = ()
+    parameters: tuple[tuple[int, bytes], ...] = ()
+    edits: tuple[Edit, ...] = ()
+
+
+class _CutsFramesOff(Exception):
+    """The edit list does more than shift the video: the media must be read as they are."""
 
 
 def probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: str | None = None) -> VideoInfo:
@@ -89,8 +118,25 @@ def probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: s
 
 
 def _probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: str | None) -> VideoInfo:
-    with open_container(video, source, limits, stretch_bytes=0) as container:
-        stream = choose_stream(video, container, limits)
+    track = _track(video, source, limits)
+    as_media = track is not None and not track.only_shifts
+    try:
+        return _probe_as(video, source, limits, recorded_pattern, track, as_media=as_media)
+    except _CutsFramesOff:
+        return _probe_as(video, source, limits, recorded_pattern, track, as_media=True)
+
+
+def _probe_as(
+    video: Video,
+    source: Source,
+    limits: MediaLimits,
+    recorded_pattern: str | None,
+    track: MovieTrack | None,
+    *,
+    as_media: bool,
+) -> VideoInfo:
+    with open_container(video, source, limits, stretch_bytes=0, as_media=as_media) as container:
+        stream, left_out = _choose(video, source, limits, container)
         if not stream.codec_context.width:  # nobody could tell, or it was above the limit already
             with open_container(video, source, limits, stretch_bytes=0, headers_only=True) as headers:
                 choose_stream(video, headers, limits)
@@ -98,14 +144,13 @@ def _probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: 
             raise Declined(f"{video.uri}: is encrypted", "encrypted")
         prepare(container, stream, limits)
         head = _read_head(video, container, stream, limits)
-        index = _read_index(video, container, stream, head)
+        index = _read_index(video, container, stream, head, track, as_media=as_media)
         facts = _facts(video, container, stream, head)
         recorded_at, doubts = _recorded_at(video, container, stream, recorded_pattern)
     if index is None:
-        with open_container(video, source, limits) as container:
-            stream = choose_stream(video, container, limits)
-            index = _scan(video, container, stream, limits, facts, believe=source.closer(video) is None)
+        index = _scan(video, source, limits, facts, head, track, as_media=as_media)
     source.check_unchanged(video)
+    facts = replace(facts, warnings=left_out)
     info = _conclude(facts, index, recorded_at)
     if info.duration_s > limits.max_duration_s:
         longest = f"{limits.max_duration_s:.0f} s (limits.max_duration)"
@@ -113,32 +158,119 @@ def _probe(video: Video, source: Source, limits: MediaLimits, recorded_pattern: 
     return replace(info, warnings=(*info.warnings, *doubts))
 
 
-def _read_head(video: Video, container: InputContainer, stream: VideoStream, limits: MediaLimits) -> _Head:
-    """Decodes from the start until one frame has come out."""
-    import av
+def _track(video: Video, source: Source, limits: MediaLimits) -> MovieTrack | None:
+    """What an MP4's own headers say of its film; None where it is no MP4, or they cannot be understood."""
+    with open_container(video, source, limits, stretch_bytes=0, headers_only=True) as container:
+        if "mov" not in container.format.name:
+            return None
+        stream, _ = _choose(video, source, limits, container)
+        place = stream.index
+    return source.movie_track(video, place)
 
-    context, delay, count, error = stream.codec_context, None, 0, None
-    for packet in container.demux(stream):
-        if packet.has_sidedata("encryption_info") or packet.has_sidedata("encryption_init_info"):
-            raise Declined(f"{video.uri}: is encrypted", "encrypted")
-        if packet.size:
-            count += 1
-            if delay is None and packet.is_keyframe and packet.pts is not None and packet.dts is not None:
-                delay = packet.pts - packet.dts
-        try:
-            frames = context.decode(packet if packet.size else None)
-        except av.error.FFmpegError as e:
-            error, frames = e, []
-        for frame in frames:
-            if frame.width * frame.height > limits.max_pixels:
-                raise LimitExceeded(f"{video.uri}: a frame of {frame.width}x{frame.height} is above the limit")
-            return _Head(frame, delay or 0, count)
-        if count == HEAD_PACKETS or not packet.size:
-            break
+
+def _choose(
+    video: Video, source: Source, limits: MediaLimits, container: InputContainer
+) -> tuple[VideoStream, tuple[str, ...]]:
+    """The film, and a warning for each video stream that is left out."""
+    stills: set[int] = set()
+    open_question = [s for s in video_streams(container) if not is_still(s) and not s.frames]
+    if len(open_question) > 1 or (open_question and len(video_streams(container)) > 1):
+        stills = _stills(video, source, limits)
+    stream = choose_stream(video, container, limits, stills=stills)
+    warnings = []
+    for other in video_streams(container):
+        if other.index == stream.index:
+            continue
+        what = "a still picture" if is_still(other) or other.index in stills else "another video stream"
+        context: Any = other.codec_context
+        size = f" of {context.width}x{context.height}" if context is not None and context.width else ""
+        warnings.append(f"stream {other.index} is left out: {what}{size}")
+    return stream, tuple(warnings)
+
+
+def _stills(video: Video, source: Source, limits: MediaLimits) -> set[int]:
+    """Indices of the video streams that hold one picture, by the first packets."""
+    with open_container(video, source, limits, stretch_bytes=0, headers_only=True) as container:
+        counts = {s.index: 0 for s in video_streams(container)}
+        for place, packet in enumerate(packets_of(container)):
+            if packet.stream_index in counts:
+                counts[packet.stream_index] += 1
+            if place == PEEK_PACKETS or min(counts.values()) > 1:
+                break
+        return {index for index, count in counts.items() if count == 1}
+
+
+def _read_head(video: Video, container: InputContainer, stream: VideoStream, limits: MediaLimits) -> _Head:
+    """Decodes from the start until one frame has come out that is shown and whole."""
+
+    context: Any = stream.codec_context
+    avi = container.format.name == "avi"
+    clock = SteadyClock(_duration_guess(stream), _base(stream), closes_leaps=False)
+    delay: int | None = None
+    count, problem = 0, None
+    times: list[int] = []
+    offsets = False
+    found: tuple[int, VideoFrame] | None = None
+    fallback: tuple[int, VideoFrame] | None = None
+    with watching_the_decoder() as log:
+        decoder = Decoder(context, log)
+        in_order = InOrder(decoder, usual=_duration_guess(stream), counted=False)
+        packets = packets_of(container, stream)
+        while True:
+            packet = next(packets, None)
+            if packet is not None:
+                if packet.has_sidedata("encryption_info") or packet.has_sidedata("encryption_init_info"):
+                    raise Declined(f"{video.uri}: is encrypted", "encrypted")
+                pts, dts = packet.pts, packet.dts
+                if delay is None and packet.is_keyframe and pts is not None and dts is not None:
+                    delay = pts - dts
+                offsets |= pts is not None and pts != dts
+                now = clock.push(dts if dts is not None else pts, packet.duration)
+                if pts is not None:
+                    times.append(pts)
+                # A leap among the first packets is seen by the scan.
+                stamp = pts if pts is not None else now
+                sent = Sent(count, stamp, key=packet.is_keyframe, shown=not packet.is_discard)
+                count += 1
+                if found is None or (not offsets and context.reorder_depth):
+                    shown = list(in_order.send(packet, sent))
+                else:
+                    shown = []
+            else:
+                shown = list(in_order.drain())
+            for time, came in shown:
+                frame = came.frame
+                if frame is None:
+                    continue
+                if frame.width * frame.height > limits.max_pixels:
+                    raise LimitExceeded(f"{video.uri}: a frame of {frame.width}x{frame.height} is above the limit")
+                fallback = fallback or (time, frame)
+                if came.whole:
+                    found = found or (time, frame)
+            if found is None and log:
+                problem = log[-1][2].strip()
+            suspicious = not offsets and bool(context.reorder_depth) and not in_order.disordered and not avi
+            enough = SUSPICIOUS_PACKETS if suspicious else REORDER_DEPTH + 1
+            if packet is None or count == HEAD_PACKETS or (found is not None and count >= enough):
+                break
+    found = found or fallback
     if count == 0:
         raise Declined(f"{video.uri}: its video stream holds no frames", "no_frames")
-    why = f": {error.strerror}" if error is not None else ""
-    raise Declined(f"{video.uri}: none of its first {count} frames decodes{why}", "no_frames")
+    if found is None:
+        why = f": {problem}" if problem else ""
+        raise Declined(f"{video.uri}: none of its first {count} frames decodes{why}", "no_frames")
+    time, frame = found
+    # AVI holds no times of display: those that the demuxer makes up for B-frames are wrong.
+    counted = in_order.disordered or (avi and bool(context.reorder_depth)) or not times
+    first = min(times, default=time)
+    if counted:
+        time = first
+    return _Head(frame, time, first, delay or 0, counted)
+
+
+def _base(stream: VideoStream) -> Fraction:
+    assert stream.time_base is not None
+    return stream.time_base
 
 
 def _facts(video: Video, container: InputContainer, stream: VideoStream, head: _Head) -> VideoInfo:
@@ -159,12 +291,13 @@ def _facts(video: Video, container: InputContainer, stream: VideoStream, head: _
         mirrored=mirrored,
         fps=float(rate) if rate and _believable(rate) else None,
         time_base=time_base,
-        origin_pts=head.frame.pts or 0,
+        origin_pts=head.pts or 0,
         duration_s=_promised_duration(container, stream),
         frames_promised=stream.frames or None,
         keyframe_pts=(),
         recorded_at=None,
         stream_index=stream.index,
+        counted=head.counted,
     )
 
 
@@ -187,29 +320,49 @@ def _promised_duration(container: InputContainer, stream: VideoStream) -> float:
 # Indexes
 
 
-def _read_index(video: Video, container: InputContainer, stream: VideoStream, head: _Head) -> _Index | None:
+def _read_index(
+    video: Video,
+    container: InputContainer,
+    stream: VideoStream,
+    head: _Head,
+    track: MovieTrack | None,
+    *,
+    as_media: bool,
+) -> _Index | None:
     """None where there is no index that can be believed."""
     name = container.format.name
-    if head.frame.pts is None:
+    if "mov" in name and stream.frames and not (track and track.fragmented):
+        return _mov_index(video, container, stream, head, track, as_media=as_media)
+    if head.counted:
         return None
-    if "mov" in name and stream.frames:
-        return _mov_index(video, stream, head)
     if "matroska" in name:
         return _matroska_index(container, stream, head)
-    if name == "avi" and not stream.codec_context.reorder_depth and len(stream.index_entries) >= stream.frames:
-        return _mov_index(video, stream, head)
+    if name == "avi" and stream.frames and len(stream.index_entries) >= stream.frames:
+        return _mov_index(video, container, stream, head, None, as_media=False)
     return None
 
 
-def _mov_index(video: Video, stream: VideoStream, head: _Head) -> _Index | None:
+def _mov_index(
+    video: Video,
+    container: InputContainer,
+    stream: VideoStream,
+    head: _Head,
+    track: MovieTrack | None,
+    *,
+    as_media: bool,
+) -> _Index | None:
     """Every frame is listed with its decoding time, size and place. Its presentation time is not:
     that of keyframes is taken to lie behind by as much as the first one's does. Where this is not
     so, a cut falls some frames beside a keyframe, which costs a little decoding and is as exact."""
     keyframes: list[int] = []
     frames = missing = 0
     first = last = before_last = None
+    tail_at: int | None = None
+    recent: list[int] = []
     for entry in stream.index_entries:
         if entry.is_discard:
+            if track is not None and not as_media:
+                raise _CutsFramesOff
             continue
         frames += 1
         if entry.pos + entry.size > video.size_bytes:
@@ -218,16 +371,50 @@ def _mov_index(video: Video, stream: VideoStream, head: _Head) -> _Index | None:
             keyframes.append(entry.timestamp + head.delay)
         before_last, last = last, entry.timestamp
         first = last if first is None else first
+        recent.append(last)
+        if len(recent) > TAIL_PACKETS:
+            del recent[0]
     if not keyframes or first is None or last is None:
         return None
+    if track is not None and track.edits and not as_media and frames < stream.frames:
+        raise _CutsFramesOff
+    tail_at = recent[0]
     step = max(last - before_last, 0) if before_last is not None else 0
-    length = last - first + step
-    if stream.duration and 2 * stream.duration >= length:
-        length = stream.duration
     warnings: tuple[str, ...] = ()
+    end = first + head.delay + last - first + step
     if missing:
         warnings = (f"{missing} of the {frames} frames in its index lie behind the end of the file",)
-    return _Index(keyframes, first + head.delay + length, frames, warnings=warnings)
+    elif (tail := _tail(container, stream, tail_at)) is not None:
+        shown_until, lasts = tail
+        # All frames together last as long as they do in decoding order.
+        end = max(shown_until, head.first + last - first + lasts)
+    if as_media and track is not None:
+        edits = track.timeline(end)
+        if not edits:
+            raise Declined(f"{video.uri}: its edit list shows nothing of its video", "no_frames")
+        return _Index(keyframes, end, frames, warnings=warnings, held=not missing, edits=edits)
+    if track is not None and track.shown_ticks is not None and not missing:
+        end = max(end, track.lead + track.shown_ticks)
+    return _Index(keyframes, end, frames, warnings=warnings, held=not missing)
+
+
+def _tail(container: InputContainer, stream: VideoStream, at: int) -> tuple[int, int] | None:
+    """Reads the packets from that decoding time to the end: when the last frame leaves the screen by the packets'
+    own times, and how long the last packet lasts. None where they cannot be reached."""
+    import av
+
+    end = lasts = None
+    try:
+        container.seek(at, stream=stream, any_frame=True)
+        for count, packet in enumerate(packets_of(container, stream)):
+            lasts = packet.duration or _duration_guess(stream)
+            if packet.pts is not None:
+                end = max(end or packet.pts, packet.pts + lasts)
+            if count > 16 * TAIL_PACKETS:
+                return None
+    except av.error.FFmpegError:
+        return None
+    return None if end is None or lasts is None else (end, lasts)
 
 
 def _matroska_index(container: InputContainer, stream: VideoStream, head: _Head) -> _Index | None:
@@ -235,7 +422,7 @@ def _matroska_index(container: InputContainer, stream: VideoStream, head: _Head)
     import av
     from av.stream import Discard
 
-    origin, time_base = head.frame.pts, stream.time_base
+    origin, time_base = head.pts, stream.time_base
     assert origin is not None and time_base is not None
     try:
         container.seek(origin, stream=stream)  # makes the demuxer fetch cues from the end of the file
@@ -280,96 +467,202 @@ def _number(text: str | None) -> int | None:
     return int(text) if text and text.isdigit() else None
 
 
+@dataclass(slots=True)
+class _Other:
+    """A further video stream, as seen by a scan."""
+
+    first: int
+    last: int
+    count: int = 1
+
+
 def _scan(
     video: Video,
-    container: InputContainer,
-    stream: VideoStream,
+    source: Source,
     limits: MediaLimits,
     facts: VideoInfo,
+    head: _Head,
+    track: MovieTrack | None,
     *,
-    believe: bool,
+    as_media: bool,
+    later: tuple[int, ...] = (),
 ) -> _Index:
-    """Reads every packet and decodes none. Where an error on the way may be the connection's, not the
-    file's (`believe`: it is not), raises Undecodable."""
-    import av
+    """Reads every packet and decodes none."""
+    with open_container(video, source, limits, as_media=as_media) as container:
+        stream: Any = container.streams[facts.stream_index]
+        scan = _Scan(video, limits, facts, head, stream, later)
+        # Where an error on the way may be the connection's, not the file's, it is not believed.
+        scan.read(container, believe=source.closer(video) is None)
+        index = scan.conclude(container)
+    goes_on = () if later else scan.later_streams()
+    if goes_on:
+        return _scan(video, source, limits, facts, head, track, as_media=as_media, later=goes_on)
+    if as_media and track is not None and index.end is not None:
+        return replace(index, edits=track.timeline(index.end))
+    return index
 
-    frontier, clock = Frontier(), RepairedClock(_duration_guess(stream))
-    keyframes: list[int] = []
-    recent: set[int] = set()
-    # AVI holds no presentation times: those that the demuxer makes up for B-frames are wrong.
-    exact = not ("avi" in facts.container and stream.codec_context.reorder_depth)
-    count, end_of_all, error = 0, 0.0, None
-    start_repaired: int | None = None
-    last: tuple[int, int] | None = None
-    following: list[int] = []
-    packets = packets_of(container)
-    while True:
-        try:
-            packet: Any = next(packets, None)
-        except av.error.FFmpegError as e:
-            error = e.strerror
-            if not believe:
-                raise Undecodable(f"{video.uri}: reading its packets ended with an error: {error}") from None
-            break
-        if packet is None:
-            break
-        if packet.pts is not None and packet.time_base:
-            end_of_all = max(end_of_all, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if packet.stream_index != stream.index or not packet.size:
-            continue
-        count += 1
-        if count > limits.max_scan_packets:
-            raise LimitExceeded(f"{video.uri}: more than {limits.max_scan_packets} packets and no index")
-        repaired = clock.push(packet)
-        clock.pop()
-        start_repaired = repaired if start_repaired is None else start_repaired
+
+class _Scan:
+    """One reading of all packets."""
+
+    def __init__(
+        self,
+        video: Video,
+        limits: MediaLimits,
+        facts: VideoInfo,
+        head: _Head,
+        stream: VideoStream,
+        later: tuple[int, ...],
+    ) -> None:
+        self.video, self.limits, self.facts, self.head, self.stream, self.later = (
+            video, limits, facts, head, stream, later,
+        )  # fmt: skip
+        self.usual = _duration_guess(stream)
+        closes = facts.container in TRANSPORT_FORMATS
+        self.clock = SteadyClock(self.usual, facts.time_base, closes_leaps=closes)
+        self.frontier = Frontier()
+        self.keyframes: list[int] = []
+        # AVI holds no times of display, so a stream in it is exact only where the order is that of decoding.
+        self.exact = not head.counted and not later
+        self.count = self.short = 0
+        self.end_of_all, self.error = 0.0, None
+        self.end = facts.origin_pts
+        self.first: int | None = None
+        self.last: tuple[int, int] | None = None
+        self.following: list[int] = []
+        self.others: dict[int, _Other] = {}
+        self.parameters: list[tuple[int, bytes]] = []
+        self.sets = Parameters(stream.codec_context.name, stream.codec_context.extradata)
+        self.last_dts = 0
+
+    def read(self, container: InputContainer, *, believe: bool) -> None:
+        """Raises Undecodable where reading ends with an error and `believe` is False, or LimitExceeded."""
+        import av
+
+        packets = packets_of(container)
+        wanted = {self.stream.index, *self.later}
+        while True:
+            try:
+                packet: Any = next(packets, None)
+            except av.error.FFmpegError as e:
+                self.error = e.strerror
+                if not believe:
+                    raise Undecodable(
+                        f"{self.video.uri}: reading its packets ended with an error: {self.error}"
+                    ) from None
+                break
+            if packet is None:
+                break
+            if packet.pts is not None and packet.time_base:
+                ends = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                self.end_of_all = max(self.end_of_all, ends)
+            if packet.stream_index in wanted:
+                self.take(packet)
+            elif container.streams[packet.stream_index].type == "video" and packet.dts is not None:
+                other = self.others.setdefault(packet.stream_index, _Other(packet.dts, packet.dts))
+                other.last, other.count = max(other.last, packet.dts), other.count + 1
+
+    def take(self, packet: Packet[Any]) -> None:
+        self.count += 1
+        if self.count > self.limits.max_scan_packets:
+            raise LimitExceeded(f"{self.video.uri}: more than {self.limits.max_scan_packets} packets and no index")
+        dts = packet.dts if packet.dts is not None else packet.pts
+        now = self.clock.push(dts, packet.duration)
+        if dts is not None:
+            self.last_dts = dts
         pts = packet.pts
-        if pts is None or pts in recent or (frontier.pts is not None and pts < frontier.pts):
-            exact = False
-            continue
-        recent.add(pts)
-        if len(recent) > 64:
-            recent = {p for p in recent if frontier.pts is None or p >= frontier.pts}
-        frontier.add(pts, packet.dts)
+        if pts is None or self.clock.offset:
+            self.exact = False
+        duration = believable_duration(packet.duration, self.facts.time_base, self.usual)
+        stamp = now if self.head.counted or pts is None else pts + self.clock.offset
+        if not packet.is_discard:
+            self.end = max(self.end, stamp + duration)
+            self.first = stamp if self.first is None else min(self.first, stamp)
+        if packet.has_sidedata("new_extradata") and self.count > 1:
+            self.changed(stamp, bytes(packet.get_sidedata("new_extradata")))
+        elif packet.is_keyframe and (sets := self.sets.found_in(packet)):
+            self.changed(stamp, sets)
+        if pts is None or (self.frontier.pts is not None and pts < self.frontier.pts):
+            self.exact = False
+            return
+        self.frontier.add(pts, packet.dts)
         if packet.is_keyframe and not packet.is_discard:
-            keyframes.append(pts)
-            if len(keyframes) & (len(keyframes) - 1) == 0:
-                following = []
-        if len(following) < REORDER_DEPTH:
-            following.append(pts)
-        if not packet.is_discard and (last is None or pts >= last[0]):
-            last = (pts, packet.duration or 0)
-    warnings = [] if error is None else [f"reading its packets ended with an error: {error}"]
-    if exact and len(keyframes) > 1 and (facts.container == "mpeg" or not _seeks_to(container, stream, following)):
-        exact = False
-    claimed = facts.duration_s
-    time_base = facts.time_base
-    if not exact:
-        assert start_repaired is not None and clock.next is not None
-        origin = facts.origin_pts
-        end = origin + clock.next - start_repaired
-        warnings.append(
-            "timestamps are missing, double, go back or differ after seeking: repaired, and read from the start"
-        )
+            self.keyframes.append(pts)
+            if len(self.keyframes) & (len(self.keyframes) - 1) == 0:
+                self.following = []
+        if len(self.following) < REORDER_DEPTH:
+            self.following.append(pts)
+        if not packet.is_discard and (self.last is None or pts >= self.last[0]):
+            self.last = (pts, packet.duration or 0)
+
+    def changed(self, stamp: int, parameters: bytes) -> None:
+        known = self.parameters[-1][1] if self.parameters else None
+        if parameters != known and len(self.parameters) < MAX_PARAMETERS:
+            self.parameters.append((stamp, parameters))
+
+    def later_streams(self) -> tuple[int, ...]:
+        """Streams that begin where the film's ends: the programme moved."""
+        found, end = [], self.last_dts
+        near = int(1 / self.facts.time_base)
+        for index, other in sorted(self.others.items(), key=lambda o: o[1].first):
+            if other.count > 1 and other.first >= end - near:
+                found.append(index)
+                end = other.last
+        return tuple(found)
+
+    def conclude(self, container: InputContainer) -> _Index:
+        facts, warnings = self.facts, [] if self.error is None else [
+            f"reading its packets ended with an error: {self.error}"
+        ]  # fmt: skip
+        warnings += [_leap_warning(leap, facts) for leap in self.clock.leaps]
+        if self.later:
+            streams = ", ".join(str(i) for i in self.later)
+            warnings.append(f"the video goes on in stream {streams}: read as one")
+        exact = self.exact
+        if exact and len(self.keyframes) > 1:
+            exact = facts.container != "mpeg" and _seeks_to(container, self.stream, self.following)
+        claimed, base = facts.duration_s, facts.time_base
+        parameters = tuple(self.parameters[1:] if self._begins_with_its_sets() else self.parameters)
+        if not exact:
+            if not self.clock.leaps and not self.later:
+                warnings.append(
+                    "timestamps are missing, double, go back or differ after seeking: repaired, and read from the start"
+                )
+            return _Index(
+                [facts.origin_pts],
+                self.end,
+                facts.frames_promised,
+                scanned=True,
+                exact=False,
+                warnings=tuple(warnings),
+                later_streams=self.later,
+            )
+        end, usual = facts.origin_pts, self.usual
+        if self.last is not None:
+            usual = (self.last[0] - facts.origin_pts) // (self.count - 1) if self.count > 1 else self.usual
+            end = self.last[0] + believable_duration(self.last[1], base, max(usual, 1))
+        if claimed > self.end_of_all + float(CLAIM_TOLERANCE * max(usual, 1) * base):
+            # Other streams may outlast the picture, but the header promises more than any of them holds.
+            end = max(end, int(claimed / base))
+            warnings.append(f"its header promises {claimed:.1f} s, its packets end at {self.end_of_all:.1f} s")
+        rate = float(1 / (usual * base)) if self.count > 1 and usual > 0 else None
         return _Index(
-            [origin],
+            sorted(self.keyframes),
             end,
-            facts.frames_promised,
+            facts.frames_promised or self.count,
             scanned=True,
-            exact=False,
+            rate=rate,
             warnings=tuple(warnings),
+            parameters=parameters,
         )
-    end, usual = facts.origin_pts, clock.usual
-    if last is not None:
-        usual = (last[0] - facts.origin_pts) // (count - 1) if count > 1 else clock.usual
-        end = last[0] + believable_duration(last[1], time_base, max(usual, 1))
-    if claimed > end_of_all + float(CLAIM_TOLERANCE * max(usual, 1) * time_base):
-        # Other streams may outlast the picture, but the header promises more than any of them holds.
-        end = max(end, int(claimed / time_base))
-        warnings.append(f"its header promises {claimed:.1f} s, its packets end at {end_of_all:.1f} s")
-    rate = float(1 / (usual * time_base)) if count > 1 and usual > 0 else None
-    frames = facts.frames_promised or count
-    return _Index(sorted(keyframes), end, frames, scanned=True, rate=rate, warnings=tuple(warnings))
+
+    def _begins_with_its_sets(self) -> bool:
+        return bool(self.parameters) and self.parameters[0][0] <= self.facts.origin_pts
+
+
+def _leap_warning(leap: Leap, facts: VideoInfo) -> str:
+    at, by = facts.pts_to_seconds(leap.at), float(leap.by * facts.time_base)
+    return f"its clock leaps by {by:+.1f} s at {at:.1f} s: closed up"
 
 
 def _seeks_to(container: InputContainer, stream: VideoStream, following: list[int]) -> bool:
@@ -404,11 +697,14 @@ def _duration_guess(stream: VideoStream) -> int:
 
 
 def _conclude(facts: VideoInfo, index: _Index, recorded_at: datetime | None) -> VideoInfo:
-    origin = facts.origin_pts
-    keyframes = [k for k in index.keyframes if k > origin]
+    origin, keyframes = facts.origin_pts, index.keyframes
+    end = index.end if index.end is not None else origin
+    if index.edits:  # all on the presentation's clock
+        origin, end = 0, index.edits[-1].end
+        keyframes = sorted({s[0] for k in keyframes for e in index.edits if (s := e.shows(k, k + 1))})
+    keyframes = [k for k in keyframes if k > origin]
     if len(keyframes) >= MAX_KEYFRAMES:
         keyframes = keyframes[:: len(keyframes) // MAX_KEYFRAMES + 1]
-    end = index.end if index.end is not None else origin
     duration_s = max(0.0, float((end - origin) * facts.time_base))
     fps = facts.fps
     rate = index.rate or (index.frames / duration_s if index.frames and duration_s and not index.scanned else None)
@@ -424,7 +720,11 @@ def _conclude(facts: VideoInfo, index: _Index, recorded_at: datetime | None) -> 
         recorded_at=recorded_at,
         scanned=index.scanned,
         exact_timestamps=index.exact,
-        warnings=index.warnings,
+        warnings=(*facts.warnings, *index.warnings),
+        held=index.held,
+        edits=index.edits,
+        later_streams=index.later_streams,
+        parameters=index.parameters,
     )
 
 

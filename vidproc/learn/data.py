@@ -124,9 +124,9 @@ def fit_image(image: np.ndarray, size: FrameSize) -> tuple[np.ndarray, Geometry]
     """An RGB image uint8 (h, w, 3) brought to a model's frame, as the decoder does with a video's."""
     from PIL import Image
 
-    from vidproc.decode import _Layout
+    from vidproc.pictures import Layout
 
-    layout = _Layout.of(size, image.shape[1], image.shape[0])
+    layout = Layout.of(size, image.shape[1], image.shape[0])
     scaled = np.array(
         Image.fromarray(image).resize((layout.scaled_width, layout.scaled_height), Image.Resampling.BILINEAR)
     )
