@@ -65,54 +65,47 @@ class Leap:
 class SteadyClock:
     """Decoding times that never fall.
 
-    A small step back is jitter: time goes on at the usual pace until the stream's own clock has caught up.
-    A larger one is the beginning of another recording, and is closed up. So is, where `closes_leaps`, a jump
-    ahead: transport clocks are set anew, and FFmpeg closes that up too.
+    Where the clock goes back by much, another recording begins, and is closed up. A transport clock (`transport`)
+    is closed up too where it jumps ahead, as FFmpeg does; and where it steps back a little, it stumbles: time goes
+    on at the usual pace until the stream's own clock has caught up.
     """
 
-    def __init__(self, usual: int, time_base: Fraction, *, closes_leaps: bool) -> None:
+    def __init__(self, usual: int, time_base: Fraction, *, transport: bool) -> None:
         self.usual = max(usual, 1)
         self.offset = 0
         """Ticks to add to the presentation time of the last packet, by which its decoding time was mended."""
         self.leaps: list[Leap] = []
         self.last: int | None = None
         """Repaired decoding time of the last packet."""
-        self.end = 0
-        """When the next packet is due, if time goes on as usual."""
+        self._due = 0
         self._jitter = max(int(JITTER_S / time_base), 1)
-        self._leap = int(LEAP_S / time_base) if closes_leaps else None
-        self._base = 0
+        self._leap = int(LEAP_S / time_base) if transport else None
+        self._base = self._stumble = 0
         self._raw: int | None = None
-        self._stumble = 0
 
     def push(self, dts: int | None, duration: int | None) -> int:
         """Returns the repaired decoding time of a packet, in ticks."""
-        due = self.end
-        if self.last is None:
-            now = dts or 0
-        elif dts is None:
-            now = due
+        if dts is None:
+            now = self._due
+        elif self.last is None or self._raw is None:
+            now = dts
         else:
-            now = self._mended(dts, due)
+            now = max(self._mended(dts, dts - self._raw, self.last), self.last)
         if dts is not None:
-            self.offset = now - dts
-            self._raw = dts
-        self.last, self.end = now, now + (duration or self.usual)
+            self.offset, self._raw = self._base + self._stumble, dts
+        self.last, self._due = now, now + (duration or self.usual)
         return now
 
-    def _mended(self, dts: int, due: int) -> int:
-        assert self.last is not None
-        moved = dts - self._raw if self._raw is not None else 0
+    def _mended(self, dts: int, moved: int, last: int) -> int:
+        due = self._due
         if moved < -self._jitter or (self._leap is not None and moved > self._leap):
+            self.leaps.append(Leap(due, moved - (due - last)))
             self._base, self._stumble = due - dts, 0
-            self.leaps.append(Leap(due, dts + self.offset - due))
-            return due
-        now = dts + self._base
-        if now > self.last:
+        elif dts + self._base > last:
             self._stumble = 0  # the stream's own clock has caught up
-        elif moved < 0:
-            self._stumble = due - now
-        return max(now + self._stumble, self.last)
+        elif moved < 0 and self._leap is not None:
+            self._stumble = due - dts - self._base
+        return dts + self._base + self._stumble
 
 
 @dataclass(slots=True, eq=False)

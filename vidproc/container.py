@@ -236,7 +236,7 @@ def open_container(
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:
-    return [s for s in container.streams if s.type == "video"]
+    return list(container.streams.video)
 
 
 def is_still(stream: VideoStream) -> bool:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
+from vidproc import sparse
 from vidproc.container import (
     STEPS_BACK_S,
     MediaLimits,
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 __all__ = ["MediaLimits", "Source", "coverage", "decode", "decode_plainly"]
-
-LEAP_BYTES = 1 << 20
-"""From one keyframe to the next at least, to leap rather than read: the demuxer's buffer fetches as much at once."""
 
 
 def decode(
@@ -149,14 +147,25 @@ def _run(attempt: Pass, task: Task, source: Source, limits: MediaLimits) -> None
             stream: Any = container.streams[info.stream_index]
             if stream.type != "video" or stream.codec_context is None:
                 stream = choose_stream(task.video, container, limits)
-            prepare(container, stream, limits, every_video=bool(info.later_streams))
+            prepare(container, stream, limits)
             with watching_the_decoder() as log:
                 attempt.begin(container, stream, log)
                 packets = _from(attempt, container, stream, enter_pts)
                 if packets is None:
                     continue  # what cannot be entered in its middle is read from its start
+                if info.later_streams:
+                    packets = chain(packets, _later_packets(attempt, task, source, limits))
                 _feed(attempt, task, container, stream, packets)
             return
+
+
+def _later_packets(attempt: Pass, task: Task, source: Source, limits: MediaLimits) -> Iterator[Packet[Any]]:
+    """Those of the streams in which the video goes on. Each is read by itself: where the streams meet, packets of
+    both come mixed."""
+    for index in task.info.later_streams:
+        with open_container(task.video, source, limits) as container:
+            attempt.goes_on_in(container, index)
+            yield from (p for p in packets_of(container) if p.stream_index == index)
 
 
 def _run_excerpt(attempt: Pass, task: Task, source: Source, limits: MediaLimits) -> bool:
@@ -264,7 +273,7 @@ def _from(
     info = attempt.result.info
     first_pts = info.origin_pts if not info.edits else None
     if start is None or (first_pts is not None and start <= first_pts):
-        return packets_of(container, *attempt.read_streams(stream))
+        return packets_of(container, stream)
     if not attempt.prime(start):
         return None
     # Transport streams are entered at any packet, so the keyframe is behind wherever the seek led.
@@ -294,7 +303,9 @@ def _leaping(
     """The packets, without what lies between two keyframes where that is much: an MP4's index tells the place of
     each. (Matroska's may list some keyframes only, and transport streams have none: those are read whole.)"""
     keys = [e for e in stream.index_entries if e.is_keyframe and e.pos + e.size <= size_bytes]
-    ahead = {here.timestamp: there for here, there in pairwise(keys) if there.pos - here.pos - here.size > LEAP_BYTES}
+    ahead = {
+        here.timestamp: there for here, there in pairwise(keys) if there.pos - here.pos - here.size > sparse.LEAP_BYTES
+    }
     seen: int | None = None
     while (packet := next(packets, None)) is not None:
         if seen is not None and packet.dts is not None and packet.dts <= seen:

@@ -267,7 +267,8 @@ class FrameBatch:
 
     def pixels_of(self, samples: np.ndarray) -> np.ndarray:
         """uint8, (..., height, width, 3): the pictures of these samples, by their places in the batch."""
-        return self.pictures[samples if self.picture is None else self.picture[samples]]
+        found: np.ndarray = self.pictures[samples if self.picture is None else self.picture[samples]]
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -359,10 +359,6 @@ class Pass:
         self.leaps = False
         """From keyframe to keyframe, as nothing else is wanted and the index lists them all."""
 
-    def read_streams(self, stream: VideoStream) -> tuple[VideoStream, ...]:
-        """The streams whose packets are wanted; none: all, also those which appear on the way."""
-        return () if self.info.later_streams else (stream,)
-
     def begin(self, container: InputContainer, stream: VideoStream, log: list[tuple[int, str, str]]) -> None:
         """To be called before anything is read or decoded."""
         self.container, self.stream = container, stream
@@ -390,6 +386,9 @@ class Pass:
         return True
 
     def feed(self, packet: Packet[Any]) -> None:
+        raise NotImplementedError
+
+    def goes_on_in(self, container: InputContainer, stream_index: int) -> None:
         raise NotImplementedError
 
     def finish(self) -> None:

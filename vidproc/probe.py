@@ -150,7 +150,7 @@ def _probe_as(
     if index is None:
         index = _scan(video, source, limits, facts, head, track, as_media=as_media)
     source.check_unchanged(video)
-    facts = replace(facts, warnings=left_out)
+    facts = replace(facts, warnings=tuple(w for i, w in left_out.items() if i not in index.later_streams))
     info = _conclude(facts, index, recorded_at)
     if info.duration_s > limits.max_duration_s:
         longest = f"{limits.max_duration_s:.0f} s (limits.max_duration)"
@@ -170,22 +170,23 @@ def _track(video: Video, source: Source, limits: MediaLimits) -> MovieTrack | No
 
 def _choose(
     video: Video, source: Source, limits: MediaLimits, container: InputContainer
-) -> tuple[VideoStream, tuple[str, ...]]:
-    """The film, and a warning for each video stream that is left out."""
+) -> tuple[VideoStream, dict[int, str]]:
+    """The film, and a warning for each video stream that is left out, by its index."""
     stills: set[int] = set()
     open_question = [s for s in video_streams(container) if not is_still(s) and not s.frames]
     if len(open_question) > 1 or (open_question and len(video_streams(container)) > 1):
         stills = _stills(video, source, limits)
     stream = choose_stream(video, container, limits, stills=stills)
-    warnings = []
+    warnings = {}
     for other in video_streams(container):
         if other.index == stream.index:
             continue
-        what = "a still picture" if is_still(other) or other.index in stills else "another video stream"
+        still = is_still(other) or other.index in stills or other.frames == 1
+        what = "a still picture" if still else "another video stream"
         context: Any = other.codec_context
         size = f" of {context.width}x{context.height}" if context is not None and context.width else ""
-        warnings.append(f"stream {other.index} is left out: {what}{size}")
-    return stream, tuple(warnings)
+        warnings[other.index] = f"stream {other.index} is left out: {what}{size}"
+    return stream, warnings
 
 
 def _stills(video: Video, source: Source, limits: MediaLimits) -> set[int]:
@@ -205,10 +206,11 @@ def _read_head(video: Video, container: InputContainer, stream: VideoStream, lim
 
     context: Any = stream.codec_context
     avi = container.format.name == "avi"
-    clock = SteadyClock(_duration_guess(stream), _base(stream), closes_leaps=False)
+    clock = SteadyClock(_duration_guess(stream), _base(stream), transport=False)
     delay: int | None = None
     count, problem = 0, None
     times: list[int] = []
+    begins: int | None = None
     offsets = False
     found: tuple[int, VideoFrame] | None = None
     fallback: tuple[int, VideoFrame] | None = None
@@ -226,6 +228,7 @@ def _read_head(video: Video, container: InputContainer, stream: VideoStream, lim
                     delay = pts - dts
                 offsets |= pts is not None and pts != dts
                 now = clock.push(dts if dts is not None else pts, packet.duration)
+                begins = now if begins is None else begins
                 if pts is not None:
                     times.append(pts)
                 # A leap among the first packets is seen by the scan.
@@ -263,8 +266,8 @@ def _read_head(video: Video, container: InputContainer, stream: VideoStream, lim
     # AVI holds no times of display: those that the demuxer makes up for B-frames are wrong.
     counted = in_order.disordered or (avi and bool(context.reorder_depth)) or not times
     first = min(times, default=time)
-    if counted:
-        time = first
+    if counted and begins is not None:
+        time = first = begins
     return _Head(frame, time, first, delay or 0, counted)
 
 
@@ -485,21 +488,21 @@ def _scan(
     track: MovieTrack | None,
     *,
     as_media: bool,
-    later: tuple[int, ...] = (),
 ) -> _Index:
     """Reads every packet and decodes none."""
+    # Where an error on the way may be the connection's, not the file's, it is not believed.
+    believe = source.closer(video) is None
     with open_container(video, source, limits, as_media=as_media) as container:
         stream: Any = container.streams[facts.stream_index]
-        scan = _Scan(video, limits, facts, head, stream, later)
-        # Where an error on the way may be the connection's, not the file's, it is not believed.
-        scan.read(container, believe=source.closer(video) is None)
-        index = scan.conclude(container)
-    goes_on = () if later else scan.later_streams()
-    if goes_on:
-        return _scan(video, source, limits, facts, head, track, as_media=as_media, later=goes_on)
-    if as_media and track is not None and index.end is not None:
-        return replace(index, edits=track.timeline(index.end))
-    return index
+        scan = _Scan(video, limits, facts, head, stream)
+        scan.read(container, stream.index, believe=believe)
+        for index in scan.find_later_streams():
+            with open_container(video, source, limits) as again:
+                scan.read(again, index, believe=believe)
+        made = scan.conclude(container)
+    if as_media and track is not None and made.end is not None:
+        return replace(made, edits=track.timeline(made.end))
+    return made
 
 
 class _Scan:
@@ -512,21 +515,24 @@ class _Scan:
         facts: VideoInfo,
         head: _Head,
         stream: VideoStream,
-        later: tuple[int, ...],
     ) -> None:
-        self.video, self.limits, self.facts, self.head, self.stream, self.later = (
-            video, limits, facts, head, stream, later,
-        )  # fmt: skip
+        self.video, self.limits, self.facts, self.head, self.stream = video, limits, facts, head, stream
+        self.later: tuple[int, ...] = ()
         self.usual = _duration_guess(stream)
-        closes = facts.container in TRANSPORT_FORMATS
-        self.clock = SteadyClock(self.usual, facts.time_base, closes_leaps=closes)
+        transport = facts.container in TRANSPORT_FORMATS
+        self.clock = SteadyClock(self.usual, facts.time_base, transport=transport)
         self.frontier = Frontier()
         self.keyframes: list[int] = []
         # AVI holds no times of display, so a stream in it is exact only where the order is that of decoding.
-        self.exact = not head.counted and not later
+        self.exact = not head.counted
         self.count = self.short = 0
-        self.end_of_all, self.error = 0.0, None
+        self.end_of_all = 0.0
+        self.error: str | None = None
         self.end = facts.origin_pts
+        self.began: int | None = None
+        """Repaired decoding time of the first packet."""
+        self.all_end = 0
+        """Ticks that all packets last together."""
         self.first: int | None = None
         self.last: tuple[int, int] | None = None
         self.following: list[int] = []
@@ -535,12 +541,12 @@ class _Scan:
         self.sets = Parameters(stream.codec_context.name, stream.codec_context.extradata)
         self.last_dts = 0
 
-    def read(self, container: InputContainer, *, believe: bool) -> None:
-        """Raises Undecodable where reading ends with an error and `believe` is False, or LimitExceeded."""
+    def read(self, container: InputContainer, index: int, *, believe: bool) -> None:
+        """Takes the packets of one stream. Raises Undecodable where reading ends with an error and `believe` is
+        False, or LimitExceeded."""
         import av
 
         packets = packets_of(container)
-        wanted = {self.stream.index, *self.later}
         while True:
             try:
                 packet: Any = next(packets, None)
@@ -556,9 +562,9 @@ class _Scan:
             if packet.pts is not None and packet.time_base:
                 ends = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                 self.end_of_all = max(self.end_of_all, ends)
-            if packet.stream_index in wanted:
+            if packet.stream_index == index:
                 self.take(packet)
-            elif container.streams[packet.stream_index].type == "video" and packet.dts is not None:
+            elif not self.later and container.streams[packet.stream_index].type == "video" and packet.dts is not None:
                 other = self.others.setdefault(packet.stream_index, _Other(packet.dts, packet.dts))
                 other.last, other.count = max(other.last, packet.dts), other.count + 1
 
@@ -571,10 +577,12 @@ class _Scan:
         if dts is not None:
             self.last_dts = dts
         pts = packet.pts
-        if pts is None or self.clock.offset:
+        if pts is None or self.clock.offset or self.later:
             self.exact = False
         duration = believable_duration(packet.duration, self.facts.time_base, self.usual)
         stamp = now if self.head.counted or pts is None else pts + self.clock.offset
+        self.began = now if self.began is None else self.began
+        self.all_end = now - self.began + duration
         if not packet.is_discard:
             self.end = max(self.end, stamp + duration)
             self.first = stamp if self.first is None else min(self.first, stamp)
@@ -600,7 +608,7 @@ class _Scan:
         if parameters != known and len(self.parameters) < MAX_PARAMETERS:
             self.parameters.append((stamp, parameters))
 
-    def later_streams(self) -> tuple[int, ...]:
+    def find_later_streams(self) -> tuple[int, ...]:
         """Streams that begin where the film's ends: the programme moved."""
         found, end = [], self.last_dts
         near = int(1 / self.facts.time_base)
@@ -608,7 +616,8 @@ class _Scan:
             if other.count > 1 and other.first >= end - near:
                 found.append(index)
                 end = other.last
-        return tuple(found)
+        self.later = tuple(found)
+        return self.later
 
     def conclude(self, container: InputContainer) -> _Index:
         facts, warnings = self.facts, [] if self.error is None else [
@@ -628,13 +637,17 @@ class _Scan:
                 warnings.append(
                     "timestamps are missing, double, go back or differ after seeking: repaired, and read from the start"
                 )
+            # Frames that change places swap durations: all together last as long as in decoding order.
+            together = (self.first or 0) + self.all_end
+            held = self.error is None and self.end < together <= self.end + 2 * self.usual
             return _Index(
                 [facts.origin_pts],
-                self.end,
+                together if held else self.end,
                 facts.frames_promised,
                 scanned=True,
                 exact=False,
                 warnings=tuple(warnings),
+                held=held,
                 later_streams=self.later,
             )
         end, usual = facts.origin_pts, self.usual

@@ -138,21 +138,29 @@ class Sequential(Pass):
 
     def begin(self, container: InputContainer, stream: VideoStream, log: list[tuple[int, str, str]]) -> None:
         super().begin(container, stream, log)
-        closes = self.info.container in TRANSPORT_FORMATS
-        self.clock = SteadyClock(self.usual, self.info.time_base, closes_leaps=closes)
+        transport = self.info.container in TRANSPORT_FORMATS
+        self.clock = SteadyClock(self.usual, self.info.time_base, transport=transport)
         self.in_order = InOrder(self.decoder, usual=self.usual, counted=self.counted)
         self.entered = self.enter_at is None
         self.shown: tuple[Sent, int] | None = None
         """The last frame, on screen until the next one's time, and since when."""
         self.stream_index = stream.index
+        self.switched = False
+        """The next packet is the first of another stream."""
 
     @property
     def disordered(self) -> bool:
         return self.in_order.disordered
 
     def feed(self, packet: Packet[Any]) -> None:
-        if packet.stream_index != self.stream_index and not self.switch(packet.stream_index):
+        if packet.stream_index != self.stream_index:
             return
+        if self.switched:
+            self.switched = False
+            for time, shown in self.in_order.drain():
+                self.show_next(time, shown)
+            self.decoder = Decoder(self.container.streams[self.stream_index].codec_context, self.decoder.log)
+            self.in_order.goes_on_in(self.decoder)
         sent = Sent(self.count, self.stamp_of(packet), key=packet.is_keyframe, shown=not packet.is_discard)
         sent.duration = packet.duration or 0
         self.count += 1
@@ -163,9 +171,19 @@ class Sequential(Pass):
         if not self.entered:
             self.decoder.parameters.skipped(packet)
             return
+        if self.clock.leaps and self.clock.leaps[-1].at == self.clock.last and packet.is_keyframe:
+            self.begin_again()
         for time, shown in self.in_order.send(packet, sent):
             self.show_next(time, shown)
         self.done |= self.disordered
+
+    def begin_again(self) -> None:
+        """Another recording begins: its pictures have nothing to do with those before."""
+        for time, shown in self.in_order.drain():
+            self.show_next(time, shown)
+        if self.decoder.context.is_open:
+            self.decoder.context.flush_buffers()
+        self.in_order.goes_on_in(self.decoder)
 
     def stamp_of(self, packet: Packet[Any]) -> int | None:
         """When the packet's frame is shown, or its decoding time in a stream that is timed by order."""
@@ -176,16 +194,10 @@ class Sequential(Pass):
             return now
         return None if packet.pts is None else packet.pts + self.clock.offset
 
-    def switch(self, stream_index: int) -> bool:
-        """The video goes on in another stream. False: that one is no part of it."""
-        if stream_index not in self.info.later_streams:
-            return False
-        for time, shown in self.in_order.drain():
-            self.show_next(time, shown)
-        self.stream_index = stream_index
-        self.decoder = Decoder(self.container.streams[stream_index].codec_context, self.decoder.log)
-        self.in_order.goes_on_in(self.decoder)
-        return True
+    def goes_on_in(self, container: InputContainer, stream_index: int) -> None:
+        """The packets that follow are of another stream in which the video goes on."""
+        self.container, self.stream_index = container, stream_index
+        self.switched = True
 
     def look_for_entry(self, packet: Packet[Any], sent: Sent) -> None:
         assert self.enter_at is not None and self.sweep.start is not None

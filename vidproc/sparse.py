@@ -267,6 +267,7 @@ class Sparse(Pass):
     def send(self, item: _Item) -> None:
         import av
 
+        item.state = "sent"
         if self.surprised:
             return
         if self.entered is None:
@@ -288,7 +289,6 @@ class Sparse(Pass):
         if self.skipping != (item.wanted is False):
             self.skipping = item.wanted is False
             self.decoder.context.skip_frame = "NONREF" if self.skipping else "DEFAULT"
-        item.state = "sent"
         packet = item.packet
         if item.hollow is not None:
             self.hollow.add(item.order)
