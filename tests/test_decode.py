@@ -321,7 +321,7 @@ def test_hollow_pictures_make_damage_no_worse(
     (batch,), report = run(whole(info), TWO_FPS)
     monkeypatch.setattr(sparse.Sparse, "references_of", staticmethod(lambda stream: None))
     (plain,), plain_report = run(whole(info), TWO_FPS)
-    assert report.frames_decoded < plain_report.frames_decoded
+    assert report.frames_decoded <= plain_report.frames_decoded  # what is damaged is decoded whole either way
     assert (report.error, report.missing_s, report.warnings) == (
         plain_report.error,
         plain_report.missing_s,
@@ -333,7 +333,7 @@ def test_hollow_pictures_make_damage_no_worse(
     def right(b: FrameBatch) -> list[bool]:
         return [np.array_equal(p, truth[t]) for t, p in zip(b.pts.tolist(), b.pixels, strict=True)]
 
-    assert right(batch) == right(plain) and any(right(batch))
+    assert all(right(batch)) and all(right(plain)) and len(batch.pts)
 
 
 def test_keyframes_only(tmp_path: Path) -> None:

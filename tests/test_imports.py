@@ -13,14 +13,14 @@ PACKAGE = Path(__file__).parent.parent / "vidproc"
 
 # From the nouns to the command line. A module imports from its own layer's packages or from those above it here.
 LAYERS = [
-    ["errors", "faults", "folders", "h264", "machine", "memory", "mp4", "remarks", "secrets", "text"],
+    ["clock", "errors", "faults", "folders", "h264", "machine", "memory", "mp4", "remarks", "secrets", "text"],
     ["documents", "media", "step"],
-    ["annotations", "outcome"],
+    ["annotations", "edits", "outcome"],
     ["s3"],
     ["storage"],
     ["progress", "store_clock"],
     ["container", "archive", "pulse", "tables", "models.base", "runtime.events", "runtime.retry", "runtime.executor"],
-    ["models", "probe", "plan", "decode", "verify", "ask", "link", "config", "runtime"],
+    ["models", "probe", "plan", "passes", "pictures", "sequential", "sparse", "decode", "verify", "ask", "link", "config", "runtime"],
     ["pipeline", "query", "unlisted"],
     ["run"],
     ["forecast", "demo", "learn"],
@@ -29,7 +29,7 @@ LAYERS = [
 ]
 
 OWNERS = {
-    "av": {"container", "decode", "probe", "demo.world", "learn.overlay"},
+    "av": {"container", "decode", "passes", "pictures", "probe", "sequential", "sparse", "demo.world", "learn.overlay"},
     "ray": {"runtime.ray", "runtime.cluster", "runtime.jobs", "runtime.metrics", "learn.workers"},
     "boto3": {"s3"},
     "deltalake": {"tables.delta", "tables.lake", "tables.vacuum", "tables.changes", "tables.publish", "ask.engine"},

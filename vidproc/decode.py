@@ -28,10 +28,10 @@ from vidproc.container import (
     prepare,
     translate,
 )
-from vidproc.errors import Declined, TransientError
+from vidproc.errors import Declined, LimitExceeded, TransientError
 from vidproc.media import DecodeReport, FrameBatch, Grid, Task, VideoInfo
 from vidproc.mp4 import Stretch, is_worth_it
-from vidproc.passes import Pass, Result, watching_the_decoder
+from vidproc.passes import TOLERANCE_S, Pass, Result, watching_the_decoder
 from vidproc.sequential import LEADS_S, Sequential
 from vidproc.sparse import Sparse
 
@@ -223,7 +223,7 @@ def _feed(
             attempt.feed(packet)
             if attempt.done:
                 break
-            if attempt.limits.until is not None and time.monotonic() > attempt.limits.until:
+            if result.limits.until is not None and time.monotonic() > result.limits.until:
                 raise LimitExceeded(f"{task.video.uri}: decoding it took longer than it may")
         else:
             result.ended = attempt.ended = True
