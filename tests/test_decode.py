@@ -333,7 +333,7 @@ def test_hollow_pictures_make_damage_no_worse(
     def right(b: FrameBatch) -> list[bool]:
         return [np.array_equal(p, truth[t]) for t, p in zip(b.pts.tolist(), b.pixels, strict=True)]
 
-    assert all(right(batch)) and all(right(plain)) and len(batch.pts)
+    assert right(batch) == right(plain) and any(right(batch))
 
 
 def test_keyframes_only(tmp_path: Path) -> None:

@@ -54,10 +54,7 @@ MAX_TASK_BYTES = 64 << 20
 KNOWN: dict[str, str] = {
     "mp4-false-sync": "the last picture of a file whose flags lie stands longer than it should",
     "mp4-noise": "damage that the decoder does not tell",
-    "avi-all-key": "pictures that are no keyframes are sampled as keyframes",
     "avi-truncated": "a file cut off without an index is not told from a short one",
-    "mkv-false-keys": "pictures that are no keyframes are sampled as keyframes",
-    "mkv-pts-is-dts": "times of decoding are taken for times of presentation",
     "mkv-noise": "damage that the decoder does not tell",
     "ts-leap": "a clock that is set anew loses a picture's length",
     "ts-joined": "a clock that is set anew loses a picture's length",

@@ -82,6 +82,13 @@ class SteadyClock:
         self._leap = int(LEAP_S / time_base) if transport else None
         self._base = self._stumble = 0
         self._raw: int | None = None
+        self._pace = 0
+        """Ticks from one packet to the next, as last seen: headers are wrong about it more often."""
+
+    @property
+    def pace(self) -> int:
+        """Ticks from one packet to the next, as last seen, or else as usual."""
+        return self._pace or self.usual
 
     def push(self, dts: int | None, duration: int | None) -> int:
         """Returns the repaired decoding time of a packet, in ticks."""
@@ -92,8 +99,10 @@ class SteadyClock:
         else:
             now = max(self._mended(dts, dts - self._raw, self.last), self.last)
         if dts is not None:
+            if self._raw is not None and 0 < dts - self._raw <= self._jitter:
+                self._pace = dts - self._raw
             self.offset, self._raw = self._base + self._stumble, dts
-        self.last, self._due = now, now + (duration or self.usual)
+        self.last, self._due = now, now + (self._pace or duration or self.usual)
         return now
 
     def _mended(self, dts: int, moved: int, last: int) -> int:

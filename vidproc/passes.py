@@ -320,6 +320,20 @@ class Parameters:
             yield begin, begin + 3, starts[place + 1] if place + 1 < len(starts) else len(data)
 
 
+HEADERS_IN_THE_STREAM = ("mpeg4", "mpeg2video", "mpeg1video")
+"""Codecs whose decoders take new headers from the stream alone, not from beside a packet."""
+
+
+def _with_headers(packet: Packet[Any]) -> Packet[Any]:
+    """The packet with the headers that came beside it put in front."""
+    import av
+
+    made = av.Packet(bytes(packet.get_sidedata("new_extradata")) + bytes(packet))
+    made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+    made.is_keyframe = packet.is_keyframe
+    return made
+
+
 class Decoder:
     """A decoder whose every word is heard."""
 
@@ -334,6 +348,8 @@ class Decoder:
 
         if packet is not None:
             self.parameters.sent(packet, self.context)
+            if self.context.name in HEADERS_IN_THE_STREAM and packet.has_sidedata("new_extradata"):
+                packet = _with_headers(packet)
         self.log.clear()
         try:
             frames = self.context.decode(packet)

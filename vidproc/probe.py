@@ -34,7 +34,7 @@ from vidproc.edits import MovieTrack
 from vidproc.errors import Declined, LimitExceeded, Undecodable
 from vidproc.media import Edit, Video, VideoInfo
 from vidproc.passes import Decoder, Parameters, watching_the_decoder
-from vidproc.sequential import InOrder
+from vidproc.sequential import InOrder, decoding_time
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -226,8 +226,9 @@ def _read_head(video: Video, container: InputContainer, stream: VideoStream, lim
                 pts, dts = packet.pts, packet.dts
                 if delay is None and packet.is_keyframe and pts is not None and dts is not None:
                     delay = pts - dts
-                offsets |= pts is not None and pts != dts
-                now = clock.push(dts if dts is not None else pts, packet.duration)
+                # Streams whose packets are never shown in another order than they are decoded.
+                offsets |= pts is not None and bool(times) and pts < times[-1]
+                now = clock.push(decoding_time(packet, container.format.name), packet.duration)
                 begins = now if begins is None else begins
                 if pts is not None:
                     times.append(pts)
@@ -388,9 +389,7 @@ def _mov_index(
     if missing:
         warnings = (f"{missing} of the {frames} frames in its index lie behind the end of the file",)
     elif (tail := _tail(container, stream, tail_at)) is not None:
-        shown_until, lasts = tail
-        # All frames together last as long as they do in decoding order.
-        end = max(shown_until, head.first + last - first + lasts)
+        end = tail
     if as_media and track is not None:
         edits = track.timeline(end)
         if not edits:
@@ -401,12 +400,12 @@ def _mov_index(
     return _Index(keyframes, end, frames, warnings=warnings, held=not missing)
 
 
-def _tail(container: InputContainer, stream: VideoStream, at: int) -> tuple[int, int] | None:
+def _tail(container: InputContainer, stream: VideoStream, at: int) -> int | None:
     """Reads the packets from that decoding time to the end: when the last frame leaves the screen by the packets'
-    own times, and how long the last packet lasts. None where they cannot be reached."""
+    own times. None where they cannot be reached."""
     import av
 
-    end = lasts = None
+    end: int | None = None
     try:
         container.seek(at, stream=stream, any_frame=True)
         for count, packet in enumerate(packets_of(container, stream)):
@@ -417,7 +416,7 @@ def _tail(container: InputContainer, stream: VideoStream, at: int) -> tuple[int,
                 return None
     except av.error.FFmpegError:
         return None
-    return None if end is None or lasts is None else (end, lasts)
+    return end
 
 
 def _matroska_index(container: InputContainer, stream: VideoStream, head: _Head) -> _Index | None:
@@ -573,13 +572,16 @@ class _Scan:
         if self.count > self.limits.max_scan_packets:
             raise LimitExceeded(f"{self.video.uri}: more than {self.limits.max_scan_packets} packets and no index")
         dts = packet.dts if packet.dts is not None else packet.pts
-        now = self.clock.push(dts, packet.duration)
+        steady = decoding_time(packet, self.facts.container) if self.head.counted else dts
+        now = self.clock.push(steady, packet.duration)
         if dts is not None:
             self.last_dts = dts
         pts = packet.pts
         if pts is None or self.clock.offset or self.later:
             self.exact = False
         duration = believable_duration(packet.duration, self.facts.time_base, self.usual)
+        if self.head.counted:
+            duration = self.clock.pace
         stamp = now if self.head.counted or pts is None else pts + self.clock.offset
         self.began = now if self.began is None else self.began
         self.all_end = now - self.began + duration
@@ -640,9 +642,14 @@ class _Scan:
             # Frames that change places swap durations: all together last as long as in decoding order.
             together = (self.first or 0) + self.all_end
             held = self.error is None and self.end < together <= self.end + 2 * self.usual
+            end = together if held else self.end
+            promised = facts.origin_pts + int(claimed / base)
+            if not self.clock.leaps and claimed > self.end_of_all + float(CLAIM_TOLERANCE * self.usual * base):
+                end, held = max(end, promised), False
+                warnings.append(f"its header promises {claimed:.1f} s, its packets end at {self.end_of_all:.1f} s")
             return _Index(
                 [facts.origin_pts],
-                together if held else self.end,
+                end,
                 facts.frames_promised,
                 scanned=True,
                 exact=False,

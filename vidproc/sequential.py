@@ -29,6 +29,12 @@ MAX_FRAMES_WITHOUT_KEY = 300
 refreshes its pictures bit by bit."""
 
 
+def decoding_time(packet: Packet[Any], container: str) -> int | None:
+    """When a packet is decoded, in a stream whose times are none of display. AVI stores it as such; elsewhere it
+    stands in place of the time of display, and what the demuxer calls decoding time is a guess."""
+    return packet.dts if container == "avi" or packet.pts is None else packet.pts
+
+
 class InOrder:
     """A decoder that is given every packet from a beginning or an entry on, and the account of what is whole."""
 
@@ -45,15 +51,18 @@ class InOrder:
         self._broken_at: int | None = None
         """Order of the first damaged packet since the last keyframe."""
         self._recovered: Sent | None = None
-        self._offsets = False
-        """Some packet is shown at another time than it is decoded."""
+        self._reordered = False
+        """Some packet is shown before one that is decoded earlier."""
+        self._last_pts: int | None = None
         self._latest: int | None = None
 
     def send(self, packet: Packet[Any], sent: Sent) -> Iterator[tuple[int, Sent]]:
         """Yields what is known to be shown next: its time, and the packet with its frame (None: a hole)."""
         if self._first_key is None and sent.key:
             self._first_key = sent.order
-        self._offsets |= packet.pts is not None and packet.pts != packet.dts
+        if packet.pts is not None:
+            self._reordered |= self._last_pts is not None and packet.pts < self._last_pts
+            self._last_pts = packet.pts
         self.display.sent(sent)
         packet.pts = sent.order
         frames, problem = self.decoder.decoded(packet)
@@ -90,7 +99,7 @@ class InOrder:
             self._begun = True
             if self._broken_at is not None and sent.order > self._broken_at and self._recovered is None:
                 self._recovered = sent
-        if not self.counted and not self._offsets and sent.stamp is not None:
+        if not self.counted and not self._reordered and sent.stamp is not None:
             self.disordered |= self._latest is not None and sent.stamp < self._latest
             self._latest = sent.stamp
 
@@ -189,9 +198,9 @@ class Sequential(Pass):
         """When the packet's frame is shown, or its decoding time in a stream that is timed by order."""
         if self.info.exact_timestamps and not self.counted:
             return packet.pts
-        now = self.clock.push(packet.dts if packet.dts is not None else packet.pts, packet.duration)
         if self.counted:
-            return now
+            return self.clock.push(decoding_time(packet, self.info.container), packet.duration)
+        self.clock.push(packet.dts if packet.dts is not None else packet.pts, packet.duration)
         return None if packet.pts is None else packet.pts + self.clock.offset
 
     def goes_on_in(self, container: InputContainer, stream_index: int) -> None:
@@ -252,6 +261,7 @@ class Sequential(Pass):
                 self.show_next(time, shown)
             if self.shown is not None and not self.done:
                 sent, time = self.shown
-                end = time + believable_duration(sent.duration, self.info.time_base, self.usual)
+                lasts = believable_duration(sent.duration, self.info.time_base, self.usual)
+                end = time + (self.clock.pace if self.counted else lasts)
                 self.show(sent, time, max(end, self.result.media_end) if self.info.held else end)
         self.result.frames_decoded += self.in_order.frames_decoded

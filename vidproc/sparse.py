@@ -67,6 +67,7 @@ class Sparse(Pass):
     def __init__(self, result: Result, sweep: Sweep) -> None:
         super().__init__(result, sweep)
         info, grids = self.info, [p.samples.grid for p in result.pictures]
+        self.key_wanted = any(g.keyframes_only for g in grids)
         only_keyframes = bool(grids) and all(g.keyframes_only for g in grids)
         if only_keyframes and "mp4" in info.container and not info.scanned and not info.edits:
             self.leaps = self._reads() > LEAP_BYTES * len(info.keyframe_pts)
@@ -331,6 +332,10 @@ class Sparse(Pass):
             elif item is self.unproven or item.pts >= self.unproven.pts:
                 self.surprise()
                 return
+        # As a sample, a keyframe must be one; and times that go back were none of display.
+        if item.key and self.key_wanted and not frame.key_frame:
+            self.surprise()
+            return
         if frame.is_corrupt or (self.latest is not None and item.pts < self.latest):
             self.surprise()
             return
