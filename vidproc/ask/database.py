@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vidproc.ask import guard
+from vidproc.ask import guard, values
 from vidproc.ask.engine import ALL, Engine
 from vidproc.ask.faults import translated
 from vidproc.errors import ConfigError
@@ -116,14 +116,24 @@ class LakeDatabase:
         select = question.select
         if (limit is not None or offset) and question.explain is None:
             select = f"FROM ({select}) LIMIT {'NULL' if limit is None else limit} OFFSET {offset}"
+        kinds = [] if question.explain else [self._kind(type_) for _, type_ in columns]
+        if any(isinstance(kind, str) or values.carried(kind) or str(kind) == "INTERVAL" for kind in kinds):
+            select = _carried(select, kinds)
         of_one = several and self.pipeline is not None and not question.every_pipeline
         return self._stream(
             select,
             params,
             explain=question.explain,
             names=[name for name, _ in columns],
+            kinds=kinds,
             metadata={PIPELINE: self.pipeline} if of_one else None,
         )
+
+    def _kind(self, type_: str) -> Any:
+        """The type, or its name where it holds something that Arrow would change but cannot be named for a cast."""
+        if not values.may_change(type_):
+            return None
+        return self._engine.twin.type(type_) or type_
 
     def _stream(
         self,
@@ -132,6 +142,7 @@ class LakeDatabase:
         *,
         explain: str | None = None,
         names: Sequence[str] = (),
+        kinds: Sequence[Any] = (),
         metadata: Mapping[bytes, Any] | None = None,
     ) -> pa.RecordBatchReader:
         """The answer to SQL that the engine alone has to check. `names` are those of the columns, where they are given
@@ -141,6 +152,8 @@ class LakeDatabase:
         # Columns without a name of their own are named by their expression, as the user has written it.
         names = names if explain is None and len(names) == len(found) == len(set(found)) else _unique(found)
         fields = [field.with_name(name) for field, name in zip(reader.schema, names, strict=True)]
+        if len(kinds) == len(fields):
+            fields = [f if isinstance(k, str) else values.marked(f, k) for f, k in zip(fields, kinds, strict=True)]
         schema = pa.schema(fields, metadata)
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -148,6 +161,26 @@ class LakeDatabase:
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
         return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+TOO_LONG = "'an interval is longer than 292 years in hours; cast it to VARCHAR'"
+
+
+def _carried(select: str, kinds: Sequence[Any]) -> str:
+    """The same rows, with what Arrow would change as the text that DuckDB prints."""
+    parts = []
+    for i, kind in enumerate(kinds):
+        if isinstance(kind, str):
+            parts.append(f"CAST(c{i} AS VARCHAR)")
+        elif (type_ := values.carried(kind)) is not None:
+            parts.append(f"CAST(c{i} AS {type_})")
+        elif str(kind) == "INTERVAL":
+            # Arrow counts nanoseconds, and would turn round.
+            parts.append(f"CASE WHEN abs(hour(c{i})) > 2562046 THEN error({TOO_LONG}) ELSE c{i} END")
+        else:
+            parts.append(f"c{i}")
+    names = ", ".join(f"c{i}" for i in range(len(kinds)))
+    return f"SELECT {', '.join(parts)} FROM ({select}) AS answer({names})"
 
 
 def _unique(names: Sequence[str]) -> list[str]:

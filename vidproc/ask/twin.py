@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import duckdb
@@ -119,6 +120,12 @@ class Twin:
         with self._lock:
             rows = self._con.execute(f"DESCRIBE FROM (\n{select}\n)", params).fetchall()
         return [(name, kind) for name, kind, *_ in rows]
+
+    def type(self, name: str) -> Any:
+        """A type by its name, as DuckDB knows it; None where it has no form that could be read again."""
+        with self._lock, suppress(duckdb.Error):
+            return self._con.type(name)
+        return None
 
     def check(self, select: str, params: Params = None) -> None:
         """Raises ConfigError unless the text is one SELECT that reads nothing but the lake's tables."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import csv
 import io
 import json
-import math
-from datetime import UTC, date, datetime, time
-from decimal import Decimal
 from typing import Any, BinaryIO, Literal, get_args
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from vidproc.ask.values import is_number, json_texts, texts
 from vidproc.errors import ConfigError
 from vidproc.text import printable
 
@@ -24,11 +20,12 @@ ROWS_SHOWN = 1000
 
 
 def write_result(reader: pa.RecordBatchReader, format: Format, out: BinaryIO, *, rows_shown: int = ROWS_SHOWN) -> int:
-    """Writes an answer batch by batch and gives the number of rows written.
+    """Writes an answer batch by batch and gives the number of rows written. Every value is exact, see `values`.
 
-    `table`: for people, with the number of rows below. `csv`: RFC 4180 with a header, lists and
-    structs as JSON. `json`: one array of objects, one object a line, times and intervals in ISO 8601,
-    no NaN (null instead). `parquet`: zstd; intervals and unions, which it does not know, as text.
+    `table`: for people, with the number of rows below. `csv`: a header, lines that end in a line feed, lists
+    and structs as JSON, nothing between the commas for NULL and `""` for an empty text. `json`: one array of
+    objects, one object a line, no NaN (null instead). `parquet`: zstd; what Parquet does not know (intervals,
+    unions, integers beyond 128 bits and the like) as text.
     """
     try:
         match format:
@@ -40,11 +37,7 @@ def write_result(reader: pa.RecordBatchReader, format: Format, out: BinaryIO, *,
                 return _write_json(reader, out)
             case "parquet":
                 return _write_parquet(reader, out)
-    except OverflowError as e:
-        raise ConfigError(
-            "SQL: the answer holds a date beyond the years 1 to 9999; cast it to VARCHAR, or write Parquet"
-        ) from e
-    except pa.ArrowNotImplementedError as e:
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as e:
         raise ConfigError(f"SQL: the answer holds what {format} cannot hold; cast it to VARCHAR: {e}") from e
     raise ConfigError(f"there is no output format {format!r}; choose one of {', '.join(get_args(Format))}")
 
@@ -55,19 +48,21 @@ def _write_table(reader: pa.RecordBatchReader, out: BinaryIO, rows_shown: int) -
     from rich.table import Table
     from rich.text import Text
 
-    rows: list[dict[int, Any]] = []
+    fields = list(reader.schema)
+    rows: list[tuple[str, ...]] = []
     more = False
     for batch in reader:
-        columns = [column.to_pylist() for column in batch.slice(0, rows_shown - len(rows)).columns]
-        rows += [dict(enumerate(row)) for row in zip(*columns, strict=True)]
-        if len(rows) == rows_shown and (more := batch.num_rows > len(columns[0]) or _has_rows(reader)):
+        shown = batch.slice(0, rows_shown - len(rows))
+        cells = [_cells(column, field) for column, field in zip(shown.columns, fields, strict=True)]
+        rows += zip(*cells, strict=True)
+        if len(rows) == rows_shown and (more := batch.num_rows > shown.num_rows or _has_rows(reader)):
             break
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for field in reader.schema:
-        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
-        table.add_column(Text(printable(field.name)), justify="right" if number else "left", overflow="fold")
+    for field in fields:
+        justify: Literal["left", "right"] = "right" if is_number(field) else "left"
+        table.add_column(Text(printable(field.name)), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_cell(row[i], field.type)) for i, field in enumerate(reader.schema)))
+        table.add_row(*map(Text, row))
     text = io.TextIOWrapper(out, "utf-8", write_through=True)
     try:
         # A pipe or a file has no width: nothing is folded there.
@@ -84,105 +79,113 @@ def _has_rows(reader: pa.RecordBatchReader) -> bool:
     return any(batch.num_rows for batch in reader)
 
 
-def _cell(value: Any, kind: pa.DataType) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.{7 if pa.types.is_float32(kind) else 10}g}"
-    if isinstance(value, datetime):
-        return value.isoformat(" ", "milliseconds" if value.microsecond else "seconds").replace("+00:00", "Z")
-    if isinstance(value, pa.MonthDayNano):
-        return str(_plain(value))
-    if isinstance(value, list | dict):
-        return printable(json.dumps(_plain(value), ensure_ascii=False))
-    return printable(str(value))
+def _cells(column: pa.Array, field: pa.Field) -> list[str]:
+    found = ["" if text is None else printable(text) for text in texts(column, field, separator=" ")]
+    return [text.removesuffix(".0") for text in found] if pa.types.is_floating(field.type) else found
 
 
 def _write_csv(reader: pa.RecordBatchReader, out: BinaryIO) -> int:
-    text = io.TextIOWrapper(out, "utf-8", newline="", write_through=True)
-    try:
-        writer = csv.writer(text)
-        writer.writerow(reader.schema.names)
-        rows = 0
-        for batch in reader:
-            columns = [_csv_column(column) for column in batch.columns]
-            writer.writerows(zip(*columns, strict=True))
-            rows += batch.num_rows
-        return rows
-    finally:
-        text.detach()
+    fields = list(reader.schema)
+    out.write((",".join(map(_csv_cell, reader.schema.names)) + "\n").encode())
+    rows = 0
+    for batch in reader:
+        columns = [map(_csv_cell, texts(column, field)) for column, field in zip(batch.columns, fields, strict=True)]
+        lines = map(",".join, zip(*columns, strict=True))
+        # A line with nothing on it would be no row.
+        out.write("".join(line + "\n" if line else '""\n' for line in lines).encode())
+        rows += batch.num_rows
+    return rows
 
 
-def _shortest(column: pa.Array) -> pa.Array:
-    """A float32 of 0.1 as 0.1, where Python would write 0.10000000149011612."""
-    return pc.cast(pc.cast(column, pa.string()), pa.float64()) if pa.types.is_float32(column.type) else column
-
-
-def _csv_column(column: pa.Array) -> list[Any]:
-    column = _shortest(column)
-    values: list[Any] = column.to_pylist()
-    if pa.types.is_integer(column.type) or pa.types.is_string(column.type) or pa.types.is_float64(column.type):
-        return values
-    return [json.dumps(p) if isinstance(p := _plain(v), list | dict) else p for v in values]
+def _csv_cell(text: str | None) -> str:
+    if text is None:
+        return ""
+    if text == "" or any(c in text for c in ',"\n\r'):
+        return '"' + text.replace('"', '""') + '"'
+    return text
 
 
 def _write_json(reader: pa.RecordBatchReader, out: BinaryIO) -> int:
+    fields = list(reader.schema)
+    keys = [json.dumps(name, ensure_ascii=False) + ": " for name in reader.schema.names]
     rows = 0
     out.write(b"[")
     for batch in reader:
-        short = pa.RecordBatch.from_arrays([_shortest(column) for column in batch.columns], names=batch.schema.names)
-        lines = [json.dumps(_plain(row), ensure_ascii=False) for row in short.to_pylist()]
+        columns = [json_texts(column, field) for column, field in zip(batch.columns, fields, strict=True)]
+        lines = ["{" + ", ".join(map(str.__add__, keys, row)) + "}" for row in zip(*columns, strict=True)]
         out.write((("," if rows and lines else "") + "\n" * bool(lines) + ",\n".join(lines)).encode("utf-8"))
         rows += len(lines)
     out.write(b"\n]\n")
     return rows
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case None | bool() | int() | str():
-            return value
-        case datetime():
-            aware = value.astimezone(UTC) if value.tzinfo else value
-            return aware.isoformat().replace("+00:00", "Z")
-        case date() | time():
-            return value.isoformat()
-        case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
-        case bytes():
-            return base64.b64encode(value).decode()
-        case dict():
-            return {str(k): _plain(v) for k, v in value.items()}
-        case pa.MonthDayNano():  # as ISO 8601 writes a duration; DuckDB's intervals end at microseconds
-            return f"P{value.months}M{value.days}DT{Decimal(value.nanoseconds // 1000) / 10**6:f}S"
-        case list() | tuple():
-            return [_plain(v) for v in value]
-        case _:
-            return str(value)
+# --- Parquet -----------------------------------------------------------------------------------------------
 
 
 def _write_parquet(reader: pa.RecordBatchReader, out: BinaryIO) -> int:
     import pyarrow.parquet as pq
 
-    as_text = [pa.types.is_interval(t) or pa.types.is_union(t) for t in reader.schema.types]
-    schema = pa.schema(
-        field.with_type(pa.string()) if text else field for field, text in zip(reader.schema, as_text, strict=True)
-    )
+    fields = [field.with_type(_in_parquet(field)) for field in reader.schema]
+    schema = pa.schema(fields, reader.schema.metadata)
     rows = 0
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
         for batch in reader:
             columns = [
-                pa.array([_text(v) for v in column.to_pylist()], pa.string()) if text else column
-                for column, text in zip(batch.columns, as_text, strict=True)
+                column if column.type == field.type else _as_parquet(column, old, field.type)
+                for column, old, field in zip(batch.columns, reader.schema, fields, strict=True)
             ]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
             rows += batch.num_rows
     return rows
 
 
-def _text(value: Any) -> str | None:
-    plain = _plain(value)
-    return plain if plain is None or isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+def _in_parquet(field: pa.Field) -> pa.DataType:
+    """The type that the values have in the file."""
+    type_ = field.type
+    if pa.types.is_interval(type_) or pa.types.is_union(type_):
+        return pa.string()
+    if pa.types.is_timestamp(type_) and type_.unit == "s":  # Parquet begins with milliseconds
+        return pa.timestamp("ms", type_.tz)
+    if pa.types.is_struct(type_):
+        names = [f.name or f"v{i}" for i, f in enumerate(type_.fields, 1)]  # row(1, 2) has no names
+        return pa.struct([f.with_name(n).with_type(_in_parquet(f)) for n, f in zip(names, type_.fields, strict=True)])
+    if pa.types.is_map(type_):
+        key, item = (f.with_type(_in_parquet(f)) for f in (type_.key_field, type_.item_field))
+        return pa.map_(key, item)
+    if pa.types.is_nested(type_):
+        return pa.list_(type_.value_field.with_type(_in_parquet(type_.value_field)))
+    return type_
+
+
+def _as_parquet(array: pa.Array, field: pa.Field, wanted: pa.DataType) -> pa.Array:
+    type_ = array.type
+    if type_ == wanted:
+        return array
+    if pa.types.is_string(wanted):
+        return pa.array(texts(array, field), pa.string())
+    if pa.types.is_timestamp(wanted):
+        seconds = array.cast(pa.int64())
+        values = np.asarray(seconds.fill_null(0))
+        scaled = np.where(np.abs(values) == 2**63 - 1, values, values * 1000)  # infinity stays what it is
+        return pa.array(scaled, pa.int64(), mask=np.asarray(array.is_null())).cast(wanted)
+    missing = array.is_null()
+    if pa.types.is_struct(wanted):
+        children = [
+            _as_parquet(child, old, new.type)
+            for child, old, new in zip(array.flatten(), type_.fields, wanted.fields, strict=True)
+        ]
+        return pa.StructArray.from_arrays(children, fields=list(wanted.fields), mask=missing)
+    if pa.types.is_map(wanted):
+        keys = _as_parquet(array.keys, type_.key_field, wanted.key_type)
+        items = _as_parquet(array.items, type_.item_field, wanted.item_type)
+        return pa.MapArray.from_arrays(array.offsets, keys, items, wanted, mask=missing)
+    lengths = [0 if n is None else n for n in _lengths(array)]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), pa.int32())
+    values = _as_parquet(array.flatten(), type_.value_field, wanted.value_type)
+    return pa.ListArray.from_arrays(offsets, values, wanted, mask=missing)
+
+
+def _lengths(array: pa.Array) -> list[Any]:
+    import pyarrow.compute as pc
+
+    return list(pc.list_value_length(array).to_pylist())
