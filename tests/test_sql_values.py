@@ -71,9 +71,11 @@ TEXTS = [  # JSON has them as texts
     ("infinity", "TIMESTAMP"), ("-infinity", "TIMESTAMPTZ"), ("infinity", "TIMESTAMP_S"), ("infinity", "TIMESTAMP_MS"),
     ("-infinity", "TIMESTAMP_NS"), ("0044-03-15 (BC) 12:00:00", "TIMESTAMP"),
     ("0044-03-15 (BC) 12:00:00+00", "TIMESTAMPTZ"),
-    ("a \"quoted\", text\nof two lines \\ 'x'", "VARCHAR"), ("käse 🎥", "VARCHAR"), ("", "VARCHAR"), ("NULL", "VARCHAR"),
+    ("a \"quoted\", text\nof two lines \\ 'x'", "VARCHAR"), ("käse 🎥", "VARCHAR"), ("", "VARCHAR"),
+    ("NULL", "VARCHAR"),
     ("\\xAA\\x00b\\x27\\x22\\x5C", "BLOB"), ("plain", "BLOB"), ("", "BLOB"),
-    ("f2bae700-ada3-40b7-bb05-547615e486ed", "UUID"), ("b'c", "ENUM('a', 'b''c')"),
+    ("f2bae700-ada3-40b7-bb05-547615e486ed", "UUID"), 
+    ("b'c", "ENUM('a', 'b''c')"),
     ('{"a": [1, 2]}', "JSON"), ("POINT (1 2)", "GEOMETRY"),
 ]  # fmt: skip
 TIMES = [  # in the form of ISO 8601: value, type, text
@@ -153,7 +155,9 @@ def test_each_type_in_each_format(
         [(own,)] = plain.execute(f"SELECT CAST({column} AS VARCHAR)").fetchall()
         if i < 2:
             assert found == (want if kind == "INTERVAL" and i == 0 else own)
-        elif kind != "INTERVAL":
+        elif kind == "INTERVAL":
+            assert found.count(want) == column.count(e)
+        else:
             # A text inside of a list is printed in quotes where it needs them; Parquet has no enums and no JSON.
             assert re.sub(r"['\\\\]", "", found) == re.sub(r"['\\\\]", "", own), column
 

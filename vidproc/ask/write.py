@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
-from vidproc.ask.values import is_number, json_texts, texts
+from vidproc.ask.values import TYPE, is_number, json_texts, texts
 from vidproc.errors import ConfigError
 from vidproc.text import printable
 
@@ -131,7 +131,7 @@ def _write_parquet(reader: pa.RecordBatchReader, out: BinaryIO) -> int:
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
         for batch in reader:
             columns = [
-                column if column.type == field.type else _as_parquet(column, old, field.type)
+                _as_parquet(column, old, field.type)
                 for column, old, field in zip(batch.columns, reader.schema, fields, strict=True)
             ]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
@@ -158,8 +158,8 @@ def _in_parquet(field: pa.Field) -> pa.DataType:
 
 
 def _as_parquet(array: pa.Array, field: pa.Field, wanted: pa.DataType) -> pa.Array:
-    type_ = array.type
-    if type_ == wanted:
+    type_ = field.type
+    if type_ == wanted and not _holds_duration(field):
         return array
     if pa.types.is_string(wanted):
         return pa.array(texts(array, field), pa.string())
@@ -183,6 +183,13 @@ def _as_parquet(array: pa.Array, field: pa.Field, wanted: pa.DataType) -> pa.Arr
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), pa.int32())
     values = _as_parquet(array.flatten(), type_.value_field, wanted.value_type)
     return pa.ListArray.from_arrays(offsets, values, wanted, mask=missing)
+
+
+def _holds_duration(field: pa.Field) -> bool:
+    """Whether there are intervals in it that travel as text."""
+    if (field.metadata or {}).get(TYPE) == b"INTERVAL":
+        return True
+    return any(_holds_duration(field.type.field(i)) for i in range(field.type.num_fields))
 
 
 def _lengths(array: pa.Array) -> list[Any]:
