@@ -24,6 +24,7 @@ FOURCC = {
 
 SOUND_RATE = 8000
 KEY = 0x10
+INDEXED = ("true", "all key", "half")
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
@@ -36,8 +37,9 @@ def _list(kind: bytes, *parts: bytes) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    index: Literal["true", "all key", "none", "never"] = "true"
-    """"none": the file is closed, without an index. "never": the writer was cut off, so sizes and counts are 0."""
+    index: Literal["true", "all key", "half", "none", "never"] = "true"
+    """"half": of the first half of the pictures. "none": the file is closed, without an index. "never": the writer was
+    cut off, so sizes and counts are 0."""
     sound: bool = False
     kept: float = 1.0
     """Share of the bytes of the pictures that the file still has."""
@@ -52,7 +54,7 @@ def write(stream: Stream, data: Sequence[bytes], fps: Fraction, layout: Layout) 
     said = 0 if never else count
     sound_per_picture = int(SOUND_RATE / fps)
     avih = struct.pack(
-        "<14I", int(1_000_000 / fps), 0, 0, 0x10 if layout.index in ("true", "all key") else 0, said, 0,
+        "<14I", int(1_000_000 / fps), 0, 0, 0x10 if layout.index in INDEXED else 0, said, 0,
         1 + layout.sound, 0, width, height, 0, 0, 0, 0,
     )  # fmt: skip
     strh = (
@@ -109,12 +111,14 @@ def write(stream: Stream, data: Sequence[bytes], fps: Fraction, layout: Layout) 
         if layout.sound:
             index.append(b"01wb" + struct.pack("<III", KEY, 4 + len(body), sound_per_picture))
             body += _chunk(b"01wb", b"\x80" * sound_per_picture)
+    if layout.index == "half":
+        del index[len(index) // 2 :]
     if never:
         movi = b"LIST" + struct.pack("<I", 0) + b"movi" + body
         out = b"RIFF" + struct.pack("<I", 0) + b"AVI " + head + movi
     else:
         movi = _list(b"movi", bytes(body))
-        idx1 = _chunk(b"idx1", b"".join(index)) if layout.index in ("true", "all key") else b""
+        idx1 = _chunk(b"idx1", b"".join(index)) if layout.index in INDEXED else b""
         rest = b"AVI " + head + movi + idx1
         out = b"RIFF" + struct.pack("<I", len(rest)) + rest
     if layout.kept < 1:

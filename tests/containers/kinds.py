@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from tests.containers import avi, flv, mkv, mp4, ps, ts
+from tests.containers import avi, flv, mkv, mp4, mpeg2, ps, ts
 from tests.containers.draws import Draw
-from tests.containers.streams import REORDERING, Packet, Recipe, Stream, encode, recipe
+from tests.containers.nal import with_start_codes
+from tests.containers.streams import ENCODED_RATE, REORDERING, Packet, Recipe, Stream, encode, recipe
 from tests.containers.truth import Case, Edit, Stretch, Truth, edited, timeline
 
 KINDS: dict[str, Callable[[Draw], Case]] = {}
@@ -23,6 +24,9 @@ FALSE_KEY_CODECS = ("flv1", "msmpeg4v3", "wmv2", "mpeg4", *MKV_CODECS)
 """Those first whose decoder does not notice that it was entered at a picture that leans on others."""
 AVI_CODECS = ("msmpeg4v3", "mpeg4", "msmpeg4v2", "wmv2", "wmv1", "flv1", "mjpeg", "h264")
 TS_CODECS = ("h264", "mpeg2video", "hevc", "mpeg4")
+SIZES = ((96, 64), (160, 120), (64, 48))
+NOT_SMALL = ("av1", "msmpeg4v3", "msmpeg4v2")
+"""Whose encoders do not make the smallest size, or make it too coarse for numbers to be read."""
 MAX_FRAME_DURATION_S = 600
 """Default of the setting: a picture stands for no longer, beyond it is a gap."""
 
@@ -69,18 +73,21 @@ def _stream(draw: Draw, codecs: Sequence[str], **options: object) -> Stream:
         "bframes": draw.pick((0, 2, 3, 1)) if codec in REORDERING else 0,
         "open_gop": draw.flip(),
         "variant": draw.pick((0, 1, 2)),
+        "size": draw.pick(SIZES[:2] if codec in NOT_SMALL else SIZES),
     } | options
     return encode(recipe(codec, **made))
 
 
-def _uniform(stream: Stream, rate: int = 10) -> Film:
+def _uniform(stream: Stream, rate: int = ENCODED_RATE) -> Film:
     return Film(stream, tuple(Fraction(i, rate) for i in range(len(stream.packets) + 1)))
 
 
-def _film(draw: Draw, codecs: Sequence[str], *, even: bool = False, **options: object) -> Film:
+def _film(
+    draw: Draw, codecs: Sequence[str], *, even: bool = False, rates: Sequence[int] = (10, 25), **options: object
+) -> Film:
     stream = _stream(draw, codecs, **options)
     # MPEG-2 counts on at the rate of its own header, which is the encoder's, where pictures carry no time.
-    rate = 10 if stream.codec == "mpeg2video" else draw.pick((10, 25))
+    rate = ENCODED_RATE if stream.codec == "mpeg2video" else draw.pick(rates)
     gaps = (1,) if even else draw.pick(((1,), (1, 2, 1, 3), (1, 1, 1, 12)))
     times, now, count = [Fraction(0)], 0, len(stream.packets)
     for i in range(count):
@@ -267,6 +274,40 @@ def mp4_edit_empty_inside(draw: Draw) -> Case:
 
 
 @kind
+def mp4_edit_rounded(draw: Draw) -> Case:
+    """As muxers write it where the movie's clock is coarse: the edit ends a few milliseconds beside a picture's end."""
+    film, scale = _film(draw, MP4_CODECS, even=True), 12_800
+    written = _samples(film, scale)
+    a, b = _cuts(draw, 2, len(film.stream.packets))
+    start, stop = film.times[a], draw.pick((film.times[b], film.end))
+    beside = Fraction(draw.pick((-3, 5, -15)), 1000)
+    track = _track(
+        film, written, scale, edits=[(int((stop - start + beside) * 1000), int(start * scale) + written.shift, 1)]
+    )
+    shown, end = timeline([p for p in film.pictures if start <= p[0] < stop], stop)
+    truth = Truth(shown=shown, end=end, unsettled=(Stretch(shown[-1].at, end + 1),))
+    why = f"{_about(film)}; from picture {a}, {float(beside):+.3f} s"
+    return _case(draw, film, "mp4", mp4.write([track], front=draw.flip()), truth, why=why)
+
+
+@kind
+def mp4_edit_dwell(draw: Draw) -> Case:
+    """An edit of rate 0 holds one picture. Whoever does not know of it must say so."""
+    film, scale = _film(draw, MP4_CODECS), 1000
+    n = len(film.stream.packets)
+    (a,) = _cuts(draw, 1, n)
+    written, held = _samples(film, scale), Fraction(draw.pick((2, 5)))
+    whole = film.times[a]
+    rows = [(int(whole * 1000), written.shift, 1), (int(held * 1000), int(whole * scale) + written.shift, 0)]
+    rows.append((int((film.end - whole) * 1000), int(whole * scale) + written.shift, 1))
+    moved = [(at if at < whole else at + held, number) for at, number in film.pictures]
+    shown, end = timeline([*moved, (whole, film.pictures[a][1])], film.end + held)
+    truth = Truth(shown=shown, end=end, excused=True)
+    data = mp4.write([_track(film, written, scale, edits=rows)], front=draw.flip())
+    return _case(draw, film, "mp4", data, truth, why=f"{_about(film)}; picture {a} is held for {held} s")
+
+
+@kind
 def mp4_edit_many(draw: Draw) -> Case:
     film = _film(draw, MP4_CODECS)
     n = len(film.stream.packets)
@@ -302,7 +343,7 @@ def mp4_false_sync(draw: Draw) -> Case:
     film, scale = _film(draw, MP4_CODECS), draw.pick(SCALES)
     written = _samples(film, scale)
     samples, table, what = _false_sync(draw, written.samples)
-    track = _track(film, written, scale, samples=samples, sync_table=table)
+    track = _track(film, written, scale, samples=samples, sync_table=table, chunk=draw.pick((1, 7)))
     keyframes = tuple(at for at, _ in film.keys)
     return _case(
         draw, film, "mp4", mp4.write([track], front=draw.flip()), keyframes=keyframes, why=f"{_about(film)}; {what}"
@@ -329,8 +370,37 @@ def _joined_truth(films: Sequence[Film], **more: object) -> Truth:
 
 
 @kind
+def mp4_few_sync(draw: Draw) -> Case:
+    """Only the first picture is marked, or every other group."""
+    film, scale = _film(draw, MP4_CODECS), draw.pick(SCALES)
+    written = _samples(film, scale)
+    step = draw.pick((100, 2))
+    keys = [i for i, s in enumerate(written.samples) if s.sync][::step]
+    samples = [replace(s, sync=i in keys) for i, s in enumerate(written.samples)]
+    data = mp4.write([_track(film, written, scale, samples=samples)], front=draw.flip())
+    return _case(draw, film, "mp4", data, why=f"{_about(film)}; {len(keys)} marked")
+
+
+@kind
+def mp4_parameters_once(draw: Draw) -> Case:
+    """Parameter sets stand in the first sample only (`avc3`, `hev1`)."""
+    film, scale = _film(draw, ("h264", "hevc")), draw.pick(SCALES)
+    film = Film(_with_first(film.stream), film.times)
+    written = _samples(film, scale)
+    track = _track(film, written, scale, entries=[mp4.entry(film.stream, inside=True)])
+    return _case(draw, film, "mp4", mp4.write([track], front=draw.flip()), why=_about(film))
+
+
+def _with_first(stream: Stream) -> Stream:
+    """The parameters moved into the first packet."""
+    first, *others = stream.packets
+    return replace(stream, packets=(replace(first, data=stream.header + first.data), *others))
+
+
+@kind
 def mp4_new_entry(draw: Draw) -> Case:
-    """Sample entries that follow each other: another size, or other parameters at the same."""
+    """Sample entries that follow each other: another size, or other parameters at the same. FFmpeg's decoder of MPEG-4
+    takes no second header, so whoever cannot read on may say so."""
     other_size = draw.flip()
     films = _joined(draw, ("h264", "hevc", "mpeg4") if other_size else ("h264", "hevc"), other_size)
     scale = draw.pick(SCALES)
@@ -344,8 +414,9 @@ def mp4_new_entry(draw: Draw) -> Case:
         first, Written(samples, shift), scale, entries=[mp4.entry(f.stream) for f in films],
         edits=[(int(films[-1].end * 1000), shift, 1)] if shift else [],
     )  # fmt: skip
+    truth = _joined_truth(films, excused=first.stream.codec == "mpeg4")
     return _case(
-        draw, first, "mp4", mp4.write([track], front=draw.flip()), _joined_truth(films),
+        draw, first, "mp4", mp4.write([track], front=draw.flip()), truth,
         recipes=tuple(f.stream.recipe for f in films), fps=Fraction(draw.pick((5, 1, Fraction(1, 2)))),
         why=f"{_about(first)}; {len(films)} entries, {'other sizes' if other_size else 'same size'}",
     )  # fmt: skip
@@ -358,13 +429,36 @@ def mp4_fragments(draw: Draw) -> Case:
     inside = draw.pick((0, 20))
     how = mp4.Fragments(
         length=draw.pick((10, 7, 30)),
-        flags=draw.pick(("true", "all", "none")),
+        flags=draw.pick(("true", "all", "none", "first")),
         index=draw.flip(),
         duration=draw.pick((None, "true", "short")),
     )
     track = _track(film, written, scale, fragmented_from=inside)
     data = mp4.write([track], front=True, fragments=how, movie_duration=None if inside else 0)
     return _case(draw, film, "mp4", data, why=f"{_about(film)}; {inside} in the movie, then {how}")
+
+
+@kind
+def mp4_fragments_truncated(draw: Draw) -> Case:
+    """The file ends inside the pictures of a fragment, whose table promises them all."""
+    film, scale = _film(draw, ("h264", "hevc", "mpeg4"), even=True), 1000
+    inside, share = draw.pick((0, 20)), Fraction(draw.between(50, 90), 100)
+    found: list[Stretch] = []
+
+    def cut(out: bytearray, places: list[list[tuple[int, int]]]) -> None:
+        at = int(len(places[0]) * share)
+        while places[0][at][0] + places[0][at][1] != places[0][at + 1][0]:  # not at the end of a fragment
+            at -= 1
+        del out[places[0][at + 1][0] + 4 :]
+        found.append(Stretch(_behind(film, range(at + 1, len(places[0]))).start, film.end))
+
+    data = mp4.write(
+        [_track(film, _samples(film, scale), scale, fragmented_from=inside)],
+        front=True, fragments=mp4.Fragments(length=draw.pick((10, 30))),
+        movie_duration=None if inside else 0, damage=cut,
+    )  # fmt: skip
+    truth = _truth(film, damaged=tuple(found), say="damage")
+    return _case(draw, film, "mp4", data, truth, why=f"{_about(film)}; {inside} in the movie; cut off")
 
 
 @kind
@@ -613,6 +707,24 @@ def avi_truncated(draw: Draw) -> Case:
 
 
 @kind
+def avi_half_index(draw: Draw) -> Case:
+    """The index lists the first half of the pictures."""
+    film = _avi_film(draw)
+    data = _avi(draw, film, avi.Layout(index="half", sound=draw.flip()))
+    return _case(draw, film, "avi", data, why=_about(film))
+
+
+@kind
+def avi_parameters_once(draw: Draw) -> Case:
+    film = _avi_film(draw, ("h264", "mpeg4"))
+    film = Film(replace(_with_first(film.stream), header=b""), film.times)
+    rate = Fraction(1) / (film.times[1] - film.times[0])
+    data = [with_start_codes(p.data) if film.stream.codec == "h264" else p.data for p in film.stream.packets]
+    layout = avi.Layout(index=draw.pick(("true", "all key", "none")), sound=draw.flip())
+    return _case(draw, film, "avi", avi.write(film.stream, data, rate, layout)[0], why=f"{_about(film)}; {layout}")
+
+
+@kind
 def avi_dropped(draw: Draw) -> Case:
     """Empty chunks: the picture before stays."""
     film = _avi_film(draw, ("msmpeg4v3", "wmv2", "mjpeg"))
@@ -770,6 +882,47 @@ def mkv_two_films(draw: Draw) -> Case:
 
 
 @kind
+def mkv_poster(draw: Draw) -> Case:
+    """A track of one picture, then the film."""
+    film = _mkv_film(draw, ("h264", "vp8", "mpeg4"), even=True)
+    still = _uniform(encode(recipe(draw.pick(("mjpeg", "h264")), frames=1, first=4000)))
+    default = draw.pick(((True, False), (True, True), (False, False)))
+    tracks = [mkv.Track(stream=still.stream, default=default[0]), mkv.Track(stream=film.stream, default=default[1])]
+    blocks = [*_blocks(still), *_blocks(film, track=2)]
+    data = mkv.write(tracks, blocks, mkv.Layout(duration_ms=int(film.end * 1000)))[0]
+    return _case(draw, film, "mkv", data, _truth(film, say="warning"), why=f"{_about(film)}; default flags {default}")
+
+
+@kind
+def mkv_parameters_once(draw: Draw) -> Case:
+    """Parameter sets stand in the first block only."""
+    film = _mkv_film(draw, ("h264", "hevc"), even=True)
+    film = Film(_with_first(film.stream), film.times)
+    track = mkv.Track(stream=film.stream, inside=True)
+    layout = mkv.Layout(duration_ms=int(film.end * 1000), cues=draw.pick(("true", "none")))
+    return _case(draw, film, "mkv", mkv.write([track], _blocks(film), layout)[0], why=_about(film))
+
+
+@kind
+def mkv_false_cues(draw: Draw) -> Case:
+    """Cues that point to the cluster before or behind the one they mean."""
+    film = _mkv_film(draw, even=True)
+    data = _mkv(draw, film, _blocks(film), cues=draw.pick(("before", "behind")))
+    return _case(draw, film, "mkv", data, why=_about(film))
+
+
+@kind
+def mkv_truncated(draw: Draw) -> Case:
+    film = _mkv_film(draw, even=True)
+    layout = mkv.Layout(duration_ms=int(film.end * 1000), cues=draw.pick(("true", "none")))
+    data, places = mkv.write([mkv.Track(stream=film.stream)], _blocks(film), layout)
+    at = places[int(len(places) * draw.between(30, 90) / 100)][0] + 4
+    missing = [i for i, (start, size) in enumerate(places) if start + size > at]
+    truth = _truth(film, damaged=(Stretch(_behind(film, missing).start, film.end),), say="damage")
+    return _case(draw, film, "mkv", data[:at], truth, why=f"{_about(film)}; cut off before packet {missing[0]}")
+
+
+@kind
 def mkv_noise(draw: Draw) -> Case:
     film = _mkv_film(draw, ("h264", "hevc"), even=True)
     track = mkv.Track(stream=film.stream, default_duration_ms=100)
@@ -813,6 +966,20 @@ def flv_pts_is_dts(draw: Draw) -> Case:
     return _case(
         draw, film, "flv", data, _truth(film, unsettled=(Stretch(film.times[-2], film.end),)), why=_about(film)
     )
+
+
+@kind
+def flv_truncated(draw: Draw) -> Case:
+    """Cut off inside a tag; the header says how long it was."""
+    film = _film(draw, ("h264", "flv1"), even=True)
+    frames = _flv_frames(film)
+    count = len(frames) * draw.between(30, 90) // 100
+    data = flv.write(frames[:count], float(film.end))
+    data = data[: len(data) - len(frames[count - 1].data) // 2]
+    start = _behind(film, range(count - 1, len(frames))).start
+    held = Stretch(start, start + 1)  # a tag has no duration, so how long the last whole picture is shown is open
+    truth = _truth(film, damaged=(Stretch(start, film.end),), unsettled=(held,), say="damage")
+    return _case(draw, film, "flv", data, truth, why=f"{_about(film)}; cut off in packet {count - 1}")
 
 
 @kind
@@ -896,7 +1063,7 @@ def ts_wrap(draw: Draw) -> Case:
 @kind
 def ts_leap(draw: Draw) -> Case:
     """The clock leaps; with or without the flag that says so. The leap is closed up."""
-    film = _ts_film(draw, frames=90)
+    film = _ts_film(draw, frames=90, rates=(ENCODED_RATE,))  # closed up by the length that the stream itself says
     leap = draw.pick((1000, -600, 100, 36_000)) * ts.HZ
     keys = [i for i, p in enumerate(film.stream.packets) if p.key and i > 10]
     at, flagged = keys[draw.between(0, len(keys) - 1)], draw.flip()
@@ -962,7 +1129,7 @@ def ts_joined(draw: Draw) -> Case:
     writer = ts.Writer()
     for n, film in enumerate(films):
         local = Film(film.stream, tuple(t - film.times[0] for t in film.times))
-        begin = 126_000 + draw.pick((0, 500, 20)) * ts.HZ
+        begin = 126_000 + draw.pick((0, 500, 200)) * ts.HZ
         for i, frame in enumerate(_ts_frames(local, begin)):
             if i % 10 == 0:
                 writer.tables([_programme(film.stream.codec)])
@@ -973,6 +1140,40 @@ def ts_joined(draw: Draw) -> Case:
     return _case(
         draw, first, "ts", bytes(writer.out), truth, recipes=tuple(f.stream.recipe for f in films), why=_about(first)
     )
+
+
+@kind
+def ts_joined_open(draw: Draw) -> Case:
+    """Recordings that begin in an open group, one behind the other. What is on screen where they meet is open, and by
+    how much the second is moved for the pictures that it lacks."""
+    stream = _stream(
+        draw,
+        ("h264", "mpeg2video", "hevc"),
+        bframes=draw.pick((2, 3)),
+        open_gop=True,
+        frames=60,
+        gop=draw.pick((12, 20)),
+    )
+    piece, leading = stream.from_key(1)
+    film = _uniform(piece)
+    begin = 126_000 + draw.pick((0, 500, 200)) * ts.HZ
+    writer = ts.Writer()
+    for n in range(2):
+        for i, frame in enumerate(_ts_frames(film, begin if n else 126_000)):
+            if i % 10 == 0:
+                writer.tables([_programme(film.stream.codec)])
+            writer.picture(VIDEO_PID, frame)
+    whole = [p for p in film.pictures if p[0] >= film.times[leading]]
+    start, length = film.times[leading], film.end
+    second = [(at + length, number) for at, number in whole]
+    shown, end = timeline([*whole, *second], 2 * length)
+    group = next(p.place for p in piece.packets if p.key and p.place > leading)
+    meeting = Stretch(length - start, length - start + film.times[group])
+    truth = Truth(
+        shown=shown, end=end, unsettled=(meeting, Stretch(end - Fraction(1, 10), end + 1)), open_end=True,
+        slack=Stretch(length - start, 2 * length), late=film.times[leading], say="anything",
+    )  # fmt: skip
+    return _case(draw, film, "ts", bytes(writer.out), truth, why=f"{_about(film)}; {leading} cannot be decoded, twice")
 
 
 @kind
@@ -1045,6 +1246,31 @@ def ps_steps_back(draw: Draw) -> Case:
         frames.append(replace(frame, pts=frame.pts - back, dts=frame.dts - back))
     truth = _truth(film, **_open_last(film))
     return _case(draw, film, "mpg", ps.write(frames), truth, why=f"{_about(film)}; {lasts} pictures each {every}")
+
+
+@kind
+def ps_telecine(draw: Draw) -> Case:
+    """Every other picture is shown for three fields, as films are on discs; times stand at some pictures only."""
+    stream = _stream(draw, ("mpeg2video",), size=(96, 64))
+    repeats = [place % 2 == 1 for place in range(len(stream.packets))]
+    field = Fraction(1, 2 * ENCODED_RATE)
+    times = [Fraction(0)]
+    for repeated in repeats:
+        times.append(times[-1] + (3 if repeated else 2) * field)
+    packets, top_first = [], True
+    order = []
+    for repeated in repeats:
+        order.append(top_first)
+        top_first ^= repeated
+    for p in stream.packets:
+        data = mpeg2.with_fields(p.data, top_first=order[p.place], repeated=repeats[p.place])
+        packets.append(replace(p, data=data))
+    film = Film(replace(stream, packets=tuple(packets)), tuple(times))
+    every = draw.pick((1, 12))
+    stamped = [p.key if every > 1 else True for p in film.stream.packets]
+    data = ps.write(_ts_frames(film), stamped=stamped)
+    truth = _truth(film, exact=False, **_open_last(film))
+    return _case(draw, film, "mpg", data, truth, why=f"{_about(film)}; times at {'keys' if every > 1 else 'all'}")
 
 
 __all__ = ["KINDS", "Recipe", "kind"]

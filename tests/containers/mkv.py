@@ -52,21 +52,22 @@ class Track:
     stream: Stream
     default: bool = True
     default_duration_ms: int | None = None
-    annex_b: bool = False
+    inside: bool = False
+    """The parameter sets stand in the blocks, not in the header."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     live: bool = False
     """Segment and clusters of unknown size, no duration, no cues: what is sent while it is made."""
-    cues: Literal["true", "none", "all"] = "true"
-    """"all" lists every block."""
+    cues: Literal["true", "none", "all", "before", "behind"] = "true"
+    """"all" lists every block; "before" and "behind" point one cluster beside the right one."""
     duration_ms: int | None = None
     """What the header says."""
     cluster_blocks: int = 10
 
 
-def private(stream: Stream) -> tuple[bytes, bytes]:
+def private(stream: Stream, inside: bool = False) -> tuple[bytes, bytes]:
     """Return CodecID and CodecPrivate."""
     head = stream.header
     if stream.codec in VFW:
@@ -75,9 +76,9 @@ def private(stream: Stream) -> tuple[bytes, bytes]:
         return b"V_MS/VFW/FOURCC", strf + head
     match stream.codec:
         case "h264":
-            head = avc_configuration(head)
+            head = avc_configuration(head, empty=inside)
         case "hevc":
-            head = hevc_configuration(head)
+            head = hevc_configuration(head, empty=inside)
         case "av1":
             head = av1_configuration(head)
     return CODEC_IDS[stream.codec], head
@@ -89,7 +90,7 @@ def payload(stream: Stream, data: bytes) -> bytes:
 
 def _track(at: int, track: Track) -> bytes:
     stream = track.stream
-    codec, head = private(stream)
+    codec, head = private(stream, track.inside)
     parts = [number(0xD7, at), number(0x73C5, at), number(0x83, 1), number(0x9C, 0), number(0x88, int(track.default))]
     parts.append(element(0x86, codec))
     if head:
@@ -112,10 +113,9 @@ def write(tracks: Sequence[Track], blocks: Sequence[Block], layout: Layout) -> t
         info.append(element(0x4489, struct.pack(">d", layout.duration_ms)))
     head = element(0x1549A966, *info) + element(0x1654AE6B, *(_track(i + 1, t) for i, t in enumerate(tracks)))
 
-    clusters, cues, places = bytearray(), [], []
-
-    def cued(seek: bytes) -> bytes:
-        return seek + head
+    clusters, places = bytearray(), []
+    starts: list[int] = []
+    listed: list[tuple[int, int, int]] = []
 
     with_cues = layout.cues != "none" and not layout.live
 
@@ -156,10 +156,15 @@ def write(tracks: Sequence[Track], blocks: Sequence[Block], layout: Layout) -> t
             places.append((begin + start + header + len(body) + len(made) - tail, len(block.data)))
             body += made
             if block.key or layout.cues == "all":
-                position = element(0xB7, number(0xF7, block.track), number(0xF1, before + start))
-                cues.append(element(0xBB, number(0xB3, block.at), position))
+                listed.append((block.at, block.track, len(starts)))
+        starts.append(start)
         clusters += element(0x1F43B675, bytes(body), size=UNKNOWN if layout.live else None)
         at += len(group)
+    beside = {"before": -1, "behind": 1}.get(layout.cues, 0)
+    cues = []
+    for at, which, cluster in listed:
+        place = before + starts[min(max(cluster + beside, 0), len(starts) - 1)]
+        cues.append(element(0xBB, number(0xB3, at), element(0xB7, number(0xF7, which), number(0xF1, place))))
     seek = seek_head(before + len(clusters))
-    inside = cued(seek) + clusters + (element(0x1C53BB6B, *cues) if with_cues else b"")
+    inside = seek + head + clusters + (element(0x1C53BB6B, *cues) if with_cues else b"")
     return ebml + element(0x18538067, inside, size=UNKNOWN if layout.live else None), places

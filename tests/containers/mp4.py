@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from tests.containers.nal import avc_configuration, hevc_configuration, with_lengths
 from tests.containers.streams import Stream
@@ -54,7 +54,8 @@ class Track:
     """Of `tkhd`: 1 enabled, 2 in movie."""
     fragmented_from: int | None = None
     """First sample that lies in fragments instead of the movie's tables."""
-    handler: bytes = b"vide"
+    chunk: int = 1
+    """Samples in one chunk at most."""
 
     @property
     def duration(self) -> int:
@@ -72,15 +73,15 @@ def esds(header: bytes, kind: int) -> bytes:
     return full(b"esds", 0, 0, descriptor(3, struct.pack(">HB", 1, 0) + config + descriptor(6, b"\2")))
 
 
-def entry(stream: Stream) -> bytes:
-    """Return the sample entry that describes a stream."""
+def entry(stream: Stream, *, inside: bool = False) -> bytes:
+    """Return the sample entry that describes a stream. `inside`: the parameter sets stand in the samples."""
     width, height = stream.size
     head = stream.header
     match stream.codec:
         case "h264":
-            kind, parts = b"avc1", box(b"avcC", avc_configuration(head))
+            kind, parts = b"avc3" if inside else b"avc1", box(b"avcC", avc_configuration(head, empty=inside))
         case "hevc":
-            kind, parts = b"hvc1", box(b"hvcC", hevc_configuration(head))
+            kind, parts = b"hev1" if inside else b"hvc1", box(b"hvcC", hevc_configuration(head, empty=inside))
         case "mpeg4":
             kind, parts = b"mp4v", esds(head, 0x20)
         case "mpeg2video":
@@ -115,8 +116,8 @@ def _table(kind: bytes, version: int, rows: Sequence[tuple[int, ...]], shape: st
     return full(kind, version, 0, struct.pack(">I", len(rows)), *(struct.pack(shape, *row) for row in rows))
 
 
-def _tables(track: Track, samples: Sequence[Sample], chunks: Sequence[int]) -> bytes:
-    """`stbl`; each sample is a chunk of its own."""
+def _tables(track: Track, samples: Sequence[Sample], places: Sequence[int]) -> bytes:
+    """`stbl`."""
     parts = [full(b"stsd", 0, 0, struct.pack(">I", len(track.entries)), *track.entries)]
     parts.append(_table(b"stts", 0, _runs([s.duration for s in samples]), ">II"))
     if track.offsets is not None and samples:
@@ -124,12 +125,25 @@ def _tables(track: Track, samples: Sequence[Sample], chunks: Sequence[int]) -> b
         parts.append(_table(b"ctts", track.offsets, _runs([s.offset for s in samples]), shape))
     if track.sync_table and samples:
         parts.append(_table(b"stss", 0, [(i + 1,) for i, s in enumerate(samples) if s.sync], ">I"))
-    starts = [i for i, s in enumerate(samples) if i == 0 or s.entry != samples[i - 1].entry]
-    parts.append(_table(b"stsc", 0, [(i + 1, 1, samples[i].entry) for i in starts], ">III"))
+    firsts = _chunks(track, len(samples))
+    lengths = [stop - start for start, stop in pairwise([*firsts, len(samples)])]
+    rows = [(n + 1, length, samples[i].entry) for n, (i, length) in enumerate(zip(firsts, lengths, strict=True))]
+    changes = [row for n, row in enumerate(rows) if n == 0 or row[1:] != rows[n - 1][1:]]
+    parts.append(_table(b"stsc", 0, changes, ">III"))
     sizes = struct.pack(">II", 0, len(samples)) + b"".join(struct.pack(">I", len(s.data)) for s in samples)
     parts.append(full(b"stsz", 0, 0, sizes))
-    parts.append(_table(b"co64", 0, [(c,) for c in chunks], ">Q"))
+    parts.append(_table(b"co64", 0, [(places[i],) for i in firsts], ">Q"))
     return box(b"stbl", *parts)
+
+
+def _chunks(track: Track, count: int) -> list[int]:
+    """Return the first sample of each chunk."""
+    firsts: list[int] = []
+    for i in range(count):
+        full_up = not firsts or i - firsts[-1] == track.chunk
+        if full_up or track.samples[i].entry != track.samples[i - 1].entry:
+            firsts.append(i)
+    return firsts
 
 
 _UNITY = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
@@ -151,7 +165,7 @@ def _trak(number: int, track: Track, movie_scale: int, chunks: Sequence[int]) ->
         box(
             b"mdia",
             full(b"mdhd", 0, 0, struct.pack(">IIIIHH", 0, 0, track.scale, media, 0x55C4, 0)),
-            full(b"hdlr", 0, 0, struct.pack(">I4s12x", 0, track.handler), b"\0"),
+            full(b"hdlr", 0, 0, struct.pack(">I4s12x", 0, b"vide"), b"\0"),
             box(b"minf", full(b"vmhd", 0, 1, bytes(8)), dinf, _tables(track, inside, chunks)),
         )
     )
@@ -165,7 +179,8 @@ class Fragments:
     length: int = 10
     """Samples in one."""
     flags: str = "true"
-    """"true", "all" (every sample says that it is a sync sample), or "none" (by the defaults of `trex`: as "all")."""
+    """"true", "all" (every sample says that it is a sync sample), "none" (by the defaults of `trex`: as "all"), or
+    "first" (of each fragment the first)."""
     index: bool = False
     """With `mfra` at the end."""
     duration: str | None = None
@@ -201,11 +216,12 @@ def write(
         return box(b"moov", *parts)
 
     inside = [t.samples[: t.fragmented_from] for t in tracks]
-    # Tracks take turns, sample by sample in order of decoding time.
+    # Tracks take turns, chunk by chunk in order of decoding time.
     order = sorted(
-        (sum(s.duration for s in t.samples[:i]) / t.scale, which, i)
+        (sum(s.duration for s in t.samples[:first]) / t.scale, which, i)
         for which, t in enumerate(tracks)
-        for i in range(len(inside[which]))
+        for first, stop in pairwise([*_chunks(t, len(inside[which])), len(inside[which])])
+        for i in range(first, stop)
     )
     sizes = len(moov([[0] * len(s) for s in inside]))
     start = len(ftyp) + (sizes if front else 0) + 8
@@ -232,18 +248,21 @@ def _fragments(track: Track, how: Fragments, begin: int, places: list[tuple[int,
     index = []
     for number, at in enumerate(range(first, len(track.samples), how.length)):
         samples = track.samples[at : at + how.length]
-        flags = 0x1 | 0x100 | 0x200 | (0x400 if how.flags != "none" else 0) | 0x800
+        each = how.flags in ("true", "all")
+        flags = 0x1 | 0x100 | 0x200 | (0x400 if each else 0) | 0x800 | (0x4 if how.flags == "first" else 0)
+        first_flags = struct.pack(">I", SYNC) if how.flags == "first" else b""
         rows = b""
         for s in samples:
             sync = how.flags == "all" or s.sync
             rows += struct.pack(">II", s.duration, len(s.data))
-            if how.flags != "none":
+            if each:
                 rows += struct.pack(">I", SYNC if sync else NOT_SYNC)
             rows += struct.pack(">i", s.offset)
 
         def moof(offset: int) -> bytes:
-            trun = full(b"trun", 1, flags, struct.pack(">Ii", len(samples), offset), rows)  # noqa: B023
-            tfhd = full(b"tfhd", 0, 0x020000, struct.pack(">I", 1))
+            trun = full(b"trun", 1, flags, struct.pack(">Ii", len(samples), offset), first_flags, rows)  # noqa: B023
+            by_default = struct.pack(">I", NOT_SYNC) if how.flags == "first" else b""
+            tfhd = full(b"tfhd", 0, 0x020020 if by_default else 0x020000, struct.pack(">I", 1), by_default)
             tfdt = full(b"tfdt", 1, 0, struct.pack(">Q", time))  # noqa: B023
             return box(b"moof", full(b"mfhd", 0, 0, struct.pack(">I", number + 1)), box(b"traf", tfhd, tfdt, trun))  # noqa: B023
 

@@ -18,6 +18,9 @@ os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder greets at length
 REORDERING = frozenset({"h264", "hevc", "mpeg4", "mpeg2video"})
 """Codecs that can have B-frames."""
 
+ENCODED_RATE = 10
+"""Pictures a second by the streams' own headers. Containers may say otherwise."""
+
 _ENCODERS = {
     "h264": "libx264",
     "hevc": "libx265",
@@ -127,7 +130,7 @@ def encode(r: Recipe) -> Stream:
     context: Any = av.CodecContext.create(_ENCODERS[r.codec], "w")
     context.width, context.height = r.size
     context.pix_fmt = "yuvj420p" if r.codec == "mjpeg" else "yuv420p"
-    context.framerate, context.time_base = Fraction(10), Fraction(1, 10)
+    context.framerate, context.time_base = Fraction(ENCODED_RATE), Fraction(1, ENCODED_RATE)
     context.gop_size, context.thread_count = r.gop, 1
     context.options = _options(r)
     if r.codec != "av1":
@@ -139,7 +142,7 @@ def encode(r: Recipe) -> Stream:
     coded: list[Any] = []
     for n in range(r.frames):
         frame = av.VideoFrame.from_ndarray(draw(r.first + n, *r.size), format="rgb24").reformat(format=context.pix_fmt)
-        frame.pts, frame.time_base = n, Fraction(1, 10)
+        frame.pts, frame.time_base = n, Fraction(1, ENCODED_RATE)
         coded += context.encode(frame)
     coded += context.encode(None)
     packets = tuple(Packet(bytes(p), p.pts, r.first + p.pts, bool(p.is_keyframe)) for p in coded)

@@ -46,6 +46,11 @@ class Truth:
     say: str | None = None
     """What the outcome must hold: "damage" (partial, or a warning), "warning", "anything", or None: whole, without a
     fault."""
+    excused: bool = False
+    """Whoever says that something is amiss may show anything."""
+    slack: Stretch | None = None
+    """Where all rows may be `late` seconds early: two ways of closing a leap are as good."""
+    late: Fraction = Fraction(0)
     exact: bool = True
     """Pixels are those of a plain decode of the same packets."""
 
