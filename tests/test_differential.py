@@ -54,12 +54,13 @@ MAX_TASK_BYTES = 64 << 20
 """Of the frames of one task. These films need a hundredth; times that leap would ask for all memory."""
 
 KNOWN: dict[str, str] = {
-    "mp4-false-sync": "the last picture of a file whose flags lie stands longer than it should",
+    "mp4-fragments-truncated": "a fragment whose pictures are cut off ends the video without a word",
     "mp4-noise": "damage that the decoder does not tell",
     "avi-truncated": "a file cut off without an index is not told from a short one",
     "mkv-noise": "damage that the decoder does not tell",
     "ts-leap": "a clock that is set anew loses a picture's length",
     "ts-joined": "a clock that is set anew loses a picture's length",
+    "ps-telecine": "pictures between two times are taken for equally long",
     "ps-steps-back": "a clock that steps back shows the next picture early",
 }
 """Kind -> why it differs today. Strict: a kind that no longer differs must leave the table."""

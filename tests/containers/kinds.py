@@ -770,9 +770,14 @@ def _blocks(
     return blocks
 
 
+def _lasting(film: Film) -> int:
+    """Milliseconds of the last picture: without them a track leaves its end to be guessed."""
+    return int((film.end - film.times[-2]) * 1000)
+
+
 def _mkv(draw: Draw, film: Film, blocks: Sequence[mkv.Block], **layout: object) -> bytes:
     chosen = {"duration_ms": int(film.end * 1000), "cluster_blocks": draw.pick((10, 25))} | layout
-    track = mkv.Track(stream=film.stream, default_duration_ms=int((film.end - film.times[-2]) * 1000))
+    track = mkv.Track(stream=film.stream, default_duration_ms=_lasting(film))
     return mkv.write([track], blocks, mkv.Layout(**chosen))[0]  # type: ignore[arg-type]
 
 
@@ -876,7 +881,11 @@ def mkv_two_films(draw: Draw) -> Case:
     # Each track keeps its own order of decoding.
     own = {1: iter(_blocks(film)), 2: iter(_blocks(other, track=2))}
     blocks = [next(own[b.track]) for b in blocks]
-    tracks = [mkv.Track(stream=film.stream), mkv.Track(stream=other.stream, default=draw.flip())]
+    lasting = _lasting(film)
+    tracks = [
+        mkv.Track(stream=film.stream, default_duration_ms=lasting),
+        mkv.Track(stream=other.stream, default=draw.flip(), default_duration_ms=lasting),
+    ]
     data = mkv.write(tracks, blocks, mkv.Layout(duration_ms=int(film.end * 1000)))[0]
     return _case(draw, film, "mkv", data, _truth(film, say="warning"), why=_about(film))
 
@@ -887,7 +896,10 @@ def mkv_poster(draw: Draw) -> Case:
     film = _mkv_film(draw, ("h264", "vp8", "mpeg4"), even=True)
     still = _uniform(encode(recipe(draw.pick(("mjpeg", "h264")), frames=1, first=4000)))
     default = draw.pick(((True, False), (True, True), (False, False)))
-    tracks = [mkv.Track(stream=still.stream, default=default[0]), mkv.Track(stream=film.stream, default=default[1])]
+    tracks = [
+        mkv.Track(stream=still.stream, default=default[0]),
+        mkv.Track(stream=film.stream, default=default[1], default_duration_ms=_lasting(film)),
+    ]
     blocks = [*_blocks(still), *_blocks(film, track=2)]
     data = mkv.write(tracks, blocks, mkv.Layout(duration_ms=int(film.end * 1000)))[0]
     return _case(draw, film, "mkv", data, _truth(film, say="warning"), why=f"{_about(film)}; default flags {default}")
@@ -898,7 +910,7 @@ def mkv_parameters_once(draw: Draw) -> Case:
     """Parameter sets stand in the first block only."""
     film = _mkv_film(draw, ("h264", "hevc"), even=True)
     film = Film(_with_first(film.stream), film.times)
-    track = mkv.Track(stream=film.stream, inside=True)
+    track = mkv.Track(stream=film.stream, inside=True, default_duration_ms=_lasting(film))
     layout = mkv.Layout(duration_ms=int(film.end * 1000), cues=draw.pick(("true", "none")))
     return _case(draw, film, "mkv", mkv.write([track], _blocks(film), layout)[0], why=_about(film))
 
@@ -915,7 +927,7 @@ def mkv_false_cues(draw: Draw) -> Case:
 def mkv_truncated(draw: Draw) -> Case:
     film = _mkv_film(draw, even=True)
     layout = mkv.Layout(duration_ms=int(film.end * 1000), cues=draw.pick(("true", "none")))
-    data, places = mkv.write([mkv.Track(stream=film.stream)], _blocks(film), layout)
+    data, places = mkv.write([mkv.Track(stream=film.stream, default_duration_ms=_lasting(film))], _blocks(film), layout)
     at = places[int(len(places) * draw.between(30, 90) / 100)][0] + 4
     missing = [i for i, (start, size) in enumerate(places) if start + size > at]
     truth = _truth(film, damaged=(Stretch(_behind(film, missing).start, film.end),), say="damage")
@@ -925,7 +937,7 @@ def mkv_truncated(draw: Draw) -> Case:
 @kind
 def mkv_noise(draw: Draw) -> Case:
     film = _mkv_film(draw, ("h264", "hevc"), even=True)
-    track = mkv.Track(stream=film.stream, default_duration_ms=100)
+    track = mkv.Track(stream=film.stream, default_duration_ms=_lasting(film))
     data, places = mkv.write([track], _blocks(film), mkv.Layout(duration_ms=int(film.end * 1000)))
     out = bytearray(data)
     stretch = _noise(draw, film, out, places)
