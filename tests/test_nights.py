@@ -24,6 +24,7 @@ def job(archive: Path, lake: Path, **given: Any) -> Job:
         "detector": {"model": "tests.fakes:Numbers", "fps": 25},
         "actions": "none",
         "deleted": "remove",
+        "verify": "100%",
         "execution": {"executor": "inline"},
     }
     return load_job(None, {"archive": str(archive), "lake": str(lake)} | base | given)
@@ -250,6 +251,7 @@ def months_work(
         summary = index(job(world.folder, lake, detector=detector, execution={"executor": "inline"}))
         history.append((due, summary, requests.total() - before))
         assert (summary.exit_code, summary.due, summary.tasks_done) == (0, due, due), (night, summary)
+        assert (summary.tasks_verified, summary.plain) == (due, 0), (night, summary)
         assert uris(lake) == set(world.truth), night
         assert found(lake) == world.rows(fps), night
     return history

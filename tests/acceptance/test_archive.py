@@ -42,6 +42,7 @@ def job_file(path: Path, archive: str, lake: str, **given: Any) -> Path:
     job = {
         "archive": archive,
         "lake": lake,
+        "verify": "100%",
         "detector": {"model": str(YOLOX), "fps": 2, "options": {"decoding": "yolox"}},
         "actions": {"model": "movinet_a0:MoViNetA0", "weights": str(MOVINET), "options": {"labels": str(LABELS)}},
     }
@@ -74,6 +75,7 @@ def test_the_whole_archive_on_s3(tmp_path: Path, s3_root: Root) -> None:
         not in (ended[name]["status"], ended[name]["error_class"] if ended[name]["status"] == "declined" else None)
     }
     assert not wrong
+    assert not [row for row in why if row["error_class"] == "verify"], "the fast path is right on all of them"
     explained = {row["uri"] for row in why}
     assert all(v["uri"] in explained for v in videos if v["status"] != "indexed")
     assert all(v["error"] and "X-Amz" not in v["error"] for v in videos if v["status"] != "indexed")

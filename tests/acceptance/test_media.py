@@ -22,6 +22,7 @@ from vidproc.errors import MediaError
 from vidproc.media import FrameBatch, FrameSize, Grid, VideoInfo
 from vidproc.plan import CutSettings, cut
 from vidproc.probe import probe
+from vidproc.verify import decode_and_verify
 
 pytestmark = pytest.mark.acceptance
 
@@ -173,7 +174,8 @@ def test_each_file(name: str) -> None:
     assert info.rotation == expected.rotation
     check_frames(info, batch, frames, decoding_times)
     tasks = cut(info, CutSettings(clip_seconds=1, clips_per_task=1), [GRID], "p")
-    parts = [decode(t, [GRID], Source(), MediaLimits()) for t in tasks]
+    parts = [decode_and_verify(t, [GRID], Source(), MediaLimits(), share=1.0, time_limit_s=math.inf) for t in tasks]
+    assert all(report.verified for _, report in parts)
     assert np.array_equal(np.concatenate([b.pts[: b.owned] for (b,), _ in parts]), batch.pts)
     assert np.array_equal(np.concatenate([b.pixels[: b.owned] for (b,), _ in parts]), batch.pixels)
     assert coverage(info, [r for _, r in parts]) == pytest.approx(share, abs=1e-6)

@@ -57,6 +57,7 @@ BENCHMARKS: dict[str, Callable[[Settings], list[Row]]] = {
     "end-to-end": pipeline.end_to_end,
     "rivals": pipeline.rivals,
     "both-models": pipeline.both_models,
+    "verify": pipeline.verify,
     "long-video": pipeline.long_video,
     "stretch": lakes.stretch,
     "memory": lakes.memory,

@@ -204,6 +204,34 @@ def rivals(settings: Settings) -> list[Row]:
     return rows
 
 
+def verify(settings: Settings) -> list[Row]:
+    """What it costs that tasks are decoded plainly too, to check the fast path: none, 1 % and all of them."""
+    at = archives(settings)
+    seen: dict[str, list[Indexed]] = {share: [] for share in ("0%", "1%", "100%")}
+    wanted = detector_job(settings.model, FPS)
+    runs = {share: pair(at, ours(wanted | {"verify": share}, seen[share])) for share in seen}
+    found = interleaved(runs, settings.repetitions)
+    plain = seen["0%"]
+    for share, indexed in seen.items():
+        if any(
+            i.summary["plain"] or i.summary["rows"] != p.summary["rows"] for i, p in zip(indexed, plain, strict=True)
+        ):
+            raise RuntimeError(f"with {share} verified there are other rows, or videos done plainly")
+    cost = {share: rates(found["0%"]) / rates(found[share]) for share in seen}
+    one = 1 + (cost["100%"] - 1) / 100
+    row = Row(name="verify", what="time with 1 % of tasks verified / without", target="<= 1.03")
+    row.value, row.met = f"{one:.3f}", one <= 1.03
+    fill(row, seen["100%"][-1], at.large)
+    row.notes += [
+        f"all tasks verified take {cost['100%']:.2f} times as long; a hundredth of what that adds is the figure, as "
+        f"1 % of {seen['100%'][-1].summary['tasks_done']} tasks is hardly one",
+        f"measured with 1 %: {cost['1%']:.3f}, {seen['1%'][-1].summary['tasks_verified']} tasks verified",
+        f"speeds: {', '.join(f'{share} {rates(found[share]):.1f}x' for share in seen)}",
+    ]
+    row.figures = {"cost": cost, "rates": {share: [p.rate for p in found[share]] for share in seen}}
+    return [row]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rival:
     """A rival's script with its settings."""
