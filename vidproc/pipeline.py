@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from vidproc.config import Job, ModelJob
 
 # Raised by hand whenever the meaning of a row changes: then old rows are made again.
-ROW_SEMANTICS = 1
+ROW_SEMANTICS = 2
 
 WINDOWS_AT_A_TIME = 16
 """Windows handed to a model in one call: bounds what the model copies, not what it batches."""

@@ -25,7 +25,7 @@ _SIGNED_QUERY = re.compile(
 _LOOSE_PARAMETER = re.compile(
     r"(?i)\b(X-Amz-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature|"
     r"aws_secret_access_key|aws_session_token|aws_access_key_id|secret_?(?:access_?)?key|Credential)"
-    r"(\\?\"?'?\s*[=:]\s*\\?\"?'?)[^\s\"'&,;}\])\\]+"
+    r"(\\?\"?'?\s*[=:]\s*\\?\"?'?)(?!\[redacted\])[^\s\"'&,;}\])\\]+"
 )
 _SECRET_WORD = r"(?:pass(?:word|wd|phrase)|secret|token|api[_-]?key|private[_-]?key|access[_-]?key|credentials?)"
 _NAME = rf"[\w.-]*{_SECRET_WORD}s?"
@@ -58,8 +58,8 @@ def remember(*secrets: str | None) -> None:
 
 def redact(text: str) -> str:
     """The text without signatures, credentials and the query part of signed URLs."""
+    text = _SIGNED_QUERY.sub(f"?{HIDDEN}", text)
     if "://" in text:
-        text = _SIGNED_QUERY.sub(f"?{HIDDEN}", text)
         text = _USER_IN_URL.sub(f"{HIDDEN}@", text)
     text = _HEADER.sub(rf"\1{HIDDEN}", text)
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)

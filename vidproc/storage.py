@@ -214,7 +214,7 @@ class LocalStorage:
                 f"{self.root!r} is a file: give its folder {folder!r}, and name the file by --include {name!r}"
             )
         if not stat.S_ISDIR(info.st_mode) or is_kernels(self.root):
-            raise ConfigError(f"{self.root!r} is no folder of files; give the folder of the videos")
+            raise ConfigError(f"{self.root!r} is no folder of files: it is not a lake, and no place of videos")
 
     def get(self, key: str) -> bytes:
         with _filing(self.uri_of(key)), open(self._path(key), "rb") as f:
