@@ -291,6 +291,10 @@ def test_upkeep_is_told_in_sentences(made: Path, tmp_path: Path, vidproc: Run) -
     assert code == 0 and re.fullmatch(
         rf"1 video\(s\) forgotten, rows removed: detections \d+, .*videos 1\nnot in this lake: {never}\n", out
     ), out
+    assert vidproc("forget", lake, gone)[:2] == (
+        0,
+        f"not in this lake: {gone}\nnothing to forget: the lake is as it was\n",
+    )
     code, out, _ = vidproc("compact", lake)
     assert code == 0 and re.search(r"^ *videos +\d+ +1 *$", out, re.M), out
     code, out, _ = vidproc("vacuum", lake, "--now")

@@ -496,6 +496,29 @@ def test_a_killed_forget_is_finished_by_recover(lake_root: Root) -> None:
     assert lake.status().videos == 1 and objects(lake.storage) == []
 
 
+def test_what_is_not_there_is_forgotten_without_a_commit(lake_root: Root) -> None:
+    lake = make(lake_root)
+    add(lake, "a")
+    before = {name: lake.tables.open(name).version() for name in TABLES}
+    report = lake.forget(["s3://archive/never-seen.mp4"])
+    assert (report.forgotten, report.unknown) == ((), ("s3://archive/never-seen.mp4",))
+    assert not any(report.rows.values())
+    assert {name: lake.tables.open(name).version() for name in TABLES} == before
+    assert lake.status().videos == 1 and objects(lake.storage) == []
+
+
+def test_what_only_failed_or_was_only_staged_is_forgotten_too(local_root: Root) -> None:
+    lake = make(local_root)
+    staged = outcome("staged", storage=lake.storage)
+    failed = outcome("failed", tasks=0, status="failed", error="broken")
+    publish(lake, [replace(failed, failures=(failure(failed),))], link, RUN)
+    other = replace(RUN, pipeline="other")
+    publish(lake, [outcome("failed", tasks=0, run=other)], link, other)
+    for uri in (staged.video.uri, failed.video.uri):
+        assert lake.forget([uri]).forgotten == (uri,)
+    assert lake.failures().num_rows == lake.status().videos == 0 and objects(lake.storage) == []
+
+
 def test_forgetting_many_at_once(local_root: Root) -> None:
     lake = make(local_root)
     batch = [outcome(f"v{i}", tasks=0, status="declined") for i in range(1100)]

@@ -639,6 +639,8 @@ def forget(
         _say(f"{len(found.forgotten):,} video(s) forgotten, rows removed: {rows}")
     for uri in found.unknown:
         _say(f"not in this lake: {uri}")
+    if not found.forgotten:
+        _say("nothing to forget: the lake is as it was")
 
 
 @app.command()
@@ -1044,7 +1046,9 @@ def _there_is(classes: Iterable[str]) -> str:
 def _open(lake: str, s3: S3) -> Any:
     from vidproc.tables.lake import Lake
 
-    return Lake.open(absolute(lake) or lake, s3.options())
+    found = Lake.open(absolute(lake) or lake, s3.options())
+    found.mark_lost(signs_only=True)
+    return found
 
 
 def _answer(found: Any, as_json: bool) -> None:

@@ -1,8 +1,9 @@
 """What a run leaves in the lake while it goes on, so that it can be watched from elsewhere.
 
-    <lake>/_runs/<run_id>.json     written over every few seconds, removed when the run ends
+    <lake>/_runs/<run_id>.json     written over every few seconds, removed when the run's end is in the lake
 
-A run that was killed leaves its last one behind; its time tells. Nothing else reads these objects.
+A run that was killed leaves its last one behind. How long ago that was is told by the store's clock, which
+dated it, and never by comparing the clocks of two machines.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from vidproc.errors import VidprocError
+from vidproc.errors import AlreadyExists, VidprocError
 from vidproc.progress import Progress, Reporter
 from vidproc.storage import Storage, redact
+from vidproc.store_clock import store_now
 
 FOLDER = "_runs"
 EVERY_S = 5.0
@@ -41,15 +43,15 @@ class Sign:
     progress: Progress
     said: str = ""
     """The last thing that was worth saying, after its time: it may be long past."""
-
-    @property
-    def silent(self) -> bool:
-        """No sign for so long that the run must have been killed."""
-        return (datetime.now(UTC) - self.at).total_seconds() > SILENT_S
+    seen_at: datetime | None = None
+    """When the store was given it, by the store's clock."""
+    silent: bool = False
+    """No other has come for so long that the run must have been killed."""
 
     def line(self) -> str:
         if self.silent:
-            return f"{self.run_id}: no sign since {self.at:%Y-%m-%d %H:%M:%S} UTC, killed? Run the same command again"
+            last = self.seen_at or self.at
+            return f"{self.run_id}: no sign since {last:%Y-%m-%d %H:%M:%S} UTC, killed? Run the same command again"
         return f"{self.run_id} on {self.host}: {self.progress.line()}"
 
 
@@ -59,14 +61,61 @@ def running(storage: Storage) -> list[Sign]:
 
 
 def _signs(storage: Storage) -> Iterator[Sign]:
-    for item in storage.list(f"{FOLDER}/"):
+    signs = last_signs(storage)
+    for run_id, (seen_at, silent) in signs.items():
         with suppress(VidprocError, ValueError, TypeError, KeyError):  # ended meanwhile, or another version's
-            raw = json.loads(storage.get(item.key))
+            raw = json.loads(storage.get(_key(run_id)))
+            if raw.get("ended"):
+                continue
             known = {f.name for f in fields(Progress)}
             progress = Progress(**{k: v for k, v in raw.pop("progress").items() if k in known})
             names = {k: raw[k] for k in ("run_id", "pipeline", "host", "said")}
             started_at, at = (datetime.fromisoformat(raw[k]) for k in ("started_at", "at"))
-            yield Sign(progress=progress, started_at=started_at, at=at, **names)
+            yield Sign(progress=progress, started_at=started_at, at=at, seen_at=seen_at, silent=silent, **names)
+
+
+def last_signs(storage: Storage) -> dict[str, tuple[datetime, bool]]:
+    """By run_id: when the store was given its last sign, and whether that is too long ago for a run that lives."""
+    found = {}
+    for item in storage.list(f"{FOLDER}/"):
+        name = item.key.removeprefix(f"{FOLDER}/")
+        if name.endswith(".json") and "/" not in name:
+            found[name.removesuffix(".json")] = item.modified_at
+    if not found:
+        return {}
+    try:
+        now = store_now(storage)
+    except VidprocError:  # it may only be read: nothing is decided by this then, only shown
+        now = datetime.now(UTC)
+    return {run_id: (at, (now - at).total_seconds() > SILENT_S) for run_id, at in found.items()}
+
+
+def begin(storage: Storage, *, run_id: str, pipeline: str, host: str, started_at: datetime) -> None:
+    """Gives the first sign of a run, unless it has given one."""
+    sign = Sign(
+        run_id=run_id,
+        pipeline=pipeline,
+        host=host,
+        started_at=started_at,
+        at=datetime.now(UTC),
+        progress=Progress(),
+    )
+    with suppress(AlreadyExists):
+        storage.put(_key(run_id), _to_json(sign), if_absent=True)
+
+
+def end(storage: Storage, run_id: str) -> None:
+    """To be called when the end of the run is written down."""
+    storage.delete([_key(run_id)])
+
+
+def _key(run_id: str) -> str:
+    return f"{FOLDER}/{run_id}.json"
+
+
+def _to_json(sign: Sign, **more: Any) -> bytes:
+    raw = asdict(sign) | {"at": sign.at.isoformat(), "started_at": sign.started_at.isoformat()} | more
+    return json.dumps({k: v for k, v in raw.items() if k not in ("seen_at", "silent")}).encode()
 
 
 class Pulse(Reporter):
@@ -77,7 +126,6 @@ class Pulse(Reporter):
 
     def __init__(self, reporter: Reporter, storage: Storage, **about: Any) -> None:
         self._reporter, self._storage, self._about = reporter, storage, about
-        self._key = f"{FOLDER}/{about['run_id']}.json"
         self._progress = Progress()
         self._said = ""
         self._began = time.monotonic()
@@ -92,22 +140,28 @@ class Pulse(Reporter):
         self._said = f"{datetime.now(UTC):%H:%M:%S} {redact(message)}"
         self._reporter.say(message, **fields)
 
-    def sign(self, progress: Progress) -> None:
+    def sign(self, progress: Progress, **more: Any) -> None:
         """Gives one, now. Raises where it cannot be written."""
         sign = Sign(at=datetime.now(UTC), progress=progress, said=self._said, **self._about)
-        raw = asdict(sign) | {"at": sign.at.isoformat(), "started_at": sign.started_at.isoformat()}
-        self._storage.put(self._key, json.dumps(raw).encode())
+        self._storage.put(_key(sign.run_id), _to_json(sign, **more))
 
     def _beat(self) -> None:
-        with suppress(VidprocError):
-            old = time.time() - FORGOTTEN_S
-            self._storage.delete([o.key for o in self._storage.list(f"{FOLDER}/") if o.modified_at.timestamp() < old])
+        first = True
         while not self._ended.is_set():
             progress = replace(self._progress, elapsed_s=time.monotonic() - self._began)
             with suppress(VidprocError):  # a run does not fail for want of a spectator
                 self.sign(progress)
+                if first:
+                    self._forget_the_dead()
+                first = False
             self._reporter.update(progress)  # time goes on also while nothing ends
             self._ended.wait(EVERY_S)
+
+    def _forget_the_dead(self) -> None:
+        there = {item.key: item.modified_at for item in self._storage.list(f"{FOLDER}/")}
+        now = there.get(_key(self._about["run_id"]))  # just written
+        if now is not None:
+            self._storage.delete([key for key, at in there.items() if (now - at).total_seconds() > FORGOTTEN_S])
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -116,5 +170,5 @@ class Pulse(Reporter):
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join(EVERY_S)  # a put that hangs must not hold the run's end up
-        with suppress(VidprocError):
-            self._storage.delete([self._key])
+        with suppress(VidprocError):  # `end` removes it, when the run's row says how it ended
+            self.sign(self._progress, ended=True)

@@ -161,6 +161,7 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
     info = RunInfo(run_id=run_id, pipeline=pipeline.name, pipeline_id=pipeline.pipeline_id)
+    lake.mark_lost()
     if forward := recover(lake):
         reporter.say(f"completed {len(forward)} publication(s) that an earlier run had begun")
     about = {

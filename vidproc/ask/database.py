@@ -52,6 +52,7 @@ def connect(
     temporary folder. Raises ConfigError where there is no lake, or no such pipeline, or where storage refuses us.
     """
     lake = Lake.open(lake_uri, options)
+    lake.mark_lost(signs_only=True)
     spill = tempfile.TemporaryDirectory(prefix="vidproc-query-", ignore_cleanup_errors=True)
     with ExitStack() as undo, translated():
         undo.callback(spill.cleanup)

@@ -32,6 +32,8 @@ from vidproc.models.prototypes import Answer
 from vidproc.models.registry import ModelSettings, find_recipe
 from vidproc.models.weights import fetch, load_state_dict
 from vidproc.outcome import VideoOutcome
+from vidproc.progress import Reporter
+from vidproc.pulse import Pulse
 from vidproc.storage import StorageOptions
 from vidproc.tables.delta import quoted
 from vidproc.tables.lake import Lake
@@ -111,9 +113,11 @@ def relabel(settings: RelabelSettings, *, options: StorageOptions | None = None)
 
         made: dict[str, int] = {}
         videos = _outcomes(rows, vectors)
-        while batch := list(islice(videos, BATCH)):
-            report = publish(lake, batch, answers, run)
-            made = {k: made.get(k, 0) + report.rows.get(k, 0) for k in made | dict(report.rows)}
+        sign = {key: about[key] for key in ("run_id", "pipeline", "host", "started_at")}
+        with Pulse(Reporter(), lake.storage, **sign):
+            while batch := list(islice(videos, BATCH)):
+                report = publish(lake, batch, answers, run)
+                made = {k: made.get(k, 0) + report.rows.get(k, 0) for k in made | dict(report.rows)}
     done = lake.tables.read("videos", ["video_id"], f"run_id = {quoted([run.run_id])}").num_rows
     lake.record_run(about | {"ended_at": datetime.now(UTC), "outcome": "ok", "exit_code": 0, "videos_indexed": done})
     return RelabelReport(

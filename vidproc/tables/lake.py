@@ -18,10 +18,12 @@ import pyarrow.compute as pc
 from vidproc import __version__
 from vidproc.errors import AlreadyExists, ConfigError, NotFound
 from vidproc.media import content_hash
+from vidproc.pulse import begin, end, last_signs
 from vidproc.storage import LocalStorage, Storage, StorageOptions, open_storage
 from vidproc.tables import changes
-from vidproc.tables.delta import Tables, fenced, quoted, writer_properties
+from vidproc.tables.delta import READ_ATTEMPTS, Tables, fenced, quoted, writer_properties
 from vidproc.tables.schema import MODEL_TABLES, TABLES, load_schema
+from vidproc.tables.staging import FOLDER as STAGING
 from vidproc.tables.vacuum import VacuumReport, vacuum
 
 if TYPE_CHECKING:
@@ -154,8 +156,47 @@ class Lake:
         )  # fmt: skip
 
     def runs(self, *, limit: int | None = None) -> pa.Table:
-        """Runs, the newest first."""
-        return self._rows("runs", [("started_at", "descending")], limit)
+        """Runs, the newest first. Those that are over and could not say so are marked as lost first; where the lake
+        may only be read they are shown so."""
+        unmarked = self.mark_lost()
+        rows = self._rows("runs", [("started_at", "descending")], limit)
+        if not unmarked:
+            return rows
+        shown = [row | unmarked.get(row["run_id"], {}) for row in rows.to_pylist()]
+        return pa.Table.from_pylist(shown, schema=rows.schema)
+
+    def mark_lost(self, *, signs_only: bool = False) -> dict[str, dict[str, Any]]:
+        """Runs that `runs` calls running, and of which there has been no sign for a minute, by the store's clock, were
+        killed, or could not write any more: their outcome becomes `lost`. One that was only asleep writes its real
+        end over it. `signs_only`: does nothing where no run has left a sign, which a listing tells.
+
+        Gives what could not be marked, since the lake may only be read: by run_id the fields that are wrong."""
+        signs = last_signs(self.storage)
+        if signs_only and not signs:
+            return {}
+        unmarked = {}
+        for run_id in self.tables.read("runs", ["run_id"], "outcome = 'running'")["run_id"].to_pylist():
+            at, silent = signs.get(run_id, (None, True))
+            if silent:
+                since = f"since {at:%Y-%m-%d %H:%M:%S} UTC" if at else "of it is left"
+                lost: dict[str, Any] = {
+                    "outcome": "lost",
+                    "reason": f"no sign {since}: killed, or cut off from the lake",
+                }
+                lost |= {"ended_at": at} if at else {}
+                try:
+                    self._mark_lost(run_id, lost)
+                except ConfigError:
+                    unmarked[run_id] = lost
+        return unmarked
+
+    def _mark_lost(self, run_id: str, values: dict[str, Any]) -> None:
+        def mark(table: DeltaTable) -> bool:
+            match = f"run_id = {quoted([run_id])} AND outcome = 'running'"  # and has not ended meanwhile
+            table.update(predicate=match, new_values=values, commit_properties=fenced(table))
+            return True
+
+        self.tables.committed("runs", mark)
 
     def _rows(
         self, name: str, order: list[tuple[str, str]], limit: int | None = None, **equals: str | None
@@ -176,16 +217,25 @@ class Lake:
         return self.tables.scanned(name, schema.names, predicate, first)
 
     def record_run(self, row: Mapping[str, Any]) -> None:
-        """Writes the run's row, over an earlier one with its `run_id`: at its start and at its end.
-        Raises ValueError for a field that `runs` does not have."""
+        """Writes the run's row, over an earlier one with its `run_id`: at its start and at its end. From its start on
+        the run has to give signs of life (see pulse.py). Raises ValueError for a field that `runs` does not have."""
         schema = load_schema("runs")
         unknown = set(row) - set(schema.names)
         if unknown:
             raise ValueError(f"runs has no columns {sorted(unknown)}")
+        run_id, goes_on = row["run_id"], row["outcome"] == "running"
+        if goes_on:
+            begin(self.storage, run_id=run_id, pipeline=row["pipeline"], host=row.get("host") or "",
+                  started_at=row["started_at"])  # fmt: skip
         table = pa.Table.from_pylist([dict(row)], schema=schema.stored)
-        self.tables.replace(
-            "runs", lambda: iter(table.to_batches()), f"run_id = {quoted([row['run_id']])}", number=None
-        )
+        mine = f"run_id = {quoted([run_id])}"
+        for _ in range(READ_ATTEMPTS):
+            self.tables.replace("runs", lambda: iter(table.to_batches()), mine, number=None)
+            # As with changes: what was committed below the beginning of a log that others cut meanwhile is not there.
+            if self.tables.read("runs", ["outcome"], mine)["outcome"].to_pylist() == [row["outcome"]]:
+                break
+        if not goes_on:
+            end(self.storage, run_id)
 
     # --- upkeep ----------------------------------------------------------------------------------
 
@@ -211,25 +261,31 @@ class Lake:
 
     def forget(self, uris: Sequence[str], *, patience_s: float = 30.0) -> ForgetReport:
         """Removes all rows of these videos, of every pipeline, from every table, and what is staged of
-        them. Their bytes go with the next vacuum. A kill in between is made good by `recover`.
+        them. Their bytes go with the next vacuum. A kill in between is made good by `recover`. Nothing is
+        committed for videos of which the lake holds nothing.
 
         A job that is indexing one of them at this moment may bring it back: forget it when the job has
         ended, and take it out of the archive first.
         """
+        changes.roll_forward(self.tables)  # it may be about one of them
         ids = {content_hash(uri): uri for uri in uris}
-        known: set[str] = set()
-        rows = dict.fromkeys((*MODEL_TABLES, "videos"), 0)
+        staged = {key.split("/")[2] for key in (o.key for o in self.storage.list(f"{STAGING}/")) if key.count("/") > 2}
+        known = ids.keys() & staged
+        rows = dict.fromkeys((*MODEL_TABLES, "failures", "videos"), 0)
         order = sorted(ids)
         for i in range(0, len(order), _FORGET_AT_ONCE):
             chunk = order[i : i + _FORGET_AT_ONCE]
             columns = ["video_id", *(f"n_{name}" for name in MODEL_TABLES)]
             found = self.tables.read("videos", columns, f"video_id IN ({quoted(chunk)})")
-            known.update(found["video_id"].to_pylist())
+            failed = self.tables.read("failures", ["video_id"], f"video_id IN ({quoted(chunk)})")
+            known |= {*found["video_id"].to_pylist(), *failed["video_id"].to_pylist()}
             rows["videos"] += found.num_rows
+            rows["failures"] += failed.num_rows
             for name in MODEL_TABLES:
                 rows[name] += pc.sum(found[f"n_{name}"]).as_py() or 0
-            change = changes.Change(id=changes.new_id(), kind="forget", videos=tuple(chunk))
-            changes.submit(self.tables, change, patience_s=patience_s)
+            if there := tuple(video_id for video_id in chunk if video_id in known):
+                change = changes.Change(id=changes.new_id(), kind="forget", videos=there)
+                changes.submit(self.tables, change, patience_s=patience_s)
         return ForgetReport(
             forgotten=tuple(ids[v] for v in order if v in known),
             unknown=tuple(ids[v] for v in order if v not in known),
@@ -275,7 +331,7 @@ class CompactReport:
 class ForgetReport:
     forgotten: tuple[str, ...]
     unknown: tuple[str, ...]
-    """URIs that `videos` did not list. Failures and staged parts of theirs are gone all the same."""
+    """URIs of which the lake held nothing: no rows, no failures, no staged parts."""
     rows: Mapping[str, int]
 
 
