@@ -12,7 +12,7 @@ import pyarrow as pa
 from vidproc.errors import ConfigError
 from vidproc.learn.labels import Catalog
 from vidproc.media import Video
-from vidproc.query import LakeDatabase, connect
+from vidproc.query import ALL, LakeDatabase, connect
 from vidproc.storage import StorageOptions
 
 
@@ -53,7 +53,7 @@ class LakeRows:
 @contextmanager
 def open_rows(uri: str, pipeline: str | None = None, options: StorageOptions | None = None) -> Iterator[LakeRows]:
     """`pipeline` may be left out where the lake has one. Raises ConfigError."""
-    with connect(uri, options) as lake:
+    with connect(uri, options, pipeline=ALL) as lake:
         videos = lake.sql(
             "SELECT pipeline, video_id, uri, duration_s FROM videos WHERE status IN ('indexed', 'partial')"
         ).read_all()
