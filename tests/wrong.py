@@ -22,13 +22,14 @@ def exchanged(batch: FrameBatch) -> FrameBatch:
     """The first two pictures changed places, as where frames are put in order by the wrong clock."""
     pixels = batch.pixels.copy()
     pixels[[0, 1]] = pixels[[1, 0]]
-    return replace(batch, pixels=pixels)
+    return replace(batch, picture=None, pictures=pixels)
 
 
 def one_less(batch: FrameBatch) -> FrameBatch:
     """Without its second frame."""
     kept = np.arange(len(batch.sample)) != 1
-    columns = {name: getattr(batch, name)[kept] for name in ("pixels", "sample", "time_s", "pts")}
+    columns = {name: getattr(batch, name)[kept] for name in ("sample", "time_s", "pts")}
+    columns |= {"pictures": batch.pixels[kept], "picture": None}
     return replace(batch, owned=batch.owned - 1, **columns)
 
 
@@ -36,14 +37,14 @@ def earlier(batch: FrameBatch) -> FrameBatch:
     """The second sample shows the frame of the first."""
     pixels, pts = batch.pixels.copy(), batch.pts.copy()
     pixels[1], pts[1] = pixels[0], pts[0]
-    return replace(batch, pixels=pixels, pts=pts)
+    return replace(batch, picture=None, pictures=pixels, pts=pts)
 
 
 def shade(batch: FrameBatch) -> FrameBatch:
     """One value of one pixel is another by one."""
     pixels = batch.pixels.copy()
     pixels[1, 0, 0, 0] ^= 1
-    return replace(batch, pixels=pixels)
+    return replace(batch, picture=None, pictures=pixels)
 
 
 @dataclass(frozen=True)

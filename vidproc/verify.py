@@ -93,9 +93,9 @@ def _differences(task: Task, grid: Grid, fast: FrameBatch, plain: FrameBatch, da
             time_s = float(plain.time_s[j])
             how = f"the fast path shows the frame of {seconds(int(fast.pts[i])):.3f} s, plain decoding that of " \
                   f"{seconds(int(plain.pts[j])):.3f} s"  # fmt: skip
-        elif not np.array_equal(fast.pixels[i], plain.pixels[j]):
+        elif not np.array_equal(fast.pixels_of(np.asarray(i)), plain.pixels_of(np.asarray(j))):
             time_s = float(plain.time_s[j])
-            apart = np.abs(fast.pixels[i].astype(np.int16) - plain.pixels[j])
+            apart = np.abs(fast.pixels_of(np.asarray(i)).astype(np.int16) - plain.pixels_of(np.asarray(j)))
             how = f"the pictures of the frame of {seconds(int(plain.pts[j])):.3f} s differ by {apart.mean():.2f} of " \
                   f"255 on average, by {apart.max()} at most"  # fmt: skip
         else:
