@@ -48,6 +48,7 @@ class InOrder:
         """A keyframe came out: what comes now is whole."""
         self._first_key: int | None = None
         self._passed_over = 0
+        self._first_passed: list[tuple[int, Sent]] = []
         self._broken_at: int | None = None
         """Order of the first damaged packet since the last keyframe."""
         self._recovered: Sent | None = None
@@ -111,8 +112,15 @@ class InOrder:
             if not self._begun and not (sent.whole and self._first_key is not None and sent.order >= self._first_key):
                 self._passed_over += sent.frame is not None
                 if self._passed_over < MAX_FRAMES_WITHOUT_KEY:
+                    if sent.frame is not None and not self._first_passed:
+                        self._first_passed.append((time, sent))
                     continue
+            self._first_passed.clear()
             yield time, sent
+        if final and not self._begun:  # no keyframe came at all: there is nothing better
+            for time, sent in self._first_passed:
+                sent.whole = True
+                yield time, sent
 
     def _is_whole(self, sent: Sent) -> bool:
         """Neither damaged itself nor decoded from what is."""
