@@ -36,7 +36,7 @@ Span = tuple[int, int]
 
 HARMLESS = re.compile(
     r"co located POCs unavailable|unref short failure|number of reference frames|\bSEI\b|short term buffer|"
-    r"ignoring overflow|deprecated|not implemented|[Uu]nknown profile|Application provided|VUI"
+    r"deprecated|not implemented|[Uu]nknown profile|Application provided|VUI"
 )
 """Lines at error level that tell of no damage to the picture: odd headers, and references that an entry in the
 middle of a stream cannot have."""

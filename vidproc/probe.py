@@ -524,7 +524,7 @@ class _Scan:
         self.keyframes: list[int] = []
         # AVI holds no times of display, so a stream in it is exact only where the order is that of decoding.
         self.exact = not head.counted
-        self.count = self.short = 0
+        self.count = 0
         self.end_of_all = 0.0
         self.error: str | None = None
         self.end = facts.origin_pts
