@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -554,8 +555,12 @@ def test_padding_is_filled(tmp_path: Path) -> None:
 def test_a_truncated_file_with_its_index_in_front_is_not_whole(tmp_path: Path) -> None:
     made = make_video(tmp_path / "v.mp4", seconds=8, gop=25, container_options={"movflags": "faststart"})
     video = cut_off(made, tmp_path / "cut.mp4", 0.6)
-    with av.open(video.uri) as container:  # the plain loop sees no error before the very end
-        assert sum(1 for f, _ in zip(container.decode(video=0), range(100), strict=False)) == 100
+    seen = 0
+    with av.open(video.uri) as container, suppress(av.error.InvalidDataError):  # at the cut, without a word before
+        container.streams.video[0].thread_count = 1
+        for _ in container.decode(video=0):
+            seen += 1
+    assert 80 < seen < 140
     info = info_of(video)
     assert info.frames_promised == 200 and info.duration_s == pytest.approx(8) and info.warnings
     done = [run(t, FIVE_FPS) for t in cut(info, CutSettings(clip_seconds=2, clips_per_task=1), [FIVE_FPS], "p")]

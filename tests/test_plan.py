@@ -15,7 +15,7 @@ from tests.conftest import Root
 from vidproc.archive import Skipped
 from vidproc.errors import ConfigError
 from vidproc.media import FrameSize, Grid, Video, VideoInfo
-from vidproc.plan import CutSettings, Plan, PlanWriter, cut, load_plan
+from vidproc.plan import REPAIRED_CLIP_S, CutSettings, Plan, PlanWriter, cut, load_plan
 
 HD = Grid(fps=Fraction(2), size=FrameSize())
 SMALL = Grid(fps=Fraction(5), size=FrameSize(mode="stretch", height=172, width=172), window=16, stride=8)
@@ -108,11 +108,18 @@ def test_a_group_of_pictures_above_the_hard_limit_is_cut_between_samples() -> No
     assert all(t.range.end_pts is not None and t.range.end_pts % period == 0 for t in tasks[:-1])
 
 
-def test_what_cannot_be_entered_in_the_middle_is_one_task() -> None:
-    info = replace(make_info(HOUR), exact_timestamps=False)
-    assert len(cut(info, CutSettings(), [Grid(fps=Fraction(2), size=SMALL.size)], "p")) == 1
-    big = cut(info, CutSettings(), [HD], "p")  # unless its frames would not fit into a worker
-    assert len(big) > 15 and all(t.bytes <= 1.1 * (1 << 30) for t in big)
+def test_what_is_read_from_the_start_is_cut_into_few_long_tasks() -> None:
+    small = Grid(fps=Fraction(2), size=SMALL.size)
+    plain = replace(make_info(HOUR), plain=True)
+    assert len(cut(plain, CutSettings(), [small], "p")) == 1
+    repaired = replace(make_info(HOUR), exact_timestamps=False)
+    tasks = cut(repaired, CutSettings(), [small], "p")
+    clips = [c for t in tasks for c in t.clips]
+    starts = [c.start_pts - repaired.origin_pts for c in clips[1:] if c.start_pts is not None]
+    assert starts == [round(n * REPAIRED_CLIP_S / repaired.time_base) for n in range(1, 12)] and len(tasks) == 6
+    for info in (plain, repaired):  # and what would not fit into a worker is cut between samples
+        big = cut(info, CutSettings(), [HD], "p")
+        assert len(big) > 15 and all(t.bytes <= 1.1 * (1 << 30) for t in big)
 
 
 def test_a_task_carries_only_its_own_keyframes() -> None:

@@ -333,7 +333,8 @@ def test_a_stopped_worker_costs_its_unit_an_attempt_and_not_the_run(tmp_path: Pa
     assert {(e.fault.stage, e.unit.id) for e in failed if e.blamed} == {
         ("probe", "t1"), ("decode", "t2"), ("infer", "t3"), ("decode", "t4"), ("infer", "t5"),
     }  # fmt: skip
-    assert all(e.fault.error for e in failed if e.blamed)
+    told = [(e.unit.id, e.fault.error, e.fault.host) for e in failed if e.blamed]
+    assert all("within its 2 s" in error and host for _, error, host in told), told
     assert workers("T") == []
 
 

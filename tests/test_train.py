@@ -519,7 +519,7 @@ def test_job_files_are_read_strictly(moving: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=message):
             read_job(path, TrainSettings)
     path.write_text("- a\n- b")
-    with pytest.raises(ConfigError, match="must be a mapping of settings"):
+    with pytest.raises(ConfigError, match=r"job\.yaml must be a mapping"):
         read_job(path, TrainSettings)
 
 

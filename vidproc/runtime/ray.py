@@ -635,7 +635,7 @@ class _Pool(_Crew):
             fault = self._fault("crash", f"its worker died while setting up {self.step.name!r}", None)
             if actor.setup.killed is not None:
                 why = f"its worker was stopped or stuck while setting up {self.step.name!r}"
-                fault = self._fault("hang", why, None)
+                fault = self._fault("hang", why, actor.setup.place)
         if fault is None:
             self._bad_setups = 0
             actor.idle_since = time.monotonic()
