@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "vidproc"
 
 # From the nouns to the command line. A module imports from its own layer's packages or from those above it here.
 LAYERS = [
-    ["clock", "errors", "faults", "folders", "h264", "machine", "memory", "mp4", "remarks", "secrets", "text"],
+    ["clock", "errors", "faults", "folders", "h264", "machine", "memory", "mp4", "output"],
+    ["remarks", "secrets", "text"],
     ["documents", "media", "step"],
     ["annotations", "edits", "outcome"],
     ["s3"],

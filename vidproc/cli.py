@@ -25,6 +25,7 @@ from vidproc import __version__
 from vidproc.archive import check_encoding
 from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError, RunAborted, VidprocError
+from vidproc.output import outlive_readers
 from vidproc.progress import hms, reporter, spell
 from vidproc.storage import StorageOptions, local_path, redact
 from vidproc.text import printable, printable_json, printable_lines
@@ -145,13 +146,20 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+WORKS = {"index", "retry", "compact", "vacuum", "forget", "train", "eval", "fewshot", "relabel", "dataset", "demo"}
+"""Commands that work, perhaps for hours, rather than answer: they outlive whoever reads what they print."""
+
+
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
     check_encoding()
+    if context.invoked_subcommand in WORKS:
+        outlive_readers()
 
 
 # The main job -----------------------------------------------------------------------------------
