@@ -2,7 +2,7 @@
 
 Requests pass unchanged, the Host header too, so their signatures hold. A rule names a fault:
 
-    503, slow_down, denied, full    answered so, and never forwarded
+    503, slow_down, denied, revoked, full    answered so, and never forwarded
     cut       the connection is reset before an answer
     lost      the request is carried out, then the connection is reset: only the answer is lost
     short     half of the body comes, then the connection closes
@@ -40,6 +40,7 @@ ANSWERS = {
     "slow_down": (503, "SlowDown", "Please reduce your request rate."),
     "full": (500, "InternalError", "no space left on device"),
     "denied": (403, "AccessDenied", "Access Denied."),
+    "revoked": (403, "InvalidAccessKeyId", "The AWS access key Id you provided does not exist in our records."),
 }
 
 

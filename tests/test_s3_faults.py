@@ -169,6 +169,23 @@ def test_a_permission_lost_halfway_is_said_and_costs_nothing(
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("skip", [90, 140])
+def test_a_key_revoked_in_mid_run_is_a_run_that_failed(
+    skip: int, archive: str, s3_root: Root, s3_server: SeaweedFS
+) -> None:
+    """And no bad job, although its end cannot be written down: it had begun."""
+    lake = s3_root.below("lake").uri
+    Lake.create(lake)
+    with proxy(s3_server.endpoint, Rule("revoked", path=f"{IN}|{LAKE}", skip=skip)) as bad:
+        summary = run(archive, lake, bad.endpoint)
+        assert bad.hits >= 1
+    assert (summary.outcome, summary.exit_code) == ("failed", 1)
+    assert "access key" in summary.reason
+    assert run(archive, lake).exit_code == 0
+    assert tables(lake) == undisturbed(archive)
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("skip", [0, 4])
 @pytest.mark.parametrize("what", ["replaced", "deleted"])
 def test_an_object_that_changes_during_the_run(

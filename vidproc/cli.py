@@ -1143,7 +1143,8 @@ LIMITS = {
 
 
 def _show_summary(summary: Any, job: Job) -> None:
-    counts = ", ".join(f"{n} {s}" for s, n in sorted(summary.statuses.items())) or "nothing was due"
+    counts = ", ".join(f"{n} {s}" for s, n in sorted(summary.statuses.items()))
+    counts = counts or (f"none of {summary.due:,} due videos ended" if summary.due else "nothing was due")
     _say(f"{summary.outcome}: {counts}" + (f"; {summary.current} already there" if summary.current else "")
           + (f"; {summary.plain} decoded plainly" if summary.plain else "")
           + (f"; {summary.removed} removed, no longer in the archive" if summary.removed else ""))  # fmt: skip

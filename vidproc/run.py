@@ -184,7 +184,10 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     metrics = RayMetrics(pipeline.name) if job.execution.executor == "ray" else NoMetrics()
     driver = Driver(job, pipeline, lake, listing, info, reporter, metrics)
     executor = make_executor(job)
-    outcome, reason, refused = "ok", "", None
+    outcome, reason = "ok", ""
+    refused: Exception | None = None
+    if job.execution.executor == "inline":
+        reporter.say("inline: all in this process, where nothing can end a step that hangs; Ray keeps time limits")
     try:
         with pulse, _interruptible(executor, reporter):
             for end in executor.run(driver, steps, driver.limits(), (driver.hear,)):
@@ -196,6 +199,8 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
         outcome, reason = "failed", str(error)
         # Found out by the first worker, before any work: a bad job all the same.
         refused = error if isinstance(error, ConfigError) and not driver.began else None
+    except Exception as error:  # a bug: it keeps its traceback, and the run is over all the same
+        outcome, reason, refused = "failed", f"{type(error).__name__}: {error}", error
     else:
         if not driver.exhausted:
             outcome, reason = "interrupted", "stopped before the end: run the same command again to go on"
@@ -204,28 +209,33 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
         executor.close()
     summary = driver.summary(outcome, reason, time.monotonic() - driver.started)
     if refused is not None:
-        summary = replace(summary, exit_code=2)
-    lake.record_run(
-        about
-        | {
-            "ended_at": datetime.now(UTC),
-            "outcome": summary.outcome,
-            "exit_code": summary.exit_code,
-            "reason": summary.reason,
-            "videos_listed": summary.listed,
-            "videos_unchanged": summary.current,
-            **{f"videos_{s}": summary.statuses.get(s, 0) for s in ("indexed", "partial", "declined", "failed")},
-            "videos_plain": summary.plain,
-            "tasks_done": summary.tasks_done,
-            "tasks_resumed": summary.tasks_resumed,
-            "tasks_verified": summary.tasks_verified,
-            "frames_decoded": summary.frames_decoded,
-            "frames_sampled": summary.frames_sampled,
-            "bytes_read": summary.bytes_read,
-            "video_seconds": summary.video_s,
-            "video_seconds_per_second": summary.speed,
-        }
-    )
+        summary = replace(summary, exit_code=2 if isinstance(refused, ConfigError) else 1)
+    ended = about | {
+        "ended_at": datetime.now(UTC),
+        "outcome": summary.outcome,
+        "exit_code": summary.exit_code,
+        "reason": summary.reason,
+        "videos_listed": summary.listed,
+        "videos_unchanged": summary.current,
+        **{f"videos_{s}": summary.statuses.get(s, 0) for s in ("indexed", "partial", "declined", "failed")},
+        "videos_plain": summary.plain,
+        "tasks_done": summary.tasks_done,
+        "tasks_resumed": summary.tasks_resumed,
+        "tasks_verified": summary.tasks_verified,
+        "frames_decoded": summary.frames_decoded,
+        "frames_sampled": summary.frames_sampled,
+        "bytes_read": summary.bytes_read,
+        "video_seconds": summary.video_s,
+        "video_seconds_per_second": summary.speed,
+    }
+    try:
+        lake.record_run(ended)
+    except VidprocError as error:
+        # As by a key that was revoked meanwhile. The next command that sees the silent run writes down that it is over.
+        reporter.say(f"the end of this run could not be written into the lake: {error}")
+        if summary.outcome == "ok":
+            summary = replace(summary, outcome="failed", exit_code=1, reason=f"{summary.reason}; its end could not be "
+                              f"written into the lake: {error}")  # fmt: skip
     if refused is not None:
         raise refused
     return summary

@@ -10,6 +10,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -22,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from vidproc.errors import ConfigError
+from vidproc.errors import ConfigError, VidprocError
 from vidproc.learn.lake import LakeRows, open_rows
 from vidproc.link import LinkSettings, VideoKeys, link
 from vidproc.media import Video, VideoInfo, content_hash
@@ -34,7 +35,7 @@ from vidproc.models.weights import fetch, load_state_dict
 from vidproc.outcome import VideoOutcome
 from vidproc.progress import Reporter
 from vidproc.pulse import Pulse
-from vidproc.storage import StorageOptions
+from vidproc.storage import StorageOptions, redact
 from vidproc.tables.delta import quoted
 from vidproc.tables.lake import Lake
 from vidproc.tables.publish import RunInfo, publish
@@ -114,10 +115,17 @@ def relabel(settings: RelabelSettings, *, options: StorageOptions | None = None)
         made: dict[str, int] = {}
         videos = _outcomes(rows, vectors)
         sign = {key: about[key] for key in ("run_id", "pipeline", "host", "started_at")}
-        with Pulse(Reporter(), lake.storage, **sign):
-            while batch := list(islice(videos, BATCH)):
-                report = publish(lake, batch, answers, run)
-                made = {k: made.get(k, 0) + report.rows.get(k, 0) for k in made | dict(report.rows)}
+        try:
+            with Pulse(Reporter(), lake.storage, **sign):
+                while batch := list(islice(videos, BATCH)):
+                    report = publish(lake, batch, answers, run)
+                    made = {k: made.get(k, 0) + report.rows.get(k, 0) for k in made | dict(report.rows)}
+        except BaseException as error:
+            outcome, code = ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else ("failed", 1)
+            ended = {"ended_at": datetime.now(UTC), "outcome": outcome, "exit_code": code, "reason": redact(str(error))}
+            with suppress(VidprocError):  # else the next command finds it silent, and writes down that it is over
+                lake.record_run(about | ended)
+            raise
     done = lake.tables.read("videos", ["video_id"], f"run_id = {quoted([run.run_id])}").num_rows
     lake.record_run(about | {"ended_at": datetime.now(UTC), "outcome": "ok", "exit_code": 0, "videos_indexed": done})
     return RelabelReport(

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
-from vidproc.errors import RunAborted, VidprocError
+from vidproc.errors import ConfigError, RunAborted, TransientError
 from vidproc.runtime.events import Listener
 from vidproc.runtime.executor import DEFAULT_LIMITS, Admission, Done, Feed, Flight, Limits, Stop, UnitEnd, drive
 from vidproc.runtime.retry import Fault, understand
@@ -69,10 +69,11 @@ class _Here:
             return
         try:
             step.setup()
-        except VidprocError:
+        except (ConfigError, TransientError):
             raise
         except Exception as error:
-            raise RunAborted(f"the step {step.name!r} cannot be set up: {type(error).__name__}: {error}") from error
+            why = f"the step {step.name!r} cannot be set up: {type(error).__name__}: {error}"
+            raise (RunAborted if isinstance(error, MemoryError) else ConfigError)(why) from error
         self._ready.add(id(step))
 
     def abandon(self) -> None:

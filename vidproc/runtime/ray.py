@@ -649,7 +649,9 @@ class _Pool(_Crew):
         if fault.kind == "config":
             raise ConfigError(fault.error)
         if fault.kind == "media" or self._bad_setups >= MAX_BAD_SETUPS:
-            raise RunAborted(f"no worker of the step {self.step.name!r} comes up: {fault.error}")
+            why = f"no worker of the step {self.step.name!r} comes up: {fault.error}"
+            # What its own code says each time, it says for ever; a worker that died may find more room later.
+            raise ConfigError(why) if fault.kind in ("media", "exception") else RunAborted(why)
 
     def _died(self, actor: _Actor, error: rx.RayActorError) -> Iterator[Outcome]:
         """Blames the call that was running alone. One whose answer came through had ended, and so had one whose
