@@ -287,6 +287,16 @@ def prepare(container: InputContainer, stream: VideoStream, limits: MediaLimits,
         context.options |= {"threads": str(limits.threads)}
 
 
+def packet_of(content: bytes) -> Packet[Any]:
+    """A packet of our own. FFmpeg allocates it, with the zeros behind its end that decoders read beyond the content;
+    a packet made of the bytes themselves has none."""
+    import av
+
+    packet = av.Packet(len(content))
+    packet.update(content)
+    return packet
+
+
 def packets_of(container: InputContainer, *streams: VideoStream) -> Iterator[Packet[Any]]:
     """The packets with something in them, of these streams or of all, in decoding order."""
     packets = container.demux(*streams)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from vidproc.container import MediaLimits, packets_of
+from vidproc.container import MediaLimits, packet_of, packets_of
 from vidproc.media import DecodeReport, Edit, FrameBatch, Grid, Task
 from vidproc.pictures import Pictures, Samples
 
@@ -279,7 +279,7 @@ class Parameters:
         own = self._sets_in(packet)
         if self._within is not None and own is None and context.is_open:
             with suppress(av.error.FFmpegError):  # it holds no picture
-                context.decode(av.Packet(self._within))
+                context.decode(packet_of(self._within))
         self._known = own or self._within or self._known
         self._within = None
 
@@ -326,9 +326,7 @@ HEADERS_IN_THE_STREAM = ("mpeg4", "mpeg2video", "mpeg1video")
 
 def _with_headers(packet: Packet[Any]) -> Packet[Any]:
     """The packet with the headers that came beside it put in front."""
-    import av
-
-    made = av.Packet(bytes(packet.get_sidedata("new_extradata")) + bytes(packet))
+    made = packet_of(bytes(packet.get_sidedata("new_extradata")) + bytes(packet))
     made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
     made.is_keyframe = packet.is_keyframe
     return made

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vidproc import h264
 from vidproc.clock import REORDER_DEPTH, Frontier, believable_duration
+from vidproc.container import packet_of
 from vidproc.passes import Pass, Result, Span, Sweep
 
 if TYPE_CHECKING:
@@ -266,7 +267,6 @@ class Sparse(Pass):
         self.entered = None
 
     def send(self, item: _Item) -> None:
-        import av
 
         item.state = "sent"
         if self.surprised:
@@ -293,7 +293,7 @@ class Sparse(Pass):
         packet = item.packet
         if item.hollow is not None:
             self.hollow.add(item.order)
-            packet = av.Packet(item.hollow)
+            packet = packet_of(item.hollow)
             packet.dts, packet.time_base = item.packet.dts, item.packet.time_base
         packet.pts = item.order
         self.open[item.order] = item
