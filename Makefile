@@ -10,6 +10,9 @@ export RAY_USAGE_STATS_ENABLED := 0
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV := 0
 export PYTHONUNBUFFERED := 1
 
+# Files of tests side by side, each whole in one process: its fixtures (a store, a trained model) are made once.
+BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
+
 .PHONY: demo test acceptance bench bench-scale learn learn-all soak lint install lock clean
 
 install: $(INSTALLED)
@@ -28,10 +31,10 @@ demo: $(INSTALLED)
 	$(BIN)/vidproc demo demo
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -m 'not acceptance and not slow'
+	$(BIN)/python -m pytest $(BESIDE) -m 'not acceptance and not slow'
 
 acceptance: $(INSTALLED)
-	VIDPROC_ACCEPTANCE_DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -m 'acceptance and not slow' tests
+	VIDPROC_ACCEPTANCE_DATA=$(abspath $(DATA)) $(BIN)/python -m pytest $(BESIDE) -m 'acceptance and not slow' tests
 
 # The rivals want other versions of shared libraries, so they live in an environment of their own.
 RIVALS := .venv-rivals
