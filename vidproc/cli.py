@@ -25,6 +25,7 @@ from vidproc import __version__
 from vidproc.archive import check_encoding
 from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError, RunAborted, VidprocError
+from vidproc.filters import as_a_filter
 from vidproc.output import outlive_readers
 from vidproc.progress import hms, reporter, spell
 from vidproc.storage import StorageOptions, local_path, redact
@@ -49,6 +50,12 @@ Archive_ = Annotated[
 ]
 JobFile = Annotated[
     Path | None, typer.Option("--job", help="A job file (YAML); options win over it.", show_default=False)
+]
+OfPipeline = Annotated[
+    str | None,
+    typer.Option(
+        "--pipeline", help="Of the lake, where it has several; `all` for all. Else the one with the most videos."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
 PipelineName = Annotated[
@@ -147,7 +154,8 @@ def _print_version(wanted: bool) -> None:
 
 
 WORKS = {"index", "retry", "compact", "vacuum", "forget", "train", "eval", "fewshot", "relabel", "dataset", "demo"}
-"""Commands that work, perhaps for hours, rather than answer: they outlive whoever reads what they print."""
+"""Commands that work, perhaps for hours, rather than answer: they outlive whoever reads what they print. The
+others end with their reader."""
 
 
 @app.callback()
@@ -399,6 +407,7 @@ def status(
         bool, typer.Option("--watch", help="Show the jobs that run on this lake, until the last has ended.")
     ] = False,
     every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks of --watch.")] = 5.0,
+    pipeline: OfPipeline = None,
     as_json: AsJson = False,
     s3: S3 = S3(),
 ) -> None:
@@ -408,7 +417,7 @@ def status(
     opened = _open(lake, s3)
     if watch:
         _watch(opened.storage, every, as_json)
-    found, runs = opened.status(), running(opened.storage)
+    found, runs = opened.status(pipeline), running(opened.storage)
     if as_json:
         _print_json(_plain(found) | {"running": [_plain(run) | {"silent": run.silent} for run in runs]})
         return
@@ -416,6 +425,7 @@ def status(
     _say(f"{found.uri}: {found.videos:,} videos, {spell(found.video_hours * 3600)}" + (f" ({share})" if share else ""))
     if len(found.by_pipeline) > 1:
         _say("pipelines: " + ", ".join(f"{name} {n:,}" for name, n in found.by_pipeline.items()))
+        _say(f"this is of the pipeline {found.pipeline}" if found.pipeline else "this is of all pipelines together")
     if found.by_error_class:
         _say("what was wrong: " + ", ".join(f"{name} {n:,}" for name, n in found.by_error_class.items()))
     _table("", ("table", "rows", "files", "MB"), [
@@ -513,18 +523,25 @@ def query(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Rows at most.")] = None,
     offset: Annotated[int, typer.Option("--offset", help="Rows to leave out first.")] = 0,
+    pipeline: OfPipeline = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     s3: S3 = S3(),
 ) -> None:
-    """Read-only SQL (DuckDB) over the lake's tables."""
-    from vidproc.query import connect, write_result
+    """Read-only SQL (DuckDB) over the lake's tables.
+
+    Where the lake has several pipelines, the tables show the rows of one, unless the statement selects the column
+    `pipeline` or compares it.
+    """
+    from vidproc.query import PIPELINE, connect, write_result
 
     if as_json:
         out_format = "json"
     if out_format == "parquet" and output is None and sys.stdout.isatty():
         raise ConfigError("Parquet is not for a terminal: name a file with --output")
-    with connect(absolute(lake) or lake, s3.options()) as database:
+    with connect(absolute(lake) or lake, s3.options(), pipeline=pipeline) as database:
         answer = database.sql(sql, limit=limit, offset=offset)
+        if pipeline is None and PIPELINE in (answer.schema.metadata or {}):
+            _say_pipeline(database.pipeline, database.pipelines)
         if output is None:
             write_result(answer, out_format, sys.stdout.buffer)
         else:
@@ -537,19 +554,30 @@ def query(
 @reaches_s3
 def search(
     lake: Lake_,
-    label: Annotated[str | None, typer.Option("--label", help="Something in view, such as person.")] = None,
-    action: Annotated[str | None, typer.Option("--action", help="Something that happens, such as run.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="Something in view, such as person. Given again: either.")
+    ] = None,
+    action: Annotated[
+        list[str] | None, typer.Option("--action", help="Something that happens, such as run. Given again: either.")
+    ] = None,
     min_seconds: Annotated[float, typer.Option("--min-seconds", help="Only what lasts so long.")] = 0.0,
     min_score: Annotated[float, typer.Option("--min-score", help="Only what is so sure.")] = 0.0,
     since: Annotated[datetime | None, typer.Option("--since", help="Recorded from this moment on.")] = None,
     until: Annotated[datetime | None, typer.Option("--until", help="Recorded before this moment.")] = None,
-    day: Annotated[str | None, typer.Option("--date", help="Recorded on this day, YYYY-MM-DD.")] = None,
-    between: Annotated[str | None, typer.Option("--between", help="Time of day, such as 22:00-06:00.")] = None,
+    day: Annotated[
+        list[str] | None, typer.Option("--date", help="Recorded on this day, YYYY-MM-DD. Given again: on either.")
+    ] = None,
+    between: Annotated[
+        list[str] | None, typer.Option("--between", help="Time of day, such as 22:00-06:00. Given again: in either.")
+    ] = None,
     timezone: Annotated[str, typer.Option("--timezone", help="Of the times given, such as Europe/Berlin.")] = "UTC",
-    video: Annotated[str | None, typer.Option("--video", help="Glob on the URI.")] = None,
-    limit: Annotated[int, typer.Option("--limit", help="Hits a page.")] = 20,
+    video: Annotated[
+        list[str] | None, typer.Option("--video", help="Glob on the URI. Given again: either fits.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Hits a page.")] = 20,
     offset: Annotated[int, typer.Option("--offset", help="Hits to leave out first.")] = 0,
     after: Annotated[str | None, typer.Option("--after", help="The page behind this token.")] = None,
+    pipeline: OfPipeline = None,
     as_json: AsJson = False,
     s3: S3 = S3(),
 ) -> None:
@@ -559,11 +587,13 @@ def search(
 
     wanted = SearchQuery(
         label=label, action=action, min_seconds=min_seconds, min_score=min_score, since=since, until=until,
-        time_of_day=_hours(between), date=_day(day), timezone=timezone, video=video,
-        limit=limit, offset=offset, after=after,
+        time_of_day=[h for text in between or () if (h := _hours(text))], date=[d for t in day or () if (d := _day(t))],
+        timezone=timezone, video=video, limit=max(limit, 1), offset=offset, after=after,
     )  # fmt: skip
-    with connect(absolute(lake) or lake, s3.options()) as database:
-        hits = run_search(database, wanted)
+    with connect(absolute(lake) or lake, s3.options(), pipeline=pipeline) as database:
+        hits = run_search(database, wanted) if limit else []
+        if pipeline is None and database.pipeline and len(database.pipelines) > 1:
+            _say_pipeline(database.pipeline, database.pipelines)
     if as_json:
         _print_json(hits)
         return
@@ -573,9 +603,9 @@ def search(
          f"{h.score:.2f}", _cell(h.recorded_at and h.recorded_at.astimezone(zone)))
         for h in hits
     ])  # fmt: skip
-    if len(hits) == limit:
+    if hits and len(hits) == limit:
         _say(f"more: --after {hits[-1].token}")
-    elif not hits:
+    elif limit and not hits:
         print("nothing was found; `vidproc query LAKE \"SELECT kind, label, count(*) FROM segments GROUP BY ALL\"` "
               "shows what there is")  # fmt: skip
 
@@ -1047,6 +1077,13 @@ def _filters(
     }  # fmt: skip
 
 
+def _say_pipeline(pipeline: str | None, pipelines: Sequence[str]) -> None:
+    """On standard error: the answer itself stays what a program expects."""
+    others = ", ".join(name for name in pipelines if name != pipeline)
+    said = f"of the pipeline {pipeline}; the lake also has {others} (--pipeline NAME, or all)"
+    print(printable(said), file=sys.stderr)
+
+
 def _there_is(classes: Iterable[str]) -> str:
     return f"; there is {', '.join(found)}" if (found := sorted(classes)) else ""
 
@@ -1168,8 +1205,10 @@ def _show_summary(summary: Any, job: Job) -> None:
 
 def main() -> NoReturn:
     """The console script: translates errors to one line and an exit code that a scheduler can trust."""
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     try:
-        app(standalone_mode=True)
+        with nullcontext() if command in WORKS else as_a_filter():
+            app(standalone_mode=True)
         sys.exit(0)
     except ConfigError as error:
         _fail(error, 2)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from vidproc.container import MAX_FRAME_S
 from vidproc.documents import read_document
 from vidproc.errors import ConfigError
+from vidproc.filters import as_a_filter
 from vidproc.probe import check_name_pattern
 
 
@@ -407,4 +408,5 @@ def json_schema() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(json_schema(), indent=2))
+    with as_a_filter():
+        print(json.dumps(json_schema(), indent=2))

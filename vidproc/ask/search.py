@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, tzinfo
+from datetime import UTC, date, datetime, time, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -22,8 +22,9 @@ class SearchQuery:
     which a presence and an action of one video overlap. With neither, both kinds are listed.
     """
 
-    label: str | None = None
-    action: str | None = None
+    label: str | Sequence[str] | None = None
+    """Any of these."""
+    action: str | Sequence[str] | None = None
     min_seconds: float = 0.0
     """Shorter hits are left out; of an overlap, its own length counts."""
     min_score: float = 0.0
@@ -32,14 +33,15 @@ class SearchQuery:
     until: datetime | None = None
     """Hits that share a moment with [since, until), by the wall clock. Naive times are in `timezone`.
     Videos whose `recorded_at` is not known have no wall clock, and are left out once one is asked for."""
-    time_of_day: tuple[time, time] | None = None
-    """Hits that begin in [from, to) of a day in `timezone`; from later than to goes over midnight."""
-    date: date | None = None
-    """Hits that begin on that day in `timezone`."""
+    time_of_day: tuple[time, time] | Sequence[tuple[time, time]] | None = None
+    """Hits that begin in [from, to) of a day in `timezone`; from later than to goes over midnight. Of several spans,
+    in any."""
+    date: date | Sequence[date] | None = None
+    """Hits that begin on that day, or on any of these, in `timezone`."""
     timezone: str = "UTC"
     """IANA name, such as `Europe/Berlin`."""
-    video: str | None = None
-    """Shell glob (`*`, `?`, `[a-z]`) for the whole URI or for what follows any of its slashes."""
+    video: str | Sequence[str] | None = None
+    """Shell glob (`*`, `?`, `[a-z]`) for the whole URI or for what follows any of its slashes. Of several, any."""
     limit: int = 100
     offset: int = 0
     after: str | None = None
@@ -48,7 +50,10 @@ class SearchQuery:
 
     def __post_init__(self) -> None:
         if self.limit < 1 or self.offset < 0 or self.min_seconds < 0:
-            raise ConfigError(f"limit must be positive, offset and min_seconds not negative: {self}")
+            raise ConfigError(
+                "limit must be positive, offset and min_seconds not negative: "
+                f"{self.limit}, {self.offset}, {self.min_seconds:g}"
+            )
         try:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError) as e:
@@ -78,16 +83,14 @@ class Hit:
 _SEGMENT = """
     SELECT video_id, pipeline, model, start_s, end_s, score, track_ids,
            CASE kind WHEN 'presence' THEN label END AS label, CASE kind WHEN 'action' THEN label END AS action
-    FROM segments WHERE kind IN ('presence', 'action')
-        AND ($label IS NULL OR kind = 'presence' AND label = $label)
-        AND ($action IS NULL OR kind = 'action' AND label = $action)"""
+    FROM segments WHERE kind IN {kinds} AND {among}"""
 
 _OVERLAP = """
     SELECT p.video_id, p.pipeline, concat(p.model, '+', a.model) AS model,
            greatest(p.start_s, a.start_s) AS start_s, least(p.end_s, a.end_s) AS end_s,
            least(p.score, a.score) AS score, p.track_ids, p.label, a.label AS action
     FROM segments p JOIN segments a ON p.video_id = a.video_id AND p.pipeline = a.pipeline
-    WHERE p.kind = 'presence' AND p.label = $label AND a.kind = 'action' AND a.label = $action
+    WHERE p.kind = 'presence' AND p.{labels} AND a.kind = 'action' AND a.{actions}
         AND p.start_s < a.end_s AND a.start_s < p.end_s"""
 
 # Ties cannot be: the key ends with all that tells one segment from another. Infinity: no wall clock.
@@ -98,16 +101,25 @@ _KEY = (
 
 _SEARCH = """
 WITH found AS ({found}),
+dated AS (
+    SELECT video_id, pipeline, uri,
+           CASE WHEN recorded_at >= $first_date AND recorded_at < $end_of_dates THEN recorded_at END AS recorded
+    FROM videos
+),
 placed AS (
-    SELECT f.*, v.uri, v.recorded_at + to_microseconds((f.start_s * 1e6)::BIGINT) AS began,
-           v.recorded_at + to_microseconds((f.end_s * 1e6)::BIGINT) AS ended
-    FROM found f JOIN videos v ON f.video_id = v.video_id AND f.pipeline = v.pipeline
-    WHERE f.end_s - f.start_s >= $min_seconds - 1e-9 AND f.score >= $min_score
-        AND ($video IS NULL OR v.uri GLOB $video OR v.uri GLOB concat('*/', $video))
+    SELECT f.*, v.uri, v.recorded + to_microseconds((f.start_s * 1e6)::BIGINT) AS began,
+           v.recorded + to_microseconds((f.end_s * 1e6)::BIGINT) AS ended
+    FROM found f JOIN dated v ON f.video_id = v.video_id AND f.pipeline = v.pipeline
+    WHERE f.end_s - f.start_s >= $min_seconds - 1e-9 AND f.score >= $min_score AND {videos}
 ),
 keyed AS (SELECT *, {key} AS key FROM placed WHERE {conditions})
 SELECT uri, start_s, end_s, label, action, score, began AS recorded_at, track_ids, video_id, pipeline, key
 FROM keyed {after} ORDER BY key LIMIT $limit OFFSET $offset"""
+
+
+FIRST_DATE, END_OF_DATES = datetime(1901, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""A lake may hold dates of recording outside of these: of cameras whose clock was never set, or of a container that
+says anything. Such a video has no wall clock here, as one whose date is not known."""
 
 
 def search(lake: LakeDatabase, query: SearchQuery) -> list[Hit]:
@@ -118,13 +130,12 @@ def search(lake: LakeDatabase, query: SearchQuery) -> list[Hit]:
     """
     zone = ZoneInfo(query.timezone)
     params: dict[str, Any] = {
-        "label": query.label,
-        "action": query.action,
         "min_seconds": query.min_seconds,
         "min_score": query.min_score,
-        "video": query.video,
         "limit": query.limit,
         "offset": query.offset,
+        "first_date": FIRST_DATE,
+        "end_of_dates": END_OF_DATES,
     }
     conditions = ["true"]
 
@@ -132,32 +143,57 @@ def search(lake: LakeDatabase, query: SearchQuery) -> list[Hit]:
         conditions.append(condition)
         params.update(values)
 
+    def names(name: str, values: Sequence[Any]) -> list[str]:
+        """A parameter for each value."""
+        params.update({f"{name}{i}": value for i, value in enumerate(values)})
+        return [f"${name}{i}" for i in range(len(values))]
+
     if query.since is not None:
         ask("ended > $since", since=_aware(query.since, zone))
     if query.until is not None:
         ask("began < $until", until=_aware(query.until, zone))
-    if query.date is not None:
-        ask("timezone($zone, began)::DATE = $date", zone=query.timezone, date=query.date)
-    if query.time_of_day is not None:
-        first, last = query.time_of_day
+    days: list[date] = [query.date] if isinstance(query.date, date) else list(query.date or ())
+    spans = _spans(query.time_of_day)
+    if days or spans:
+        params["zone"] = query.timezone
+    if days:
+        ask(f"timezone($zone, began)::DATE IN ({', '.join(names('day', days))})")
+    if spans:
         clock = "timezone($zone, began)::TIME"
-        ask(
-            f"({clock} >= $first {'AND' if first <= last else 'OR'} {clock} < $last)",
-            zone=query.timezone,
-            first=first,
-            last=last,
-        )
+        ask(" OR ".join(
+            f"({clock} >= {first} {'AND' if span[0] <= span[1] else 'OR'} {clock} < {last})"
+            for span in spans
+            for first, last in [names(f"span{len(params)}_", span)]
+        ).join("()"))  # fmt: skip
     after = ""
     if query.after is not None:
         key = _read_token(query.after)
         after = f"WHERE key > {_struct([f'$key{i}' for i in range(len(key))])}"
         params |= {f"key{i}": value for i, value in enumerate(key)}
-    both = query.label is not None and query.action is not None
+    labels, actions, globs = (_several(v) for v in (query.label, query.action, query.video))
+    wanted = {key: values for key, values in (("labels", labels), ("actions", actions)) if values}
+    among = {key: f"label IN ({', '.join(names(key, values))})" for key, values in wanted.items()}
+    if labels and actions:
+        found = _OVERLAP.format(**among)
+    else:
+        kinds = "('presence')" if labels else "('action')" if actions else "('presence', 'action')"
+        found = _SEGMENT.format(kinds=kinds, among=next(iter(among.values()), "true"))
+    videos = " OR ".join(f"v.uri GLOB {g} OR v.uri GLOB concat('*/', {g})" for g in names("glob", globs)) or "true"
     text = _SEARCH.format(
-        found=_OVERLAP if both else _SEGMENT, key=_struct(_KEY), conditions=" AND ".join(conditions), after=after
+        found=found, videos=f"({videos})", key=_struct(_KEY), conditions=" AND ".join(conditions), after=after
     )
     rows = lake._stream(text, params).read_all().to_pylist()
     return [_hit(row) for row in rows]
+
+
+def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())
+
+
+def _spans(value: Any) -> list[tuple[time, time]]:
+    if not value:
+        return []
+    return [value] if isinstance(value[0], time) else list(value)
 
 
 def _struct(values: Sequence[str]) -> str:

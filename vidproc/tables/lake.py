@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -106,26 +106,47 @@ class Lake:
         columns = ["video_id", "content_id", "pipeline_id", "status", "error_class"]
         return self.tables.scanned("videos", columns, f"pipeline = {quoted([pipeline])}", Committed.of)
 
-    def status(self) -> LakeStatus:
-        """Counts over the whole lake."""
-        columns = ["video_id", "pipeline", "status", "error_class", "duration_s", "size_bytes", "indexed_at"]
+    def status(self, pipeline: str | None = None) -> LakeStatus:
+        """Counts over the videos of one pipeline: of the one that is named, else of the one with the most videos (of
+        equals the first by name). "all" counts over all together. Raises ConfigError where there is no such one."""
+        counted = [f"n_{name}" for name in MODEL_TABLES]
+        columns = ["video_id", "pipeline", "status", "error_class", "duration_s", "size_bytes", "indexed_at", *counted]
         rows = self.tables.read("videos", columns)
+        by_pipeline = _counts(rows, "pipeline")
+        if pipeline not in (None, "all", *by_pipeline):
+            raise ConfigError(
+                f"{self.uri}: there is no pipeline {pipeline!r} in this lake"
+                + (f"; it has {', '.join(by_pipeline)}" if by_pipeline else ", and no video is indexed there yet")
+            )
+        if pipeline is None and by_pipeline:
+            pipeline = min(by_pipeline, key=lambda name: (-by_pipeline[name], name))
+        one = None if pipeline == "all" else pipeline
+        tables = {name: self._size(name) for name in TABLES}
+        if one is not None and len(by_pipeline) > 1:
+            rows = rows.filter(pc.equal(rows["pipeline"], one))
+            own = {"videos": rows.num_rows} | {n: pc.sum(rows[f"n_{n}"]).as_py() or 0 for n in MODEL_TABLES}
+            own |= {n: len(self._of_pipeline(n, one)) for n in ("failures", "runs")}
+            tables = {name: replace(size, rows=own[name]) for name, size in tables.items()}
         videos = rows.group_by("video_id").aggregate([("duration_s", "max"), ("size_bytes", "max")])
-        runs = self.runs(limit=1).to_pylist()
+        runs = self.runs(limit=1, pipeline=one if len(by_pipeline) > 1 else None).to_pylist()
         pending = changes.pending(self.tables)
         return LakeStatus(
             uri=self.uri,
+            pipeline=one,
             videos=len(videos),
-            by_pipeline=_counts(rows, "pipeline"),
+            by_pipeline=by_pipeline,
             by_status=_counts(rows, "status"),
             by_error_class=_counts(rows, "error_class"),
             video_hours=(pc.sum(videos["duration_s_max"]).as_py() or 0.0) / 3600,
             archive_bytes=pc.sum(videos["size_bytes_max"]).as_py() or 0,
             last_indexed_at=pc.max(rows["indexed_at"]).as_py(),
-            tables={name: self._size(name) for name in TABLES},
+            tables=tables,
             last_run=runs[0] if runs else None,
             pending_change=None if pending is None else pending[0],
         )
+
+    def _of_pipeline(self, name: str, pipeline: str) -> pa.Table:
+        return self.tables.read(name, ["pipeline"], f"pipeline = {quoted([pipeline])}")
 
     def _size(self, name: str) -> TableSize:
         files = _files(self.tables.open(name))
@@ -155,11 +176,11 @@ class Lake:
             pipeline=pipeline, error_class=error_class, stage=stage, run_id=run_id, video_id=video_id,
         )  # fmt: skip
 
-    def runs(self, *, limit: int | None = None) -> pa.Table:
+    def runs(self, *, limit: int | None = None, pipeline: str | None = None) -> pa.Table:
         """Runs, the newest first. Those that are over and could not say so are marked as lost first; where the lake
         may only be read they are shown so."""
         unmarked = self.mark_lost()
-        rows = self._rows("runs", [("started_at", "descending")], limit)
+        rows = self._rows("runs", [("started_at", "descending")], limit, pipeline=pipeline)
         if not unmarked:
             return rows
         shown = [row | unmarked.get(row["run_id"], {}) for row in rows.to_pylist()]
@@ -306,6 +327,8 @@ class TableSize:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LakeStatus:
     uri: str
+    pipeline: str | None
+    """Of which the figures below are; None: of all. Files and bytes of the tables are of all in any case."""
     videos: int
     """Different ones; a video counts once a pipeline below."""
     by_pipeline: Mapping[str, int]
