@@ -13,25 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "vidproc"
 
 # From the nouns to the command line. A module imports from its own layer's packages or from those above it here.
 LAYERS = [
-<<<<<<< HEAD
-    ["clock", "errors", "faults", "folders", "h264", "machine", "memory", "mp4", "output"],
+    ["clock", "errors", "faults", "filters", "folders", "h264", "machine", "memory", "mp4", "output"],
     ["remarks", "secrets", "text"],
-=======
-    [
-        "clock",
-        "errors",
-        "faults",
-        "filters",
-        "folders",
-        "h264",
-        "machine",
-        "memory",
-        "mp4",
-        "remarks",
-        "secrets",
-        "text",
-    ],
->>>>>>> 96f1c58 (Tests of questions: one lake for all odd dates, the note of pipelines)
     ["documents", "media", "step"],
     ["annotations", "edits", "outcome"],
     ["s3"],
