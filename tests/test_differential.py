@@ -54,7 +54,6 @@ MAX_TASK_BYTES = 64 << 20
 """Of the frames of one task. These films need a hundredth; times that leap would ask for all memory."""
 
 KNOWN: dict[str, str] = {
-    "mp4-fragments-truncated": "a fragment whose pictures are cut off ends the video without a word",
     "mp4-noise": "damage that the decoder does not tell",
     "avi-truncated": "a file cut off without an index is not told from a short one",
     "mkv-noise": "damage that the decoder does not tell",

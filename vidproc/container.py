@@ -297,6 +297,12 @@ def packet_of(content: bytes) -> Packet[Any]:
     return packet
 
 
+def is_cut_off(packet: Packet[Any], container: str) -> bool:
+    """Whether the end of the file cuts a packet off. Decoders make a picture of what is left of it, and that of MPEG-4
+    gives it another one's identity. (In a transport stream the mark means lost packets of the network.)"""
+    return bool(packet.is_corrupt) and container not in TRANSPORT_FORMATS
+
+
 def packets_of(container: InputContainer, *streams: VideoStream) -> Iterator[Packet[Any]]:
     """The packets with something in them, of these streams or of all, in decoding order."""
     packets = container.demux(*streams)

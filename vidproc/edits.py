@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from vidproc.media import Edit
-from vidproc.mp4 import Bytes, NotPlain, boxes, timescale
+from vidproc.mp4 import Bytes, NotPlain, boxes, promised_ticks, timescale
 
 MAX_EDITS = 10_000
 """Entries of an edit list that are read. A cutting program writes one for each cut."""
@@ -43,6 +43,13 @@ class MovieTrack:
     """Ticks a second in which the edits' durations are given."""
     edits: tuple[RawEdit, ...]
     fragmented: bool
+    movie_ticks: int = 0
+    """Length that the movie's header promises, in the movie's ticks; 0: none."""
+
+    @property
+    def movie_s(self) -> float:
+        """The same in seconds."""
+        return self.movie_ticks / self.movie_scale
 
     @property
     def lead(self) -> int:
@@ -125,7 +132,8 @@ def _read_track(file: Bytes, index: int) -> MovieTrack | None:
     track = list(boxes(read, tracks[index].body, tracks[index].end))
     media = next(b for b in track if b.kind == b"mdia")
     media_header = next(b for b in boxes(read, media.body, media.end) if b.kind == b"mdhd")
-    made = MovieTrack(timescale(read, media_header), timescale(read, header), (), fragments)
+    scales = timescale(read, media_header), timescale(read, header)
+    made = MovieTrack(*scales, (), fragments, promised_ticks(read, header))
     for edts in (b for b in track if b.kind == b"edts"):
         for box in boxes(read, edts.body, edts.end):
             if box.kind == b"elst":

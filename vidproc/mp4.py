@@ -241,6 +241,14 @@ def timescale(read: Callable[[int, int], bytes], header: _Box) -> int:
     return scale
 
 
+def promised_ticks(read: Callable[[int, int], bytes], header: _Box) -> int:
+    """The length that an `mvhd` or `mdhd` box promises, in its own ticks; 0 where it promises none."""
+    long = read(header.body, header.body + 1) == b"\1"
+    at, shape, unknown = (header.body + 24, ">Q", (1 << 64) - 1) if long else (header.body + 16, ">I", (1 << 32) - 1)
+    ticks: int = struct.unpack(shape, read(at, at + struct.calcsize(shape)))[0]
+    return 0 if ticks == unknown else ticks
+
+
 @dataclass(frozen=True, slots=True)
 class _Table:
     """The entries of a box that lists them, not read yet."""

@@ -493,7 +493,7 @@ def _scan(
     believe = source.closer(video) is None
     with open_container(video, source, limits, as_media=as_media) as container:
         stream: Any = container.streams[facts.stream_index]
-        scan = _Scan(video, limits, facts, head, stream)
+        scan = _Scan(video, limits, facts, head, stream, track)
         scan.read(container, stream.index, believe=believe)
         for index in scan.find_later_streams():
             with open_container(video, source, limits) as again:
@@ -514,8 +514,10 @@ class _Scan:
         facts: VideoInfo,
         head: _Head,
         stream: VideoStream,
+        track: MovieTrack | None,
     ) -> None:
         self.video, self.limits, self.facts, self.head, self.stream = video, limits, facts, head, stream
+        self.track = track
         self.later: tuple[int, ...] = ()
         self.usual = _duration_guess(stream)
         transport = facts.container in TRANSPORT_FORMATS
@@ -632,7 +634,7 @@ class _Scan:
         exact = self.exact
         if exact and len(self.keyframes) > 1:
             exact = facts.container != "mpeg" and _seeks_to(container, self.stream, self.following)
-        claimed, base = facts.duration_s, facts.time_base
+        base = facts.time_base
         parameters = tuple(self.parameters[1:] if self._begins_with_its_sets() else self.parameters)
         if not exact:
             if not self.clock.leaps and not self.later:
@@ -643,10 +645,9 @@ class _Scan:
             together = (self.first or 0) + self.all_end
             held = self.error is None and self.end < together <= self.end + 2 * self.usual
             end = together if held else self.end
-            promised = facts.origin_pts + int(claimed / base)
-            if not self.clock.leaps and claimed > self.end_of_all + float(CLAIM_TOLERANCE * self.usual * base):
-                end, held = max(end, promised), False
-                warnings.append(f"its header promises {claimed:.1f} s, its packets end at {self.end_of_all:.1f} s")
+            promised = 0 if self.clock.leaps else self._promised(container, self.usual, warnings)
+            if promised:
+                end, held = max(end, facts.origin_pts + promised), False
             return _Index(
                 [facts.origin_pts],
                 end,
@@ -661,10 +662,7 @@ class _Scan:
         if self.last is not None:
             usual = (self.last[0] - facts.origin_pts) // (self.count - 1) if self.count > 1 else self.usual
             end = self.last[0] + believable_duration(self.last[1], base, max(usual, 1))
-        if claimed > self.end_of_all + float(CLAIM_TOLERANCE * max(usual, 1) * base):
-            # Other streams may outlast the picture, but the header promises more than any of them holds.
-            end = max(end, int(claimed / base))
-            warnings.append(f"its header promises {claimed:.1f} s, its packets end at {self.end_of_all:.1f} s")
+        end = max(end, self._promised(container, max(usual, 1), warnings))
         rate = float(1 / (usual * base)) if self.count > 1 and usual > 0 else None
         return _Index(
             sorted(self.keyframes),
@@ -675,6 +673,25 @@ class _Scan:
             warnings=tuple(warnings),
             parameters=parameters,
         )
+
+    def _promised(self, container: InputContainer, usual: int, warnings: list[str]) -> int:
+        """The end that the file promises and does not keep, in ticks; 0 where it keeps what it promises. Other streams
+        may outlast the picture, but the header promises more than any of them holds."""
+        claimed, base = self.facts.duration_s, self.facts.time_base
+        promised = 0
+        if "mov" in container.format.name:
+            # Fragments list their frames before these come.
+            listed = [e for e in self.stream.index_entries if not e.is_discard]
+            missing = sum(e.pos + e.size > self.video.size_bytes for e in listed)
+            if missing:
+                warnings.append(f"{missing} of the {len(listed)} frames in its index lie behind the end of the file")
+                # Then the movie's header is believed too, which in a fragment that was cut out tells of the whole.
+                whole = int(self.track.movie_s / base) if self.track is not None else 0
+                promised = max(int(listed[-1].timestamp + (self.head.delay or 0) + usual), whole)
+        if claimed > self.end_of_all + float(CLAIM_TOLERANCE * usual * base):
+            warnings.append(f"its header promises {claimed:.1f} s, its packets end at {self.end_of_all:.1f} s")
+            promised = max(promised, int(claimed / base))
+        return promised
 
     def _begins_with_its_sets(self) -> bool:
         return bool(self.parameters) and self.parameters[0][0] <= self.facts.origin_pts

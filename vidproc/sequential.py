@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vidproc.clock import Display, Sent, SteadyClock, believable_duration
-from vidproc.container import TRANSPORT_FORMATS
+from vidproc.container import TRANSPORT_FORMATS, is_cut_off
 from vidproc.passes import Decoder, Pass, Result, Sweep
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ class InOrder:
         self._last_pts: int | None = None
         self._latest: int | None = None
 
-    def send(self, packet: Packet[Any], sent: Sent) -> Iterator[tuple[int, Sent]]:
-        """Yields what is known to be shown next: its time, and the packet with its frame (None: a hole)."""
+    def send(self, packet: Packet[Any], sent: Sent, *, cut_off: bool = False) -> Iterator[tuple[int, Sent]]:
+        """Yields what is known to be shown next: its time, and the packet with its frame (None: a hole). `cut_off`:
+        the packet is not whole, and leaves a hole."""
         if self._first_key is None and sent.key:
             self._first_key = sent.order
         if packet.pts is not None:
@@ -66,7 +67,7 @@ class InOrder:
             self._last_pts = packet.pts
         self.display.sent(sent)
         packet.pts = sent.order
-        frames, problem = self.decoder.decoded(packet)
+        frames, problem = ([], "cut off") if cut_off else self.decoder.decoded(packet)
         if problem is not None:
             self._damage(sent)
         for frame in frames:
@@ -190,7 +191,11 @@ class Sequential(Pass):
             return
         if self.clock.leaps and self.clock.leaps[-1].at == self.clock.last and packet.is_keyframe:
             self.begin_again()
-        for time, shown in self.in_order.send(packet, sent):
+        cut_off = is_cut_off(packet, self.info.container)
+        if cut_off and not self.counted and sent.stamp is not None and packet.dts is not None:
+            # What is behind it is shown once it would be decoded, perhaps before this one.
+            sent.stamp = min(sent.stamp, packet.dts + self.clock.offset + (packet.duration or self.usual))
+        for time, shown in self.in_order.send(packet, sent, cut_off=cut_off):
             self.show_next(time, shown)
         self.done |= self.disordered
 

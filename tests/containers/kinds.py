@@ -442,7 +442,9 @@ def mp4_fragments(draw: Draw) -> Case:
 def mp4_fragments_truncated(draw: Draw) -> Case:
     """The file ends inside the pictures of a fragment, whose table promises them all."""
     film, scale = _film(draw, ("h264", "hevc", "mpeg4"), even=True), 1000
-    inside, share = draw.pick((0, 20)), Fraction(draw.between(50, 90), 100)
+    inside, count = draw.pick((0, 20)), len(film.stream.packets)
+    # Nothing tells of fragments that are gone whole where no header tells of the end.
+    share = Fraction(draw.between(50, 90), 100) if inside else Fraction(count - draw.between(2, 9), count)
     found: list[Stretch] = []
 
     def cut(out: bytearray, places: list[list[tuple[int, int]]]) -> None:
