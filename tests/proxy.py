@@ -2,7 +2,7 @@
 
 Requests pass unchanged, the Host header too, so their signatures hold. A rule names a fault:
 
-    503, slow_down, denied, revoked, full    answered so, and never forwarded
+    503, slow_down, denied, ...     the keys of ANSWERS: answered so, and never forwarded
     cut       the connection is reset before an answer
     lost      the request is carried out, then the connection is reset: only the answer is lost
     short     half of the body comes, then the connection closes
@@ -41,6 +41,15 @@ ANSWERS = {
     "full": (500, "InternalError", "no space left on device"),
     "denied": (403, "AccessDenied", "Access Denied."),
     "revoked": (403, "InvalidAccessKeyId", "The AWS access key Id you provided does not exist in our records."),
+    "archived": (403, "InvalidObjectState", "The operation is not valid for the object's storage class"),
+    "kms": (400, "KMS.DisabledException", "arn:aws:kms:us-east-1:1:key/2 is disabled."),
+    "kms_gone": (400, "KMS.NotFoundException", "Key is not found."),
+    "own_key": (400, "InvalidRequest", "The object was stored using a form of Server Side Encryption."),
+    "expired": (400, "ExpiredToken", "The provided token has expired."),
+    "clock": (403, "RequestTimeTooSkewed", "The difference between the request time and ours is too large."),
+    "region": (400, "AuthorizationHeaderMalformed", "The region 'us-east-1' is wrong; expecting 'eu-west-1'"),
+    "moved": (301, "PermanentRedirect", "The bucket must be addressed using another endpoint."),
+    "signature": (403, "SignatureDoesNotMatch", "The request signature does not match."),
 }
 
 

@@ -60,7 +60,9 @@ class Skipped:
     uri: str
     reason: str
     error_class: str
-    """hidden, empty, bad_name, link, broken_link, special_file or unreadable."""
+    """hidden, empty, bad_name, link, broken_link, special_file, unreadable or archived."""
+    video: Video | None = None
+    """The object, where its content is known though it cannot be read: one in an archive tier."""
 
 
 def list_videos(
@@ -92,7 +94,8 @@ def list_videos(
 
     for found in storage.list(on_denied=on_denied):
         yield from _taken(denied)
-        if filters.admits_name(found.key) if found.flaw else filters.admits(found.key, found.size, found.modified_at):
+        known = bool(found.etag)
+        if filters.admits(found.key, found.size, found.modified_at) if known else filters.admits_name(found.key):
             # The key may be nothing but the slash that ends the prefix.
             yield _describe(storage.uri_of(found.key) if found.key else f"{storage.uri}/", found)
     yield from denied
@@ -128,11 +131,12 @@ def _describe(uri: str, found: ObjectInfo) -> Video | Skipped:
         return Skipped(uri, "a hidden file, or in a hidden folder", "hidden")
     if not _is_text(found.key):
         return Skipped(uri, "its name is not valid UTF-8, so it could not be named in the tables", "bad_name")
-    if found.flaw:
+    if found.flaw and not found.etag:
         return Skipped(uri, found.reason, found.flaw)
     if found.size == 0:
         return Skipped(uri, "an empty file", "empty")
-    return Video(uri, found.size, f"{found.etag}:{found.size}", found.modified_at)
+    video = Video(uri, found.size, f"{found.etag}:{found.size}", found.modified_at)
+    return Skipped(uri, found.reason, found.flaw, video) if found.flaw else video
 
 
 def _is_text(key: str) -> bool:

@@ -17,7 +17,17 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
-from vidproc.errors import Declined, LimitExceeded, NotFound, SourceChanged, TransientError, VidprocError
+from vidproc.errors import (
+    Archived,
+    Declined,
+    Denied,
+    LimitExceeded,
+    NotFound,
+    Refused,
+    SourceChanged,
+    TransientError,
+    VidprocError,
+)
 from vidproc.media import Video
 
 if TYPE_CHECKING:
@@ -106,14 +116,14 @@ class Source:
         """Of an MP4, what one stretch needs of it; None where the demuxer does better by itself."""
         from vidproc import mp4
 
-        with self._bytes(video) as file, translated(video):
+        with self._bytes(video) as file, translated(video, self):
             yield None if file is None else mp4.excerpt(file, stretch)
 
     def movie_track(self, video: Video, place: int) -> MovieTrack | None:
         """What an MP4's headers say of the track at this place; None where they cannot be understood."""
         from vidproc.edits import read_track
 
-        with self._bytes(video) as file, translated(video):
+        with self._bytes(video) as file, translated(video, self):
             return None if file is None else read_track(file, place)
 
     @contextmanager
@@ -158,7 +168,7 @@ class Source:
             from vidproc.storage import StorageOptions, open_storage
 
             folder, _, name = video.uri.rpartition("/")
-            with translated(video):
+            with translated(video, self):
                 open_storage(folder, options=self.options or StorageOptions()).get_range(
                     name, 0, 1, if_match=etag_of(video)
                 )
@@ -211,7 +221,7 @@ def open_container(
     import av
 
     av.logging.set_level(av.logging.PANIC)  # its log lines may quote the presigned URL
-    with translated(video):
+    with translated(video, source):
         target: Any = excerpt
         protocol = FILE_ONLY
         if excerpt is None:
@@ -316,23 +326,49 @@ def packets_of(container: InputContainer, *streams: VideoStream) -> Iterator[Pac
 
 
 @contextmanager
-def translated(video: Video) -> Iterator[None]:
-    """The codec library's errors -> ours. Our own pass through."""
+def translated(video: Video, source: Source) -> Iterator[None]:
+    """Translate the codec library's errors, and refusals of this one object. Our other errors pass through."""
     import av
 
     try:
         yield
     except NotFound:
         raise SourceChanged(f"{video.uri}: deleted after it was listed") from None
+    except Refused as e:
+        raise _of_one_object(e) from None
     except VidprocError:
         raise
     except av.error.FFmpegError as e:
-        raise translate(video, e) from None  # its text may hold the presigned URL
+        raise translate(video, e, source) from None  # its text may hold the presigned URL
     except UnicodeError as e:
         raise Declined(f"{video.uri}: its metadata cannot be read: {e}", "not_media") from None
 
 
-def translate(video: Video, e: Exception) -> VidprocError:
+def _of_one_object(e: Refused) -> VidprocError:
+    """What the store refuses of one object costs that object. What it would refuse of all (an expired token, a wrong
+    clock, a wrong region) stays an error of the configuration."""
+    match e.error_class:
+        case "archived":
+            return Archived(str(e))
+        case "denied" | "kms":
+            return Denied(str(e), e.error_class)
+    return e
+
+
+def _why_refused(video: Video, source: Source, what: str) -> VidprocError:
+    """Ask the store once, by the SDK, why a presigned URL was refused: the demuxer keeps nothing but the status."""
+    from vidproc.s3 import ask
+    from vidproc.storage import StorageOptions
+
+    try:
+        with translated(video, source):
+            ask(video.uri, source.options or StorageOptions(), etag_of(video))
+    except VidprocError as e:
+        return e
+    return TransientError(f"{video.uri}: the store refused the read ({what}); the signature may have expired")
+
+
+def translate(video: Video, e: Exception, source: Source) -> VidprocError:
     import av.error as err
 
     # Only the system's words for the error: its full text may quote a presigned URL.
@@ -340,10 +376,12 @@ def translate(video: Video, e: Exception) -> VidprocError:
     if isinstance(e, FileNotFoundError | err.HTTPNotFoundError):
         return SourceChanged(f"{video.uri}: deleted after it was listed")
     if isinstance(e, PermissionError):
-        return Declined(f"{video.uri}: reading it is not permitted", "unreadable")
-    if isinstance(e, err.HTTPForbiddenError | err.HTTPUnauthorizedError):
-        return TransientError(f"{video.uri}: the store refused the read ({what}); the signature may have expired")
-    if isinstance(e, err.HTTPError | ConnectionError | TimeoutError | err.ExitError | err.ExternalError):
+        return Denied(f"{video.uri}: reading it is not permitted: check its owner and mode", "unreadable")
+    if isinstance(e, err.HTTPClientError) and not isinstance(e, err.HTTPTooManyRequestsError):
+        return _why_refused(video, source, what)
+    if isinstance(e, err.HTTPClientError | err.HTTPError | err.ExitError | err.ExternalError):
+        return TransientError(f"{video.uri}: reading failed: {what}")
+    if isinstance(e, ConnectionError | TimeoutError):
         return TransientError(f"{video.uri}: reading failed or took too long: {what}")
     if isinstance(e, MemoryError):
         return LimitExceeded(f"{video.uri}: asks for more memory or streams than allowed: {what}")

@@ -28,7 +28,7 @@ from vidproc.container import (
     prepare,
     translate,
 )
-from vidproc.errors import Declined, LimitExceeded, TransientError
+from vidproc.errors import Archived, Declined, LimitExceeded, MediaError
 from vidproc.media import DecodeReport, FrameBatch, Grid, Task, VideoInfo
 from vidproc.mp4 import Stretch, is_worth_it
 from vidproc.passes import TOLERANCE_S, Pass, Result, watching_the_decoder
@@ -155,7 +155,7 @@ def _run(attempt: Pass, task: Task, source: Source, limits: MediaLimits) -> None
                     continue  # what cannot be entered in its middle is read from its start
                 if info.later_streams:
                     packets = chain(packets, _later_packets(attempt, task, source, limits))
-                _feed(attempt, task, container, stream, packets)
+                _feed(attempt, task, source, container, stream, packets)
             return
 
 
@@ -194,7 +194,7 @@ def _run_excerpt(attempt: Pass, task: Task, source: Source, limits: MediaLimits)
                     return False
                 if attempt.enter_pts is not None and (first.dts is None or first.dts < first_time):
                     return False
-                _feed(attempt, task, container, stream, chain([first], packets), whole=excerpt.to_the_end)
+                _feed(attempt, task, source, container, stream, chain([first], packets), whole=excerpt.to_the_end)
             if attempt.surprised or (result.ended and not excerpt.to_the_end):
                 return False
             result.conclude()
@@ -205,6 +205,7 @@ def _run_excerpt(attempt: Pass, task: Task, source: Source, limits: MediaLimits)
 def _feed(
     attempt: Pass,
     task: Task,
+    source: Source,
     container: InputContainer,
     stream: VideoStream,
     packets: Iterator[Packet[Any]],
@@ -228,8 +229,8 @@ def _feed(
         else:
             result.ended = attempt.ended = True
     except av.error.FFmpegError as e:
-        error = translate(task.video, e)
-        if isinstance(error, TransientError):
+        error = translate(task.video, e, source)
+        if isinstance(error, Archived) or not isinstance(error, MediaError):  # it is not the file that is damaged
             raise error from None
         result.fail(f"reading stopped: {e.strerror}")
         result.ended = attempt.ended = True

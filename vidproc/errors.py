@@ -81,7 +81,7 @@ class Archived(MediaError):
 
 
 class Denied(VidprocError):
-    """Carries a finer class: `denied`, or `kms` where it is the key that encrypts the object."""
+    """Carries a finer class: `denied`, `kms` where it is the key that encrypts the object, `unreadable` for a file."""
 
     def __init__(self, message: str, error_class: str = "denied") -> None:
         super().__init__(message)

@@ -108,7 +108,7 @@ def of_s3(code: str, status: int = 0, message: str = "") -> Meaning | None:
         return ENCRYPTION_KEY
     if code == "InvalidRequest" and re.search(r"server.side.encryption|customer.provided.key", message, re.I):
         return OWN_KEY
-    if status >= 500:
+    if status >= 500 and status != 501:  # 501: what the store does not know how to do
         return PASSING
     return _STATUSES.get(status)
 

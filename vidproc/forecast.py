@@ -154,11 +154,11 @@ class _Survey:
             video = as_video(item)
             self.listed += 1
             self.bytes += video.size_bytes
-            if isinstance(item, Skipped):
+            if isinstance(item, Skipped) and not (item.video is not None and self._known(item)):
                 self._decline(item.error_class, f"{video.uri}: {item.reason}")
                 if self.writer:
                     self.writer.add(item)
-            elif self._known(video):
+            elif self._known(item):
                 self.plan.known += 1
             else:
                 self.probing += 1
@@ -175,10 +175,10 @@ class _Survey:
             failed=self.plan.declined.total(),
         )
 
-    def _known(self, video: Video) -> bool:
+    def _known(self, item: Video | VideoInfo | Skipped) -> bool:
         if self.committed is None:
             return False
-        return not is_due(video, self.committed.get(video.video_id), self.pipeline.pipeline_id)
+        return not is_due(item, self.committed.get(as_video(item).video_id), self.pipeline.pipeline_id)
 
     def _decline(self, kind: str, example: str) -> None:
         self.plan.decline(kind)

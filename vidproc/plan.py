@@ -394,8 +394,9 @@ def _schema() -> Any:
 def _row(item: VideoInfo | Video | Skipped) -> dict[str, Any]:
     if isinstance(item, Skipped):
         raw = item.uri.encode("utf-8", "surrogateescape")  # Parquet's strings are UTF-8, and names need not be
+        known = {} if item.video is None else {name: getattr(item.video, name) for name in _VIDEO}
         told = {"error_class": item.error_class, "error": item.reason}
-        return {"uri": raw.decode("utf-8", "backslashreplace"), "raw_uri": raw} | told
+        return known | {"uri": raw.decode("utf-8", "backslashreplace"), "raw_uri": raw} | told
     video = item.video if isinstance(item, VideoInfo) else item
     row = {name: getattr(video, name) for name in _VIDEO}
     if isinstance(item, VideoInfo):
@@ -406,9 +407,10 @@ def _row(item: VideoInfo | Video | Skipped) -> dict[str, Any]:
 
 
 def _unrow(row: dict[str, Any]) -> VideoInfo | Video | Skipped:
-    if row["content_id"] is None:
-        return Skipped(row["raw_uri"].decode("utf-8", "surrogateescape"), row["error"], row["error_class"])
     video = Video(**{name: row[name] for name in _VIDEO})
+    if row["raw_uri"] is not None:
+        uri = row["raw_uri"].decode("utf-8", "surrogateescape")
+        return Skipped(uri, row["error"], row["error_class"], video if row["content_id"] is not None else None)
     if row["time_base"] is None:
         return video
     known: dict[str, Any] = {name: tuple(v) if isinstance(v := row[name], list) else v for name in _INFO}

@@ -77,12 +77,14 @@ FULL = 0.8
 PLAIN = "decoded plainly, in order: the fast path gave other pictures of it (see the failures of class verify)"
 """Warning in the row of a video on which the fast path was found wrong."""
 
-PASSING_CLASSES = frozenset({"transient", "source_changed", ERROR_CLASSES["infrastructure"]})
-"""A video that failed so is due again in the next run; any other failure is remembered."""
+REFUSED_CLASSES = frozenset({"denied", "kms", "archived", "unreadable"})
+"""Error classes of what may not be read as things stand, though nothing may be wrong with it."""
 
+PASSING_CLASSES = REFUSED_CLASSES | {"transient", "source_changed", ERROR_CLASSES["infrastructure"]}
+"""A video that ended so is due again in the next run; any other end is remembered."""
 
 AWAY_CLASSES = frozenset({"unreadable", "broken_link"})
-"""Of what is listed and cannot be looked at just now."""
+"""Error classes of what is listed and cannot be looked at just now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +199,8 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
                 driver.remove_unlisted()
     except VidprocError as error:
         outcome, reason = "failed", str(error)
+        with suppress(VidprocError):  # the lake may be what is refused
+            record_failures(lake, driver.stopped_by, info)
         # Found out by the first worker, before any work: a bad job all the same.
         refused = error if isinstance(error, ConfigError) and not driver.began else None
     except Exception as error:  # a bug: it keeps its traceback, and the run is over all the same
@@ -514,6 +518,8 @@ class Driver:
         """Content by video_id, of what this run has published: kept only while it follows the archive."""
         self._away: dict[str, Failure] = {}
         """By video_id: what has an answer and cannot be looked at just now."""
+        self.stopped_by: tuple[Failure, ...] = ()
+        """The attempt after which the run cannot go on: its video has no row."""
         self._over_budget = 0
         self._bytes_in_flight = 0
         self._gauged = 0.0
@@ -566,6 +572,8 @@ class Driver:
         if self._unlisted is not None and not isinstance(item, VideoInfo):
             self._unlisted.see(item)
         video = as_video(item)
+        if isinstance(item, Skipped) and item.video is not None and video.video_id in self._released:
+            item = item.video  # by somebody who knows that it can be read all the same
         if self._done_now.get(video.video_id) == video.content_id:
             return True  # listed again while following
         self._count["listed"] += 1
@@ -573,7 +581,7 @@ class Driver:
             self._keep(item, video)
             return True
         due = video.video_id in self._released or is_due(
-            video, self._committed.get(video.video_id), self.run.pipeline_id
+            item, self._committed.get(video.video_id), self.run.pipeline_id
         )
         if not due or video.video_id in self._work:
             self._count["current"] += 1
@@ -626,6 +634,8 @@ class Driver:
                     work, task_id, fault.stage, fault.error_class, fault.error, fault.traceback, event.attempt,
                     fault.host, event.at,
                 )  # fmt: skip
+                if fault.kind == "config":
+                    self.stopped_by = (failure,)
                 if fault.error_class == FastPathWrong.error_class:
                     self._staging.put_failure(failure, content_id=work.video.content_id)
                 elif task_id is not None and event.blamed:
@@ -1043,17 +1053,20 @@ def as_video(item: Listed) -> Video:
     """What is listed but not worth opening counts as a video too: it gets its row."""
     if isinstance(item, VideoInfo):
         return item.video
-    return Video(item.uri, 0, f"{item.error_class}:0") if isinstance(item, Skipped) else item
+    if isinstance(item, Skipped):
+        return item.video or Video(item.uri, 0, f"{item.error_class}:0")
+    return item
 
 
-def is_due(video: Video, committed: CommittedVideo | None, pipeline_id: str) -> bool:
-    """New, changed, made by another pipeline, or failed for a passing reason."""
-    return (
-        committed is None
-        or committed.content_id != video.content_id
-        or committed.pipeline_id != pipeline_id
-        or (committed.status in ("failed", "partial") and committed.error_class in PASSING_CLASSES)
-    )
+def is_due(item: Listed, committed: CommittedVideo | None, pipeline_id: str) -> bool:
+    """New, changed, made by another pipeline, or ended for a passing reason. What lies in an archive tier is due once
+    it is restored."""
+    if committed is None or committed.content_id != as_video(item).content_id or committed.pipeline_id != pipeline_id:
+        return True
+    if committed.status == "indexed" or committed.error_class not in PASSING_CLASSES:
+        return False
+    still_archived = isinstance(item, Skipped) and item.error_class == committed.error_class == "archived"
+    return not still_archived
 
 
 def counts_as_failure(status: Status, error_class: str | None) -> bool:

@@ -48,6 +48,11 @@ WRITE_ATTEMPTS = 2
 """Of what the SDK has given up, or does not try again: a checksum that the store found wrong."""
 _TEMPORARY = ".vidproc-put-"
 
+ARCHIVE_TIERS = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+"""Storage classes whose objects must be restored before they can be read."""
+MAY_BE_ARCHIVED = ARCHIVE_TIERS | {"INTELLIGENT_TIERING"}
+"""Storage classes whose objects may have a restore state."""
+
 
 EARLIEST, LATEST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 """Times that tables can hold and that every time zone can show."""
@@ -71,9 +76,10 @@ class ObjectInfo:
     key: str
     """Below the root, `/` between the parts; any character that the store allows."""
     size: int
-    """Bytes. 0 for what has a flaw."""
+    """Bytes. 0 where the content is not known."""
     etag: str
-    """S3: the ETag without quotes. A folder: the modification time in nanoseconds."""
+    """S3: the ETag without quotes. A folder: the modification time in nanoseconds. Empty where the content is not
+    known, which is so of whatever has a flaw, except of an archived object."""
     modified_at: datetime
     """UTC, moved into the years that tables can hold (see `representable`)."""
     flaw: str = ""
@@ -387,8 +393,16 @@ class S3Storage:
     def list(self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None) -> Iterator[ObjectInfo]:
         root = self._key("")
         token: dict[str, str] = {}
+        restore_state: dict[str, Any] = {}
+        may_ask = on_denied is not None
         while True:
-            page = self._page(prefix, **token)
+            page = self._page(prefix, **token, **restore_state)
+            if may_ask and _needs_restore_state(page):
+                # From the first page on that needs it: stores without archive tiers need not know the question.
+                may_ask = False
+                with suppress(ConfigError):
+                    page = self._page(prefix, **token, OptionalObjectAttributes=["RestoreStatus"])
+                    restore_state = {"OptionalObjectAttributes": ["RestoreStatus"]}
             for item in page.get("Contents", ()):
                 if not item["Key"].startswith(root):
                     raise ConfigError(
@@ -396,7 +410,7 @@ class S3Storage:
                         f"give s3://{self.bucket}/{'/'.join(filter(None, self.prefix.split('/')))}"
                     )
                 if not (item["Key"].endswith("/") and item.get("Size") == 0):  # else the marker of a folder
-                    yield _object_of(item, len(root))
+                    yield _object_of(item, len(root), flawed=on_denied is not None)
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
@@ -508,12 +522,28 @@ class S3Storage:
         return s3.duckdb_secrets(s3.access(self.bucket, self.options))
 
 
-def _object_of(item: Mapping[str, Any], cut: int) -> ObjectInfo:
-    """One entry of a page. What a store leaves out, or gives in a form of its own, costs this entry alone."""
+def _needs_restore_state(page: Mapping[str, Any]) -> bool:
+    return any(item.get("StorageClass") in MAY_BE_ARCHIVED for item in page.get("Contents", ()))
+
+
+def _why_archived(item: Mapping[str, Any]) -> str:
+    """Why an object must be restored before it can be read, in words; empty: it need not be."""
+    tier, restore = item.get("StorageClass"), item.get("RestoreStatus") or {}
+    if restore.get("IsRestoreInProgress"):
+        return f"it lies in the archive tier {tier} and is being restored: the run after that indexes it"
+    if tier in ARCHIVE_TIERS and not restore:
+        return f"it lies in the archive tier {tier}: restore it, and the next run indexes it"
+    return ""
+
+
+def _object_of(item: Mapping[str, Any], cut: int, *, flawed: bool) -> ObjectInfo:
+    """One entry of a page. What a store leaves out, or gives in a form of its own, costs this entry alone.
+    `flawed`: an object that must be restored before it can be read has a flaw."""
     key, size, etag, moment = item["Key"][cut:], item.get("Size"), item.get("ETag"), item.get("LastModified")
     modified_at = representable(moment)
     if size is not None and etag and modified_at is not None:
-        return ObjectInfo(key, size, etag.strip('"'), modified_at)
+        archived = _why_archived(item) if flawed else ""
+        return ObjectInfo(key, size, etag.strip('"'), modified_at, "archived" if archived else "", archived)
     lacks = "size" if size is None else "date that can be kept" if etag else "ETag"
     return ObjectInfo(key, 0, "", modified_at or EARLIEST, "unreadable", f"the store lists it without a {lacks}")
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from vidproc.errors import ConfigError, RunAborted
+from vidproc.errors import ConfigError, Refused, RunAborted
 from vidproc.runtime.events import AttemptFailed, Event, Listener, UnitStarted
 from vidproc.runtime.retry import NOBODYS, PASSING, Abort, Fault, GiveUp, Retry, RetryRules, Tally, verdict
 from vidproc.step import AnyStep
@@ -332,6 +332,8 @@ def drive(
         )
         match answer:
             case Abort():
+                if fault.error_class != ConfigError.error_class:
+                    raise Refused(fault.error, fault.error_class)
                 raise ConfigError(fault.error)
             case GiveUp():
                 quarantined += fault.kind not in NOBODYS

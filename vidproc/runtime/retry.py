@@ -6,6 +6,7 @@ What failed is first understood as one of a few kinds; then the unit's tally of 
   config           -                    the run stops: an operator must change something
   media            -                    give up at once: the same bytes fail the same way
   changed          -                    give up at once: these bytes do not come back; the next run lists the new ones
+  denied           -                    give up at once: this object may not be read; the next run asks again
   transient        1/infra_strikes      again, after a wait which doubles
   infrastructure   1/infra_strikes      again, after a wait which doubles
   crash, hang, memory, exception
@@ -20,14 +21,16 @@ import traceback as tb
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vidproc.errors import ConfigError, MediaError, SourceChanged, TransientError, VidprocError
+from vidproc.errors import ConfigError, Denied, MediaError, SourceChanged, TransientError, VidprocError
 
-Kind = Literal["config", "media", "changed", "transient", "infrastructure", "crash", "hang", "memory", "exception"]
+Kind = Literal[
+    "config", "media", "changed", "denied", "transient", "infrastructure", "crash", "hang", "memory", "exception"
+]
 
 PASSING: frozenset[Kind] = frozenset({"transient", "infrastructure"})
 """Not the unit's fault, most likely: they count little."""
 
-NOBODYS: frozenset[Kind] = frozenset({"media", "changed"})
+NOBODYS: frozenset[Kind] = frozenset({"media", "changed", "denied"})
 """Trying again is in vain, and no model, image or storage is broken."""
 
 ERROR_CLASSES: dict[Kind, str] = {
@@ -63,6 +66,8 @@ def understand(error: BaseException, *, stage: str, host: str) -> Fault:
             kind = "config"
         case MediaError():
             kind = "media"
+        case Denied():
+            kind = "denied"
         case SourceChanged():
             kind = "changed"
         case TransientError():
