@@ -310,7 +310,9 @@ def test_a_device_that_onnxruntime_cannot_start_is_refused(yolox: Path, monkeypa
     session = onnxruntime.InferenceSession
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(
-        onnxruntime, "InferenceSession", lambda *args, providers: session(*args, providers=["CPUExecutionProvider"])
+        onnxruntime,
+        "InferenceSession",
+        lambda *args, providers, **_: session(*args, providers=["CPUExecutionProvider"]),
     )
     with pytest.raises(ConfigError, match="cuda:0 was asked for, but onnxruntime could not start CUDA"):
         load_model(str(yolox), device="cuda:0")

@@ -272,7 +272,9 @@ class Infer:
         self.uses, self.name = tuple(u for u in pipeline.uses if u.card.kind in kinds), name
 
     def setup(self) -> None:
-        self._models = [load_model(u.spec, device=self.pipeline.device, settings=u.settings) for u in self.uses]
+        self._models = [
+            load_model(u.spec, device=self.pipeline.device, settings=u.settings, described=u.card) for u in self.uses
+        ]
         self._staging = Staging(open_storage(self.lake_uri, options=self.options), self.pipeline.pipeline_id)
 
     def __call__(self, decoded: DecodedTask) -> DecodedTask | TaskDone:

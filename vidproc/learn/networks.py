@@ -25,7 +25,7 @@ from vidproc.models.registry import (
     torchvision_names,
     torchvision_recipe,
 )
-from vidproc.models.weights import fetch, load_state_dict
+from vidproc.models.weights import fill, read_weights, state_dict_of
 
 TEMPORAL = tuple(f"cnn+{head}" for head in ("lstm", "gru", "tcn", "mean"))
 TEMPORAL_SIZE = FrameSize(mode="letterbox", height=112, width=112)
@@ -238,8 +238,8 @@ def _first_weights(recipe: Recipe, settings: NetworkSettings) -> tuple[Mapping[s
     elif Path(start).is_dir():
         found = find_recipe(start, ModelSettings(kind=recipe.kind))
         start, sha256 = found.weights, found.sha256
-    path = fetch(start, sha256, model=recipe.name)
-    return load_state_dict(path), str(path)
+    weights = read_weights(start, sha256, model=recipe.name)
+    return state_dict_of(weights), str(weights.path)
 
 
 def begin_from(network: nn.Module, recipe: Recipe, state: Mapping[str, Tensor], source: str) -> None:
@@ -261,7 +261,7 @@ def begin_from(network: nn.Module, recipe: Recipe, state: Mapping[str, Tensor], 
                 f"network.start: {source} is a checkpoint of another architecture than {recipe.arch or recipe.args}: "
                 f"{what}, and {tuple(tensor.shape)} here."
             )
-    network.load_state_dict(taken, strict=False)
+    fill(network, {**own, **taken}, model=recipe.name, arch=recipe.arch, path=Path(source))
 
 
 def class_tensors(recipe: Recipe) -> set[str]:
@@ -279,6 +279,6 @@ def _published_backbone(network: nn.Module, recipe: Recipe) -> None:
     if backbone == "tiny":
         raise ConfigError("network.start: the backbone tiny has no published weights; name a torchvision one in args.")
     weights = models.get_model_weights(backbone).DEFAULT
-    state = load_state_dict(fetch(weights.url, "", model=backbone))
+    state = state_dict_of(read_weights(weights.url, "", model=backbone))
     body = network.get_submodule("encoder.body")
     body.load_state_dict({k: v for k, v in state.items() if k in body.state_dict()})

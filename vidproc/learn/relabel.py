@@ -29,9 +29,9 @@ from vidproc.link import LinkSettings, VideoKeys, link
 from vidproc.media import Video, VideoInfo, content_hash
 from vidproc.models import describe_model
 from vidproc.models.base import ModelCard
-from vidproc.models.prototypes import Answer
+from vidproc.models.prototypes import Answer, answer_of
 from vidproc.models.registry import ModelSettings, find_recipe
-from vidproc.models.weights import fetch, load_state_dict
+from vidproc.models.weights import read_weights, state_dict_of
 from vidproc.outcome import VideoOutcome
 from vidproc.progress import Reporter
 from vidproc.pulse import Pulse
@@ -147,9 +147,11 @@ def _few_shot_answer(model: str) -> tuple[ModelCard, str, Answer]:
         raise ConfigError(f"{model} is no few-shot model, so there is no telling its answer from vectors.")
     card = describe_model(model, settings)
     assert card is not None, "an action model is never `none`"
-    state = load_state_dict(fetch(recipe.weights, recipe.sha256, model=recipe.name))
-    backbone = str(recipe.args["encoder"].get("ref", ""))
-    return card, backbone, Answer(state["mean"], state["weight"], state["bias"])
+    weights = read_weights(recipe.weights, recipe.sha256, model=recipe.name)
+    if weights.sha256 != card.weights_sha256:
+        raise ConfigError(f"The weights {weights.path} changed while they were read: run the command again.")
+    answer = answer_of(state_dict_of(weights), recipe)
+    return card, str(recipe.args["encoder"].get("ref", "")), answer
 
 
 def _check_size(rows: LakeRows, vectors: str, answer: Answer, settings: RelabelSettings) -> None:

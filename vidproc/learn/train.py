@@ -65,6 +65,7 @@ from vidproc.learn.networks import (
 from vidproc.learn.plots import confusion_png, curves_png, precision_recall_png
 from vidproc.learn.workers import WorkerSettings, World, run_workers
 from vidproc.models.registry import Recipe
+from vidproc.models.weights import Weights, fill, fitting, state_dict_of
 from vidproc.storage import Storage, StorageOptions, open_storage, signed
 
 Task = Literal["detection", "actions"]
@@ -331,10 +332,11 @@ def training_loop(
     best: dict[str, float] = {}
     first, finished = 0, False
     if checkpoint is not None:
-        network.load_state_dict(checkpoint["network"])
-        optimiser.load_state_dict(checkpoint["optimiser"])
-        history, best, first = checkpoint["history"], checkpoint["best"], checkpoint["epoch"]
-        finished = checkpoint["finished"]
+        with fitting(recipe.name, "this job's network", Path(storage.uri_of(_LAST))):
+            network.load_state_dict(checkpoint["network"])
+            optimiser.load_state_dict(checkpoint["optimiser"])
+            history, best, first = checkpoint["history"], checkpoint["best"], checkpoint["epoch"]
+            finished = checkpoint["finished"]
 
     # 4. The optimisation of the loss
     scaler, autocast = _precision(o, world.device)
@@ -394,9 +396,8 @@ def training_loop(
 
     # 5. The use of what was learned: a folder that `vidproc index` takes as a model
     if world.rank == 0:
-        from safetensors.torch import load
-
-        network.load_state_dict(load(storage.get(_BEST)))
+        best_weights = Weights(Path(storage.uri_of(_BEST)), storage.get(_BEST))
+        fill(network, state_dict_of(best_weights), model=recipe.name, arch="", path=best_weights.path)
         pictures = examples.pictures(network, world.device)
         _write_folder(storage, settings, recipe, data, history, best, pictures)
         if board is not None:

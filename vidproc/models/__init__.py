@@ -23,6 +23,7 @@ import numpy as np
 from vidproc.errors import ConfigError, VidprocError
 from vidproc.media import Grid
 from vidproc.models.base import ActionModel, Detector, EmbeddingModel, Model, ModelCard
+from vidproc.models.files import foreign_format, refuse_foreign
 from vidproc.models.registry import (
     FAMILIES,
     Kind,
@@ -37,7 +38,7 @@ from vidproc.models.registry import (
     torchvision_names,
     torchvision_recipe,
 )
-from vidproc.models.weights import expected_sha256, fetch, file_sha256, locate
+from vidproc.models.weights import Weights, expected_sha256, locate, read_weights
 
 __all__ = [
     "ActionModel",
@@ -62,12 +63,29 @@ __all__ = [
 DEFAULTS = ModelSettings()
 
 
-def load_model(spec: str, *, device: str = "auto", settings: ModelSettings = DEFAULTS) -> Model:
-    """The model behind a spec (see registry.py), its weights on the device.
+def load_model(
+    spec: str, *, device: str = "auto", settings: ModelSettings = DEFAULTS, described: ModelCard | None = None
+) -> Model:
+    """The model behind a spec (see registry.py), its weights on the device. `described`: the card that
+    describe_model gave for the same spec and settings; a model that is another by now is refused, since its rows
+    would bear the wrong name.
 
     Raises ConfigError for what an operator must change: an unknown name, weights that are not here
     and cannot be fetched, are not the promised ones or do not fit, a device that is not there.
     """
+    model = _load(spec, device, settings)
+    if described is not None and not is_user_class(spec):
+        for what in ("weights_sha256", "labels", "definition"):
+            if getattr(model.card, what) != getattr(described, what):
+                raise ConfigError(
+                    f"{model.card.name} is not the model that this run began with: its "
+                    f"{what.replace('weights_sha256', 'weights')} changed since, or differ on this machine "
+                    f"({described.ref} then, {model.card.ref} now). Start the run again."
+                )
+    return model
+
+
+def _load(spec: str, device: str, settings: ModelSettings) -> Model:
     if device != "auto":
         settings = replace(settings, device=device)
     spec = _named(spec, settings)
@@ -105,7 +123,21 @@ def describe_model(spec: str, settings: ModelSettings = DEFAULTS) -> ModelCard |
                 return _checked_card(spec, describe(settings), settings)
             return _user_model(spec, replace(settings, device="cpu")).card
     recipe = find_recipe(spec, settings)
-    return card_of(recipe, file_sha256(fetch(recipe.weights, recipe.sha256, model=recipe.name)))
+    return card_of(recipe, _weights_of(recipe, check=True).sha256)
+
+
+def _weights_of(recipe: Recipe, *, check: bool = False) -> Weights:
+    """`check`: refuse here what can be seen to be of no use without loading it."""
+    if recipe.family != "onnx":
+        weights = read_weights(recipe.weights, recipe.sha256, model=recipe.name)
+        if check:
+            refuse_foreign(weights.path, foreign_format(weights.data))
+        return weights
+    onnx = importlib.import_module(FAMILIES["onnx"])
+    weights = onnx.read(recipe)
+    if check:
+        onnx.check(recipe, weights)
+    return cast(Weights, weights)
 
 
 def _resolve(spec: str, settings: ModelSettings) -> str | None:
@@ -235,8 +267,7 @@ def fetch_model(spec: str, settings: ModelSettings = DEFAULTS) -> Path | None:
     spec = _named(spec, settings)
     if spec == "demo" or is_user_class(spec):
         return None
-    recipe = find_recipe(spec, settings)
-    return fetch(recipe.weights, recipe.sha256, model=recipe.name)
+    return _weights_of(find_recipe(spec, settings)).path
 
 
 def check_model(spec: str, *, device: str = "auto", settings: ModelSettings = DEFAULTS) -> ModelCheck:

@@ -15,7 +15,7 @@ from vidproc.errors import ConfigError
 from vidproc.models.base import ModelCard
 from vidproc.models.device import Batches, in_half, pick_device, pixels_at_once, to_device, use_threads
 from vidproc.models.registry import ModelSettings, Recipe, card_of, torchvision_names
-from vidproc.models.weights import fetch, file_sha256, fitting, load_state_dict
+from vidproc.models.weights import network_with, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -23,13 +23,9 @@ if TYPE_CHECKING:
 
 def load(recipe: Recipe, settings: ModelSettings) -> TorchDetector:
     device = pick_device(settings.device)
-    path = fetch(recipe.weights, recipe.sha256, model=recipe.name)
-    network = build(recipe)
-    with fitting(recipe.name, recipe.arch, path):
-        network.load_state_dict(load_state_dict(path))
-    return TorchDetector(
-        recipe, card_of(recipe, file_sha256(path)), prepare(network, recipe, settings), device, settings
-    )
+    weights = read_weights(recipe.weights, recipe.sha256, model=recipe.name)
+    network = network_with(weights, lambda: build(recipe), model=recipe.name, arch=recipe.arch)
+    return TorchDetector(recipe, card_of(recipe, weights.sha256), prepare(network, recipe, settings), device, settings)
 
 
 def build(recipe: Recipe) -> Any:

@@ -15,7 +15,7 @@ from vidproc.models.actions import TorchActions
 from vidproc.models.families import load_actions
 from vidproc.models.registry import ModelSettings, Preprocessing, Recipe
 from vidproc.models.tiny import ACTIONS_GRID, ActionNet
-from vidproc.models.weights import fitting
+from vidproc.models.weights import fill as fill_network
 
 
 def embedded_recipe() -> Recipe:
@@ -75,5 +75,4 @@ def native_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fill(network: Any, state: Mapping[str, Tensor], path: Path) -> None:
-    with fitting("demo", "the embedded action network", path):
-        network.load_state_dict(native_state(state))
+    fill_network(network, native_state(state), model="demo", arch="the embedded action network", path=path)

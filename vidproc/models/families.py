@@ -12,7 +12,7 @@ from vidproc.errors import ConfigError
 from vidproc.models.actions import TorchActions
 from vidproc.models.device import pick_device
 from vidproc.models.registry import FAMILIES, ModelSettings, Recipe, card_of
-from vidproc.models.weights import fetch, file_sha256, fitting, load_state_dict
+from vidproc.models.weights import network_with, read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,19 +49,26 @@ def build_network(recipe: Recipe) -> nn.Module:
     return cast("nn.Module", family.build(recipe))
 
 
-def load_network(recipe: Recipe, build: Callable[[Recipe], Any] | None = None, fill: Fill | None = None) -> nn.Module:
-    """The same with its verified weights. `fill`: how a state dict gets in, for families that know other
-    names for the same tensors. Raises ConfigError where the weights are another architecture's."""
-    path = fetch(recipe.weights, recipe.sha256, model=recipe.name)
-    network = (build or build_network)(recipe)
-    state = load_state_dict(path)
-    fill = fill or getattr(importlib.import_module(FAMILIES[recipe.family]), "fill", None)
-    if fill is not None:
-        fill(network, state, path)
-    else:
-        with fitting(recipe.name, recipe.arch or recipe.family, path):
-            network.load_state_dict(state)
-    return cast("nn.Module", network.eval())
+def load_network(recipe: Recipe) -> nn.Module:
+    """The same with its verified weights. Raises ConfigError where the weights are another architecture's."""
+    return load_verified(recipe)[0]
+
+
+def load_verified(
+    recipe: Recipe, build: Callable[[Recipe], Any] | None = None, fill: Fill | None = None
+) -> tuple[nn.Module, str]:
+    """A network with its weights, and their sha256. `fill`: how a state dict gets in, for families that know other
+    names for the same tensors."""
+    weights = read_weights(recipe.weights, recipe.sha256, model=recipe.name)
+    put = fill or getattr(importlib.import_module(FAMILIES[recipe.family]), "fill", None)
+    network = network_with(
+        weights,
+        lambda: (build or build_network)(recipe),
+        model=recipe.name,
+        arch=recipe.arch or recipe.family,
+        put=(lambda made, state: put(made, state, weights.path)) if put is not None else None,
+    )
+    return cast("nn.Module", network.eval()), weights.sha256
 
 
 def load_actions(
@@ -69,6 +76,5 @@ def load_actions(
 ) -> TorchActions:
     """An action model of a network whose input is (n, 3, t, h, w) and whose output are logits."""
     device = pick_device(settings.device)
-    network = load_network(recipe, build, fill)
-    sha256 = file_sha256(fetch(recipe.weights, recipe.sha256, model=recipe.name))
+    network, sha256 = load_verified(recipe, build, fill)
     return TorchActions(recipe, card_of(recipe, sha256), network, device, settings)

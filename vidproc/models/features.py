@@ -16,10 +16,10 @@ from vidproc.media import FrameSize, Grid
 from vidproc.models.actions import TorchActions
 from vidproc.models.base import ModelCard
 from vidproc.models.device import pick_device
-from vidproc.models.families import ClipEncoder, load_network
+from vidproc.models.families import ClipEncoder, load_verified
 from vidproc.models.registry import ModelSettings, Preprocessing, Recipe, card_of
 from vidproc.models.temporal import TorchvisionEncoder
-from vidproc.models.weights import fetch, file_sha256
+from vidproc.models.weights import fill as fill_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,8 +30,7 @@ FEATURE_FPS = Fraction(1)
 
 def load(recipe: Recipe, settings: ModelSettings) -> TorchEmbedding:
     # An action model's folder gives its features: its network is the one that knows actions.
-    network = load_network(recipe if recipe.family == "features" else replace(recipe, kind="actions"))
-    sha256 = file_sha256(fetch(recipe.weights, recipe.sha256, model=recipe.name))
+    network, sha256 = load_verified(recipe if recipe.family == "features" else replace(recipe, kind="actions"))
     return TorchEmbedding(recipe, card_of(recipe, sha256), network, pick_device(settings.device), settings)
 
 
@@ -84,7 +83,7 @@ def fill(network: Any, state: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in own.items():
         if name not in renamed or renamed[name].shape != tensor.shape:
             raise ConfigError(f"The weights {path} are of another architecture: {name} is missing or of another shape.")
-    network.load_state_dict({k: renamed[k] for k in own})
+    fill_network(network, {k: renamed[k] for k in own}, model="the encoder", arch="", path=path)
 
 
 class VideoFeatures(nn.Module):

@@ -7,6 +7,7 @@ to the mean vector of each class; as their section 2.4 shows, that is a linear a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -18,6 +19,9 @@ from vidproc.models.actions import TorchActions
 from vidproc.models.families import build_network, load_actions
 from vidproc.models.features import clip_encoder
 from vidproc.models.registry import ModelSettings, Recipe
+
+MAX_CLASSES = 100_000
+"""Of an encoder: several times those of the largest data sets."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +67,20 @@ class FewShotNetwork(nn.Module):
         return self.answer.logits(self.embed(clips))
 
 
+def answer_of(state: Mapping[str, Tensor], recipe: Recipe) -> Answer:
+    """The answer alone out of a few-shot model's weights. Raises ConfigError where it does not fit the labels."""
+    classes = len(recipe.labels)
+    mean, weight, bias = (state.get(name) for name in ("mean", "weight", "bias"))
+    if mean is None or weight is None or bias is None or mean.ndim != 1:
+        raise ConfigError(f"{recipe.name}: the weights of a few-shot model hold mean, weight and bias.")
+    if weight.shape != (classes, len(mean)) or bias.shape != (classes,):
+        raise ConfigError(
+            f"{recipe.name}: the weights are for {tuple(weight.shape)} classes and dimensions, and the description "
+            f"has {classes} labels."
+        )
+    return Answer(mean.float(), weight.float(), bias.float())
+
+
 def load(recipe: Recipe, settings: ModelSettings) -> TorchActions:
     return load_actions(recipe, settings, build)
 
@@ -72,6 +90,8 @@ def build(recipe: Recipe) -> FewShotNetwork:
     was built for) and `dimensions` of its vectors."""
     try:
         encoder, d = dict(recipe.args["encoder"]), int(recipe.args["dimensions"])
+        if not 0 < int(encoder["labels"]) <= MAX_CLASSES:
+            raise ValueError(f"the encoder's labels must be 1 to {MAX_CLASSES:,}")
         inner = replace(
             recipe,
             family=encoder["family"],

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import re
 import sys
@@ -30,6 +31,7 @@ from vidproc.documents import read_document
 from vidproc.errors import ConfigError
 from vidproc.media import FrameSize, Grid, content_hash
 from vidproc.models.base import ModelCard
+from vidproc.models.files import read_below, refuse_foreign_model
 from vidproc.models.weights import is_remote, shown
 
 Kind = Literal["detector", "actions", "embedding"]
@@ -127,7 +129,10 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.color not in ("rgb", "bgr"):
             raise ConfigError(f"preprocessing.color must be rgb or bgr, not {self.color!r}.")
-        if self.divisor <= 0 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        numbers = (self.divisor, *self.mean, *self.std)
+        if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers) or (
+            self.divisor <= 0 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0
+        ):
             raise ConfigError(f"preprocessing needs a positive divisor, three means and three positive stds: {self}")
 
 
@@ -287,7 +292,9 @@ def find_recipe(spec: str, settings: ModelSettings) -> Recipe:
             "`weights`, with their `sha256`, in a model.yaml here or in the job file."
         )
     path = Path(spec).expanduser()
-    is_file = path.suffix in (".onnx", ".yaml", ".yml", ".json") or os.sep in spec
+    if path.suffix or os.sep in spec:
+        refuse_foreign_model(path)
+    is_file = path.suffix.lower() in (".onnx", ".yaml", ".yml", ".json") or os.sep in spec
     # What `vidproc demo` leaves in a folder of that name is no model.
     if is_file or (path.is_dir() and spec not in ("demo", *torchvision_names())):
         return read_recipe(path, settings.options).with_settings(settings)
@@ -349,9 +356,10 @@ def read_recipe(path: Path, options: Mapping[str, Any]) -> Recipe:
     if path.is_dir():
         origin = _first_file(path / f"model{s}" for s in (".yaml", ".yml", ".json"))
         if not origin:
+            refuse_foreign_model(path)
             raise ConfigError(f"{path} is not a model folder: it holds no model.yaml.")
         described = read_document(origin, "model description")
-    elif path.suffix == ".onnx":
+    elif path.suffix.lower() == ".onnx":
         origin = _first_file(path.with_suffix(s) for s in (".yaml", ".yml", ".json"))
         described = read_document(origin, "model description") if origin else {}
         if not described and not options:
@@ -361,7 +369,7 @@ def read_recipe(path: Path, options: Mapping[str, Any]) -> Recipe:
                 "'decoding: nms-in-graph' and 'labels: [person, car]'. Or the same in a job file: "
                 f"'detector: {{model: {path}, options: {{decoding: yolox}}}}'."
             )
-        described = {"family": "onnx", "name": path.stem, "weights": str(path.resolve()), **described}
+        described = {"family": "onnx", "name": path.stem, "weights": os.path.abspath(path), **described}
         origin = origin or path
     else:
         described = read_document(path, "model description")
@@ -440,11 +448,16 @@ def _labels(value: Any, origin: Path) -> tuple[str, ...]:
     if value == "coco80":
         return COCO80
     if isinstance(value, str):
-        path = origin.parent / value
+        data = read_below(origin.parent, value, where=str(origin), what="labels file")
         try:
-            value = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-        except OSError as e:
-            raise ConfigError(f"{origin}: the labels file {path} cannot be read ({e.strerror}).") from e
+            value = [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+        except UnicodeDecodeError as e:
+            raise ConfigError(f"{origin}: the labels file {value!r} cannot be read: it is not UTF-8 ({e}).") from e
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{origin}: labels are a list, coco80 or the name of a text file, not {value!r}.")
+    for i, label in enumerate(value):
+        if isinstance(label, bool) or not isinstance(label, (str, int)):  # YAML reads a bare `no` as False
+            raise ConfigError(f"{origin}: label {i} is {label!r} and not text: put it in quotes.")
     return tuple(str(label) for label in value)
 
 
@@ -453,7 +466,8 @@ def _first_file(candidates: Iterable[Path]) -> Any:
 
 
 def _absolute(uri: str, base: Path) -> str:
-    return uri if "://" in uri else str((base / Path(uri).expanduser()).resolve())
+    # A link is not resolved: an ONNX file's other files lie where the link lies.
+    return uri if "://" in uri else os.path.abspath(base / Path(uri).expanduser())
 
 
 def _fps(value: Any, what: str) -> Fraction:

@@ -28,6 +28,10 @@ from vidproc.errors import ConfigError
 from vidproc.models.actions import TorchActions
 from vidproc.models.families import load_actions, settings_from
 from vidproc.models.registry import ModelSettings, Recipe
+from vidproc.models.weights import fill as fill_network
+
+MAX_DEPTH = 200
+"""Blocks of a stage. The deepest stage of ResNet-152 has 36."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,10 @@ class SlowFastSettings:
     width: int = 64
     """Channels of the slow stem."""
     dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        if len(self.depths) != 4 or not all(0 < depth <= MAX_DEPTH for depth in self.depths):
+            raise ConfigError(f"depths are four numbers of blocks from 1 to {MAX_DEPTH}, not {self.depths}")
 
 
 SLOWFAST = {
@@ -274,4 +282,5 @@ def load_published(module: SlowFast, published: Mapping[str, Tensor], *, source:
         if tensor.shape != own[name].shape:
             shapes = f"{tuple(tensor.shape)} where this variant has {tuple(own[name].shape)}"
             raise ConfigError(f"{source}: another variant of SlowFast or class count, {name} is {shapes}")
-    module.load_state_dict(state, strict=False)
+    kept = {name: state.get(name, tensor) for name, tensor in own.items()}  # counters may be missing
+    fill_network(module, kept, model="SlowFast", arch="SlowFast", path=Path(source))

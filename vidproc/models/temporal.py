@@ -24,6 +24,9 @@ from vidproc.models.registry import ModelSettings, Recipe
 # Of ImageNet, as torchvision's backbones were trained; pixels 0 to 1, then (x - mean) / std.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+MAX_WIDTH, MAX_LAYERS, MAX_KERNEL = 1 << 16, 64, 1024
+"""Beyond what anybody trains. A description that asks for more would exhaust who reads it."""
+
 HeadName = Literal["lstm", "gru", "tcn", "mean"]
 
 
@@ -43,6 +46,10 @@ class TemporalSettings:
     def __post_init__(self) -> None:
         if min(self.hidden, self.layers) < 1 or self.kernel < 2 or not 0 <= self.dropout < 1:
             raise ConfigError(f"hidden and layers from 1, kernel from 2, dropout from 0 to below 1: {self}")
+        if self.hidden > MAX_WIDTH or self.layers > MAX_LAYERS or self.kernel > MAX_KERNEL:
+            raise ConfigError(
+                f"hidden up to {MAX_WIDTH:,}, layers up to {MAX_LAYERS}, kernel up to {MAX_KERNEL:,} frames: {self}"
+            )
         if self.head not in ("lstm", "gru", "tcn", "mean"):
             raise ConfigError(f"unknown head {self.head!r}: choose lstm, gru, tcn or mean")
 

@@ -1,5 +1,8 @@
 """Weights on this machine: fetched once, verified always, never unpickled.
 
+What is loaded is what was verified: `read_weights` reads a file once, and the bytes that were hashed are the
+bytes that are parsed. Damaged weights end as a ConfigError, whatever is wrong with them.
+
 Order of search for a remote file: the cache (VIDPROC_MODEL_CACHE, default ~/.cache/vidproc/models),
 the mirror (VIDPROC_MODEL_MIRROR: a folder, https:// or s3://bucket/prefix that holds the files by
 name), the URI itself. A local path is used where it lies.
@@ -8,6 +11,7 @@ name), the URI itself. A local path is used where it lies.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import queue
 import re
@@ -15,14 +19,17 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from vidproc.errors import ConfigError, VidprocError
+from vidproc.models.files import foreign_format, foreign_zip, is_pickle, is_zip, read_file, refuse_foreign
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +38,8 @@ CONNECT_SECONDS = 6.0
 """To resolve the name, connect and see the headers: offline must be told within seconds."""
 READ_SECONDS = 30.0
 _BLOCK = 1 << 20
+_BUFFERS = 1 << 20
+"""Numbers that a network may have beyond twice those of its weights, before it is called another's."""
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z0-9]+$")
 
 
@@ -61,6 +70,56 @@ def cached_path(uri: str, sha256: str) -> Path:
     return cache_folder() / name
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """A weights file in memory."""
+
+    path: Path
+    data: bytes
+    """All of the file."""
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    """Other files that belong to it (an ONNX file's external data), by the names under which it asks for them."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the file; where others belong to it, of all of them: `sha256sum FILE OTHERS | cut -c 1-64 | sha256sum`,
+        the others in the order of their names."""
+        digests = [
+            hashlib.sha256(data).hexdigest() for data in (self.data, *(v for _, v in sorted(self.beside.items())))
+        ]
+        return (
+            digests[0] if len(digests) == 1 else hashlib.sha256("".join(f"{d}\n" for d in digests).encode()).hexdigest()
+        )
+
+
+Beside = Callable[[Path, bytes], Mapping[str, bytes]]
+"""The path and the content of a weights file -> the other files that belong to it."""
+
+
+def read_weights(uri: str, sha256: str, *, model: str, beside: Beside | None = None) -> Weights:
+    """The weights of `model` in memory, fetched if need be, with the promised sha256. Raises ConfigError."""
+    path = fetch(uri, sha256, model=model) if is_remote(uri) else Path(uri)
+    if not path.is_file():
+        raise ConfigError(f"{model}: there is no weights file {uri}.")
+    data = _read(path)
+    weights = Weights(path, data, beside(path, data) if beside is not None else {})
+    expected = expected_sha256(uri, sha256)
+    if expected and not weights.sha256.startswith(expected):
+        of = f" (with {', '.join(sorted(weights.beside))})" if weights.beside else ""
+        raise ConfigError(
+            f"The weights {path}{of} are not the promised ones: their sha256 is {weights.sha256}, "
+            f"expected was {expected}."
+        )
+    return weights
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_file(path)
+    except OSError as e:
+        raise ConfigError(f"The weights {path} cannot be read: {_reason(e)}.") from e
+
+
 def locate(uri: str, sha256: str) -> Path | None:
     """The verified file if it is on this machine already. Asks nobody, and never raises for a
     missing file; a local file with another sha256 than promised is a ConfigError."""
@@ -69,10 +128,9 @@ def locate(uri: str, sha256: str) -> Path | None:
         path = Path(uri)
         if not path.is_file():
             return None
-        if not file_sha256(path).startswith(expected):
+        if not (found := file_sha256(path)).startswith(expected):
             raise ConfigError(
-                f"The weights {path} are not the promised ones: their sha256 is {file_sha256(path)}, "
-                f"expected was {expected}."
+                f"The weights {path} are not the promised ones: their sha256 is {found}, expected was {expected}."
             )
         return path
     path = cached_path(uri, expected)
@@ -191,50 +249,161 @@ def _read_all(response: Any) -> Iterator[bytes]:
 
 
 def file_sha256(path: str | Path) -> str:
-    """Of a local file; remembered for as long as its size and time stay."""
-    status = os.stat(path)
-    return _sha256(str(path), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: str, _size: int, _mtime_ns: int) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(_binary(f), "sha256").hexdigest()
-
-
-def _binary(f: BinaryIO) -> Any:
-    return f
+    """Of a local file."""
+    return Weights(Path(path), _read(Path(path))).sha256
 
 
 def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a .safetensors or PyTorch file, on the CPU. Pickled objects are refused."""
+    return state_dict_of(Weights(path, _read(path)))
+
+
+def state_dict_of(weights: Weights) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors or PyTorch file, on the CPU: dense, and finite where they are not whole numbers.
+    Raises ConfigError for all else. Pickled objects are refused unopened."""
+    path, data = weights.path, weights.data
+    refuse_foreign(path, foreign_format(data))
+    if data[8:9] == b"{" or (path.suffix == ".safetensors" and not is_zip(data) and not is_pickle(data)):
+        state = _read_safetensors(path, data)
+    else:
+        state = _read_torch(path, data)
+    for wrapper in ("model", "state_dict", "model_state"):  # what common training scripts put around it
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    import torch
+
+    if not isinstance(state, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()
+    ):
+        raise ConfigError(f"The weights {path} are not a state dict (names to tensors).")
+    for name, tensor in state.items():
+        if why := _unusable(tensor):
+            raise ConfigError(f"The weights {path} are damaged, or of another kind: {_short(name, 80)} {why}.")
+    return dict(state)
+
+
+def _read_safetensors(path: Path, data: bytes) -> Any:
+    from safetensors.torch import load
+
+    try:
+        return load(data)
+    except Exception as e:  # the library's own error, and a KeyError for a type that it does not know
+        raise ConfigError(f"The weights {path} are not a safetensors file: {_reason(e)}") from e
+
+
+def _read_torch(path: Path, data: bytes) -> Any:
     import pickle
 
     import torch
 
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return dict(load_file(path))
-        except SafetensorError as e:
-            raise ConfigError(f"The weights {path} are not a safetensors file: {_reason(e)}") from e
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        if is_zip(data):
+            refuse_foreign(path, foreign_zip(data))
+            _refuse_what_grows(path, data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of old kinds of files, on which nobody here can act
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except ConfigError:
+        raise
     except pickle.UnpicklingError as e:
         raise ConfigError(
             f"The weights {path} hold more than tensors, or are damaged; such files are never opened, since they may "
             "run code. Save the model's state_dict() alone, best as safetensors."
         ) from e
-    except (RuntimeError, EOFError, ValueError, KeyError) as e:
+    except Exception as e:  # on damaged files torch raises nearly everything that Python has
         raise ConfigError(f"The weights {path} are not a PyTorch file: {_reason(e)}") from e
-    for wrapper in ("model", "state_dict", "model_state"):  # what common training scripts put around it
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ConfigError(f"The weights {path} are not a state dict (names to tensors).")
-    return dict(state)
+
+
+def _refuse_what_grows(path: Path, data: bytes) -> None:
+    """torch.save stores without compression, so what lies in a file cannot be larger than the file."""
+    with zipfile.ZipFile(io.BytesIO(data)) as z:
+        inside = sum(info.file_size for info in z.infolist())
+    if inside > len(data):
+        raise ConfigError(
+            f"The weights {path} would grow from {len(data):,} to {inside:,} bytes when unpacked, which files of "
+            "torch.save never do: save them again."
+        )
+
+
+def _unusable(tensor: torch.Tensor) -> str | None:
+    """Why a tensor cannot be weights; None: it can."""
+    import torch
+
+    try:
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            return "is sparse, quantised or without values"
+        if tensor.dtype not in (torch.bool, *_integers(), torch.float32, torch.float64, torch.float16, torch.bfloat16):
+            return f"is of the type {tensor.dtype}"
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            return f"claims the shape {tuple(tensor.shape)} of fewer values"
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            return "holds values that are not numbers"
+    except Exception as e:  # a kind of tensor that cannot be asked
+        return f"cannot be read ({type(e).__name__})"
+    return None
+
+
+def _integers() -> tuple[torch.dtype, ...]:
+    import torch
+
+    return torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64
+
+
+def network_with(
+    weights: Weights,
+    build: Callable[[], Any],
+    *,
+    model: str,
+    arch: str,
+    put: Callable[[Any, Mapping[str, torch.Tensor]], None] | None = None,
+) -> Any:
+    """The network that `build` makes, with these weights in it. `put`: how they get in, for families that know other
+    names for the same tensors. Raises ConfigError where the two do not fit."""
+    import torch
+
+    state = state_dict_of(weights)
+    try:
+        with torch.device("meta"):  # its shapes alone: a description may ask for a network of any size
+            shapes = build()
+    except VidprocError:
+        raise
+    except Exception as e:  # whatever torch says of arguments out of a model.yaml
+        raise ConfigError(f"{model}: {arch or model} cannot be built: {_reason(e)}") from e
+    size = sum(tensor.numel() for tensor in shapes.state_dict().values())
+    there = sum(tensor.numel() for tensor in state.values())
+    if size > 2 * there + _BUFFERS:
+        if put is None:  # names the first tensor that does not fit
+            with warnings.catch_warnings(action="ignore"):
+                fill(shapes, state, model=model, arch=arch, path=weights.path)
+        raise ConfigError(
+            f"The weights {weights.path} do not fit {arch or model}: they hold {there:,} numbers, and the network has "
+            f"{size:,}."
+        )
+    try:
+        network = build()
+    except VidprocError:
+        raise
+    except Exception as e:  # whatever torch says of arguments out of a model.yaml
+        raise ConfigError(f"{model}: {arch or model} cannot be built: {_reason(e)}") from e
+    if put is not None:
+        with fitting(model, arch, weights.path):
+            put(network, state)
+    else:
+        fill(network, state, model=model, arch=arch, path=weights.path)
+    return network
+
+
+def fill(network: Any, state: Mapping[str, torch.Tensor], *, model: str, arch: str, path: Path) -> None:
+    """Puts tensors into a network. Raises ConfigError where names, shapes or types do not fit."""
+    own = network.state_dict()
+    for name, tensor in state.items():
+        if name in own and tensor.is_floating_point() != own[name].is_floating_point():
+            raise ConfigError(
+                f"The weights {path} do not fit {arch or model}: {_short(name, 80)} is {tensor.dtype}, and should be "
+                f"{own[name].dtype}."
+            )
+    with fitting(model, arch, path):
+        network.load_state_dict(state)
 
 
 @contextmanager
@@ -242,7 +411,9 @@ def fitting(model: str, arch: str, path: Path) -> Iterator[None]:
     """Around load_state_dict of a module: what does not fit is said in one sentence."""
     try:
         yield
-    except RuntimeError as e:
+    except VidprocError:
+        raise
+    except Exception as e:
         details = [line.strip() for line in str(e).splitlines()[1:] if line.strip()]
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
         raise ConfigError(
