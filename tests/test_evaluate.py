@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from dataclasses import replace
 from fractions import Fraction
@@ -31,6 +32,7 @@ from vidproc.tables.rows import actions_table, detections_table
 from vidproc.tables.staging import Staging, TaskReport
 
 LABELS = ("walk", "jump", "sit")
+REAL = Path(os.environ.get("VIDPROC_ACCEPTANCE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def card(kind: Any, labels: tuple[str, ...]) -> ModelCard:
@@ -141,6 +143,115 @@ def test_a_file_of_detections_gives_the_same_as_a_lake(lake: Lake, tmp_path: Pat
     by_file = evaluate(EvalSettings(task="detection", truth=truth, predictions=save(tmp_path / "r.json", results)))
     by_lake = evaluate(EvalSettings(task="detection", truth=truth, lake=lake.uri))
     assert by_file.summary == pytest.approx(by_lake.summary)
+
+
+def lake_of(folder: Path, results: list[dict[str, Any]], labels: tuple[str, ...], moments: dict[Any, float]) -> Lake:
+    """A lake with one video, `film`, whose detections are COCO results at the moment of their image."""
+    made = Lake.create(str(folder / "lake"))
+    of = outcome("film", tasks=1)
+    assert of.info is not None
+    task = Task(of.info, (Clip(0, 100),), 0, 1, RUN.pipeline_id, 1)
+    results = sorted(results, key=lambda r: moments[r["image_id"]])
+    times = sorted(set(moments.values()))
+    k = np.arange(len(times))
+    batch = FrameBatch(
+        np.zeros((len(k), 1, 1, 3), np.uint8), k, np.array(times), k, Geometry(640, 640), len(k), is_last=True
+    )
+    boxes = np.array([r["bbox"] for r in results], np.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    found = Detections(
+        np.array([times.index(moments[r["image_id"]]) for r in results], np.int64),
+        boxes,
+        np.array([r["score"] for r in results], np.float32),
+        np.array([r["class"] for r in results], np.int64),
+    )
+    tables = {"detections": detections_table(of.video.video_id, RUN.pipeline, card("detector", labels), batch, found)}
+    decode = DecodeReport(1, 1, 0.0, 60.0, 1, 0.1, True)
+    Staging(made.storage, RUN.pipeline_id).put(task, tables, TaskReport.of(task, tables, decode))
+    publish(made, [of], lambda _, tables: dict(tables), RUN)
+    return made
+
+
+def crowded() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Four images with ids of their own: a crowd with finds inside it, an object whose annotated area (of its
+    outline) puts it among the small ones, one beyond the image's edge, one without width, and an image in which
+    nothing was found."""
+    box = [100.0, 100.0, 40.0, 40.0]
+    annotations = [
+        {"id": 9, "image_id": 70, "category_id": 44, "bbox": box, "area": 700.0, "iscrowd": 0},
+        {"id": 8, "image_id": 70, "category_id": 44, "bbox": [200, 200, 300, 300], "area": 60000.0, "iscrowd": 1},
+        {"id": 7, "image_id": 12, "category_id": 44, "bbox": [600.0, 600, 90, 90], "area": 8100.0, "iscrowd": 0},
+        {"id": 6, "image_id": 12, "category_id": 18, "bbox": [10.0, 10, 0, 5], "area": 1.0, "iscrowd": 0},
+        {"id": 5, "image_id": 33, "category_id": 18, "bbox": box, "area": 1600.0, "iscrowd": 0},
+        {"id": 4, "image_id": 51, "category_id": 18, "bbox": box, "area": 1600.0, "iscrowd": 0},
+    ]
+    images = [
+        {"id": i, "file_name": "film.mp4", "time_s": t, "width": 640, "height": 640}
+        for t, i in enumerate((70, 12, 33, 51))
+    ]
+    truth = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 44, "name": "cat"}, {"id": 18, "name": "dog"}],
+    }
+    results = [
+        {"image_id": 70, "category_id": 44, "bbox": [210 + 20.0 * i, 220, 40, 40], "score": 0.99 - 0.01 * i}
+        for i in range(10)  # in the crowd, and surer than what is right: neither good nor bad
+    ]
+    results += [
+        {"image_id": 70, "category_id": 44, "bbox": box, "score": 0.5},
+        {"image_id": 12, "category_id": 44, "bbox": [600, 600, 80, 88], "score": 0.4},
+        {"image_id": 33, "category_id": 18, "bbox": box, "score": 0.75},
+        {"image_id": 33, "category_id": 44, "bbox": box, "score": 0.25},
+    ]
+    return truth, results
+
+
+def test_a_lakes_detections_are_scored_as_coco_does(tmp_path: Path) -> None:
+    truth, results = crowded()
+    for r in results:
+        r["class"] = {44: 0, 18: 1}[r["category_id"]]
+    lake = lake_of(tmp_path, results, ("cat", "dog"), {i["id"]: float(i["time_s"]) for i in truth["images"]})
+    path = save(tmp_path / "t.json", truth)
+    of_lake = evaluate(EvalSettings(task="detection", truth=path, lake=lake.uri))
+    plain = [{k: v for k, v in r.items() if k != "class"} for r in results]
+    of_file = evaluate(EvalSettings(task="detection", truth=path, predictions=save(tmp_path / "r.json", plain)))
+    assert of_lake.summary == pytest.approx(of_file.summary)
+    assert of_lake.per_class[1]["ap50"] == of_file.per_class[1]["ap50"] == pytest.approx(1.0)
+    # By hand. Dogs: one of three is found, 34 of the 101 recalls. Small by their annotated area are one cat and one dog.
+    assert of_lake.per_class[0] | {"ap": 0, "ap50": 0} == {
+        "label": "dog",
+        "ap": 0,
+        "ap50": 0,
+        "truths": 3,
+        "predictions": 1,
+    }
+    assert of_lake.per_class[0]["ap50"] == pytest.approx(34 / 101)
+    assert of_lake.summary["APs"] == pytest.approx((1.0 + 0.0) / 2)
+
+
+@pytest.mark.acceptance
+def test_a_lakes_figures_are_those_that_coco_published(tmp_path: Path) -> None:
+    folder = REAL / "groundtruth" / "cocoeval_val2014_100"
+    truth = json.loads((folder / "instances_val2014_100.json").read_text())
+    results = json.loads((folder / "instances_val2014_fakebbox100_results.json").read_text())
+    for second, image in enumerate(truth["images"]):
+        image |= {"file_name": "film.mp4", "time_s": second}
+    ids = [c["id"] for c in truth["categories"]]
+    for r in results:
+        r["class"] = ids.index(r["category_id"])
+    moments = {i["id"]: float(i["time_s"]) for i in truth["images"]}
+    lake = lake_of(tmp_path, results, tuple(c["name"] for c in truth["categories"]), moments)
+    made = evaluate(EvalSettings(task="detection", truth=save(tmp_path / "t.json", truth), lake=lake.uri))
+    published = [0.505, 0.697, 0.573, 0.586, 0.519, 0.501, 0.387, 0.594, 0.595]
+    assert [round(v, 3) for v in list(made.summary.values())[:9]] == published
+
+
+def test_samples_closer_than_the_tolerance_are_not_added_up(lake: Lake, tmp_path: Path) -> None:
+    truth = boxes_truth(tmp_path / "t.json")
+    exact = evaluate(EvalSettings(task="detection", truth=truth, lake=lake.uri))
+    wide = evaluate(EvalSettings(task="detection", truth=truth, lake=lake.uri, tolerance_s=0.6))
+    assert wide.summary == exact.summary and wide.per_class == exact.per_class
 
 
 def activitynet(path: Path, names: tuple[str, ...] = ("one", "two")) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,9 +49,7 @@ def coco_ap(
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(truth.get(key), list):
-            raise ConfigError(f"{truth_name}: not a COCO instances file, it has no list {key!r}.")
+    check_truth(truth, truth_name)
     images = [image["id"] for image in truth["images"]]
     categories = {c["id"]: str(c["name"]) for c in truth["categories"]}
     _check(results, set(images), set(categories), truth_name, name)
@@ -102,6 +101,37 @@ def _count(rows: Iterable[Mapping[str, Any]]) -> dict[int, int]:
     return out
 
 
+def check_truth(truth: Mapping[str, Any], name: str) -> None:
+    """Raises ConfigError for what is no COCO instances file, with the place of what is wrong."""
+    known: dict[str, set[Any]] = {}
+    for key, needed in (("images", ("id",)), ("categories", ("id", "name")), ("annotations", ("image_id", "bbox"))):
+        rows = truth.get(key)
+        if not isinstance(rows, list):
+            raise ConfigError(f"{name}: not a COCO instances file, it has no list {key!r}.")
+        for i, row in enumerate(rows):
+            if not isinstance(row, Mapping) or any(k not in row for k in needed):
+                raise ConfigError(f"{name}: {key}[{i}] must be a mapping with {' and '.join(needed)}.")
+        if key == "annotations":
+            break
+        ids = [row["id"] for row in rows]
+        if any(isinstance(i, (list, dict)) for i in ids) or len(known.setdefault(key, set(ids))) != len(ids):
+            raise ConfigError(f"{name}: {key}: each needs an id of its own.")
+    for i, row in enumerate(truth["annotations"]):
+        for key, place in (("image_id", "images"), ("category_id", "categories")):
+            if isinstance(row.get(key), (list, dict)) or row.get(key) not in known[place]:
+                raise ConfigError(f"{name}: annotations[{i}]: {key} {row.get(key)!r} is none of the file's {place}.")
+        if not _is_box(row["bbox"]):
+            raise ConfigError(f"{name}: annotations[{i}]: bbox must be four numbers, not {str(row['bbox'])[:80]}.")
+
+
+def _is_box(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 4
+        and all(isinstance(v, (int, float)) and math.isfinite(v) for v in value)
+    )
+
+
 def _check(
     results: Sequence[Mapping[str, Any]], images: set[Any], categories: set[Any], truth_name: str, name: str
 ) -> None:
@@ -111,6 +141,8 @@ def _check(
                 raise ConfigError(
                     f"{name}: result {i} has no {key!r}; COCO's form is image_id, category_id, bbox, score"
                 )
+        if not _is_box(row["bbox"]) or not isinstance(row["score"], (int, float)) or not math.isfinite(row["score"]):
+            raise ConfigError(f"{name}: result {i}: bbox must be four numbers and the score one")
         for key, known in (("image_id", images), ("category_id", categories)):
-            if row[key] not in known:
+            if isinstance(row[key], (list, dict)) or row[key] not in known:
                 raise ConfigError(f"{name}: result {i} has {key} {row[key]!r}, which {truth_name} does not have")

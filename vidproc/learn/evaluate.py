@@ -25,8 +25,16 @@ import numpy as np
 from vidproc.documents import load_json_file
 from vidproc.errors import ConfigError
 from vidproc.learn.classification import as_matrix, classification_scores
-from vidproc.learn.coco import coco_ap
-from vidproc.learn.labels import ActionLabels, AnyName, Catalog, load_json, read_actions, read_coco, to_coco
+from vidproc.learn.coco import check_truth, coco_ap
+from vidproc.learn.labels import (
+    ActionLabels,
+    AnyName,
+    Catalog,
+    LabelledMoment,
+    load_json,
+    read_actions,
+    read_moments,
+)
 from vidproc.learn.lake import LakeRows, open_rows
 from vidproc.learn.plots import confusion_png, precision_recall_png
 from vidproc.learn.segments import Segment, SegmentSettings, activitynet_map, segments_of_windows
@@ -114,46 +122,55 @@ def _detection(s: EvalSettings, lake: LakeRows | None) -> Made:
 
 
 def _detections_of(s: EvalSettings, lake: LakeRows) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    labels = read_coco(Path(s.truth), lake.catalog)
+    """The truth as the file has it, crowds and areas included, and the lake's detections at its images as results."""
+    path = Path(s.truth)
+    truth = load_json(path)
+    check_truth(truth, s.truth)
+    category_of = {str(c["name"]): c["id"] for c in truth["categories"]}
+    if len(category_of) < len(truth["categories"]):
+        raise ConfigError(f"{path}: categories: a name is given twice, and a lake's labels are names.")
     model = lake.model("detections", s.model)
-    class_of = {name: i for i, name in enumerate(labels.labels)}
     by_uri = {uri: video_id for video_id, uri in lake.uris.items()}
-    wanted: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
-    for i, frame in enumerate(labels.frames):
-        if frame.time_s is None:
-            raise ConfigError(f"{frame.where}: a lake knows frames of videos, so the truth needs `time_s`.")
-        wanted[by_uri[frame.source.uri]].append((frame.time_s, i))
+    wanted: defaultdict[str, list[LabelledMoment]] = defaultdict(list)
+    for moment in read_moments(truth, path, lake.catalog):
+        wanted[by_uri[moment.source.uri]].append(moment)
     results = []
     nearest = np.inf
     for video_id, moments in wanted.items():
-        times, frames = (np.array(column) for column in zip(*sorted(moments), strict=True))
-        rows = lake.rows(
+        found: defaultdict[float, list[dict[str, Any]]] = defaultdict(list)
+        for row in lake.rows(
             "SELECT time_s, label, score, x_min, y_min, x_max, y_max FROM detections "
-            "WHERE video_id = $video AND pipeline = $pipeline AND model = $model",
+            "WHERE video_id = $video AND pipeline = $pipeline AND model = $model ORDER BY time_s, score DESC",
             video=video_id,
             model=model,
-        ).to_pylist()
-        for r in rows:
-            near = int(np.abs(times - r["time_s"]).argmin())
-            nearest = min(nearest, abs(times[near] - r["time_s"]))
-            if abs(times[near] - r["time_s"]) > s.tolerance_s or r["label"] not in class_of:
-                continue  # frames that nobody labelled, and classes that the truth does not know, do not count
-            bbox = [r["x_min"], r["y_min"], r["x_max"] - r["x_min"], r["y_max"] - r["y_min"]]
-            results.append(
+        ).to_pylist():
+            found[row["time_s"]].append(row)
+        if not found:
+            continue
+        times = np.array(sorted(found))
+        for moment in moments:
+            # One sample an image: where samples lie closer than the tolerance, their boxes are not added up.
+            sample = float(times[np.abs(times - moment.time_s).argmin()])
+            nearest = min(nearest, abs(sample - moment.time_s))
+            if abs(sample - moment.time_s) > s.tolerance_s:
+                continue
+            results += [
                 {
-                    "image_id": int(frames[near]) + 1,
-                    "category_id": class_of[r["label"]] + 1,
-                    "bbox": bbox,
+                    "image_id": moment.image_id,
+                    "category_id": category_of[r["label"]],
+                    "bbox": [r["x_min"], r["y_min"], r["x_max"] - r["x_min"], r["y_max"] - r["y_min"]],
                     "score": r["score"],
                 }
-            )
+                for r in found[sample]
+                if r["label"] in category_of  # classes that the truth does not know do not count
+            ]
     if s.tolerance_s < nearest < np.inf:
         raise ConfigError(
             f"{s.truth}: no labelled frame is one that the lake's detector looked at; the nearest was {nearest:.3f} s "
             f"away, and the tolerance is {s.tolerance_s:g} s. Label frames at multiples of the sampling period, sample "
             "oftener, or allow more."
         )
-    return to_coco(labels), results
+    return truth, results
 
 
 def _classification(s: EvalSettings, lake: LakeRows | None) -> Made:

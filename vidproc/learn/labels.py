@@ -216,6 +216,29 @@ def _time_of(image: dict[str, Any], source: Video, where: str) -> float | None:
     return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledMoment:
+    """When an image of a COCO file is on screen."""
+
+    image_id: Any
+    source: Video
+    time_s: float
+
+
+def read_moments(data: dict[str, Any], path: Path, catalog: Catalog) -> list[LabelledMoment]:
+    """The images of a COCO instances file whose images are frames of videos. `path` is for messages. Raises
+    ConfigError, also for an image without a time."""
+    moments = []
+    for i, image in enumerate(data["images"]):
+        where = f"{path}: images[{i}]"
+        source = catalog.find(str(_get(image, "file_name", where)), where)
+        time_s = _time_of(image, source, where)
+        if time_s is None:
+            raise ConfigError(f"{where}: a lake knows frames of videos, so the truth needs `time_s`.")
+        moments.append(LabelledMoment(image_id=_get(image, "id", where), source=source, time_s=time_s))
+    return moments
+
+
 def to_coco(labels: DetectionLabels) -> dict[str, Any]:
     """Labelled frames as a COCO truth: image i + 1 is frame i, category c + 1 is class c."""
     images: list[dict[str, Any]] = []
