@@ -218,7 +218,7 @@ def test_a_lakes_detections_are_scored_as_coco_does(tmp_path: Path) -> None:
     of_file = evaluate(EvalSettings(task="detection", truth=path, predictions=save(tmp_path / "r.json", plain)))
     assert of_lake.summary == pytest.approx(of_file.summary)
     assert of_lake.per_class[1]["ap50"] == of_file.per_class[1]["ap50"] == pytest.approx(1.0)
-    # By hand. Dogs: one of three is found, 34 of the 101 recalls. Small by their annotated area are one cat and one dog.
+    # By hand. Dogs: one of three is found, 34 of the 101 recalls. Small by annotated area are one cat and one dog.
     assert of_lake.per_class[0] | {"ap": 0, "ap50": 0} == {
         "label": "dog",
         "ap": 0,
