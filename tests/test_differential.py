@@ -55,12 +55,9 @@ MAX_TASK_BYTES = 64 << 20
 
 KNOWN: dict[str, str] = {
     "mp4-noise": "damage that the decoder does not tell",
-    "avi-truncated": "a file cut off without an index is not told from a short one",
     "mkv-noise": "damage that the decoder does not tell",
-    "ts-leap": "a clock that is set anew loses a picture's length",
-    "ts-joined": "a clock that is set anew loses a picture's length",
     "ps-telecine": "pictures between two times are taken for equally long",
-    "ps-steps-back": "a clock that steps back shows the next picture early",
+    "ps-steps-back": "a clock that is right again after one picture delays the next, whose decoding time is guessed",
 }
 """Kind -> why it differs today. Strict: a kind that no longer differs must leave the table."""
 

@@ -82,6 +82,8 @@ class SteadyClock:
         self._leap = int(LEAP_S / time_base) if transport else None
         self._base = self._stumble = 0
         self._raw: int | None = None
+        self._delay: int | None = None
+        """Ticks from decoding to display of the first packet, as of any that begins a recording."""
         self._pace = 0
         """Ticks from one packet to the next, as last seen: headers are wrong about it more often."""
 
@@ -90,8 +92,14 @@ class SteadyClock:
         """Ticks from one packet to the next, as last seen, or else as usual."""
         return self._pace or self.usual
 
-    def push(self, dts: int | None, duration: int | None) -> int:
-        """Returns the repaired decoding time of a packet, in ticks."""
+    def push(self, dts: int | None, duration: int | None, pts: int | None = None) -> int:
+        """Returns the repaired decoding time of a packet, in ticks. `pts` where it is one of display."""
+        if dts is not None and pts is not None:
+            if self._delay is None:
+                self._delay = max(pts - dts, 0)
+            elif self._leap is not None and (dts > pts or pts - dts > self._leap):
+                # The demuxer guesses the first decoding time after a clock was set anew from those before.
+                dts = pts - self._delay
         if dts is None:
             now = self._due
         elif self.last is None or self._raw is None:

@@ -575,7 +575,7 @@ class _Scan:
             raise LimitExceeded(f"{self.video.uri}: more than {self.limits.max_scan_packets} packets and no index")
         dts = packet.dts if packet.dts is not None else packet.pts
         steady = decoding_time(packet, self.facts.container) if self.head.counted else dts
-        now = self.clock.push(steady, packet.duration)
+        now = self.clock.push(steady, packet.duration, None if self.head.counted else packet.pts)
         if dts is not None:
             self.last_dts = dts
         pts = packet.pts

@@ -189,8 +189,9 @@ class Sequential(Pass):
         if not self.entered:
             self.decoder.parameters.skipped(packet)
             return
-        if self.clock.leaps and self.clock.leaps[-1].at == self.clock.last and packet.is_keyframe:
-            self.begin_again()
+        leap = self.clock.leaps[-1] if self.clock.leaps else None
+        if leap is not None and leap.at == self.clock.last and leap.by < 0 and packet.is_keyframe:
+            self.begin_again()  # ahead, the clock of one and the same recording may leap as well
         cut_off = is_cut_off(packet, self.info.container)
         if cut_off and not self.counted and sent.stamp is not None and packet.dts is not None:
             # What is behind it is shown once it would be decoded, perhaps before this one.
@@ -213,7 +214,7 @@ class Sequential(Pass):
             return packet.pts
         if self.counted:
             return self.clock.push(decoding_time(packet, self.info.container), packet.duration)
-        self.clock.push(packet.dts if packet.dts is not None else packet.pts, packet.duration)
+        self.clock.push(packet.dts if packet.dts is not None else packet.pts, packet.duration, packet.pts)
         return None if packet.pts is None else packet.pts + self.clock.offset
 
     def goes_on_in(self, container: InputContainer, stream_index: int) -> None:

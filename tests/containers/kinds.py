@@ -1250,9 +1250,9 @@ def ps_plain(draw: Draw) -> Case:
 
 @kind
 def ps_steps_back(draw: Draw) -> Case:
-    """Now and then the clock goes back by one picture, and is right again a little later."""
+    """Now and then the clock goes back by more than a picture, and is right again a little later."""
     film = _ts_film(draw, ("mpeg2video",), frames=90)
-    step = int((film.times[1] - film.times[0]) * ts.HZ)
+    step = int((film.times[1] - film.times[0]) * ts.HZ) * 3 // 2  # by one, two pictures would have one time
     every, lasts = draw.pick((20, 30)), draw.pick((1, 3))
     frames = []
     for i, frame in enumerate(_ts_frames(film)):
