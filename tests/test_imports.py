@@ -36,7 +36,7 @@ LAYERS = [
         "config",
         "runtime",
     ],
-    ["pipeline", "query", "unlisted"],
+    ["pipeline", "query", "unlisted", "away"],
     ["run"],
     ["forecast", "demo", "learn"],
     ["cli"],

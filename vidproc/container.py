@@ -8,6 +8,7 @@ at this border, and lose any presigned URL on the way.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from vidproc.errors import (
     TransientError,
     VidprocError,
 )
+from vidproc.faults import of_errno
 from vidproc.media import Video
 
 if TYPE_CHECKING:
@@ -340,6 +342,8 @@ def translated(video: Video, source: Source) -> Iterator[None]:
         raise
     except av.error.FFmpegError as e:
         raise translate(video, e, source) from None  # its text may hold the presigned URL
+    except OSError as e:  # of our own reading
+        raise (not video.uri.startswith("s3://") and _unreadable(video, e)) or translate(video, e, source) from e
     except UnicodeError as e:
         raise Declined(f"{video.uri}: its metadata cannot be read: {e}", "not_media") from None
 
@@ -368,6 +372,26 @@ def _why_refused(video: Video, source: Source, what: str) -> VidprocError:
     return TransientError(f"{video.uri}: the store refused the read ({what}); the signature may have expired")
 
 
+def _asked_of_the_system(video: Video) -> VidprocError | None:
+    """Read a file's two ends: demuxers call many a damage an input/output error. None: it can be read."""
+    try:
+        with open(video.uri, "rb") as file:
+            file.read(1)
+            file.seek(-min(video.size_bytes, 1), os.SEEK_END)
+            file.read(1)
+    except OSError as e:
+        return _unreadable(video, e)
+    return None
+
+
+def _unreadable(video: Video, e: OSError) -> VidprocError | None:
+    """None where it is not there any more."""
+    if e.errno in (errno.ENOENT, errno.ENOTDIR):
+        return None
+    way_out = of_errno(e.errno).way_out
+    return Denied(f"{video.uri}: it cannot be read: {e.strerror}{f': {way_out}' if way_out else ''}", "unreadable")
+
+
 def translate(video: Video, e: Exception, source: Source) -> VidprocError:
     import av.error as err
 
@@ -375,8 +399,8 @@ def translate(video: Video, e: Exception, source: Source) -> VidprocError:
     what = getattr(e, "strerror", None) or type(e).__name__
     if isinstance(e, FileNotFoundError | err.HTTPNotFoundError):
         return SourceChanged(f"{video.uri}: deleted after it was listed")
-    if isinstance(e, PermissionError):
-        return Denied(f"{video.uri}: reading it is not permitted: check its owner and mode", "unreadable")
+    if isinstance(e, OSError) and not video.uri.startswith("s3://") and (why := _asked_of_the_system(video)):
+        return why
     if isinstance(e, err.HTTPClientError) and not isinstance(e, err.HTTPTooManyRequestsError):
         return _why_refused(video, source, what)
     if isinstance(e, err.HTTPClientError | err.HTTPError | err.ExitError | err.ExternalError):

@@ -1,8 +1,9 @@
 """A folder, walked without being led astray: what is in it, one entry after the other.
 
 Nothing is opened but folders. A link to a file is followed. A link to a folder is followed where the caller
-asks for it, and never to a folder that holds the one that is walked, nor to where it has been. No folder of
-the kernel (proc, sys, dev) is entered, by whatever path it is reached. An error ends at the entry that has it.
+asks for it, and never to a folder that holds the one that is walked, nor to where it has been, nor into a lake.
+No folder of the kernel (proc, sys, dev) is entered, by whatever path it is reached. An error ends at the entry that
+has it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ KERNEL_FILE_SYSTEMS = frozenset(
         *("bpf", "pstore", "efivarfs", "mqueue", "hugetlbfs", "fusectl", "binfmt_misc", "nsfs", "selinuxfs"),
     ]
 )
+LAKE_MARKER = "vidproc.json"
+"""What every lake holds, and makes a folder one."""
 AWAY = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 """What the system answers for a link whose target is not there."""
 
@@ -105,6 +108,9 @@ class _Walker:
                 return
             if folder.outside:
                 self._entered.add(identity)
+                if os.path.lexists(os.path.join(path, LAKE_MARKER)):  # whose files grow with each run
+                    yield Entry(folder.key, "link", None, f"{folder.real!r} is a lake, which holds no videos")
+                    return
             entered = _Folder(folder.key, folder.real, folder.above, folder.outside, identity)
             with os.scandir(path) as entries:
                 for entry in entries:

@@ -27,9 +27,10 @@ from typing import Any
 from vidproc import __version__
 from vidproc.archive import Filters as ArchiveFilters
 from vidproc.archive import Skipped, check_there, list_videos
+from vidproc.away import AWAY_CLASSES, Away, Listed
 from vidproc.config import Job, parse_failure_budget
 from vidproc.decode import coverage
-from vidproc.errors import ConfigError, FastPathWrong, NotFound, RunAborted, VidprocError
+from vidproc.errors import Archived, ConfigError, FastPathWrong, NotFound, RunAborted, TransientError, VidprocError
 from vidproc.machine import cpu_count
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.outcome import Failure, Status, VideoOutcome
@@ -83,8 +84,11 @@ REFUSED_CLASSES = frozenset({"denied", "kms", "archived", "unreadable"})
 PASSING_CLASSES = REFUSED_CLASSES | {"transient", "source_changed", ERROR_CLASSES["infrastructure"]}
 """A video that ended so is due again in the next run; any other end is remembered."""
 
-AWAY_CLASSES = frozenset({"unreadable", "broken_link"})
-"""Error classes of what is listed and cannot be looked at just now."""
+NO_ANSWER = PASSING_CLASSES | AWAY_CLASSES
+"""Error classes of videos that nobody could look at."""
+
+KEPT_AT_ONCE = 5_000
+"""Failures of videos whose answers are kept, written in one commit: bounds the memory that they take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +212,8 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     else:
         if not driver.exhausted:
             outcome, reason = "interrupted", "stopped before the end: run the same command again to go on"
+            with suppress(VidprocError):
+                driver.settle_away(complete=False)
     finally:
         listing.close()
         executor.close()
@@ -397,6 +403,8 @@ class Listing:
         self.done = False
         self.idle = False
         """Nothing more is known of just now: at the end, or between two listings."""
+        self.rounds = 0
+        """How many listings have come to their end."""
         # The first object is asked for here and now: an archive that is not there is refused at once.
         self._objects = self._open()
         self._first = next(self._objects, None)
@@ -441,6 +449,7 @@ class Listing:
         if isinstance(item, BaseException):
             raise item
         self.idle = item is None
+        self.rounds += item is None
         self.done = item is None and self._follow is None
         return item
 
@@ -455,6 +464,7 @@ class _InWork:
     """A video between its listing and its batch (driver's own record, mutable)."""
 
     video: Video
+    listed_as: str = ""
     info: VideoInfo | None = None
     tasks: tuple[Task, ...] = ()
     waiting: set[str] = field(default_factory=set)
@@ -487,6 +497,7 @@ class Driver:
         self._committed = lake.committed(pipeline.name)
         options = storage_options(job, archive=True)
         self._unlisted = Unlisted(job, self._committed, options) if job.deleted == "remove" else None
+        self._away = Away(job, self._committed, options)
         self._staging = Staging(open_storage(job.lake, options=storage_options(job)), run.pipeline_id)
         self._staged: dict[str, set[str]] = {}
         for video_id, task_id in self._staging.finished():
@@ -514,10 +525,11 @@ class Driver:
         self._frames_decoded = self._frames_sampled = 0
         self._video_s_known = self._video_s_done = 0.0
         self._task_s_done = self._task_s_open = self._moved_s = 0.0
-        self._done_now: dict[str, str] = {}
-        """Content by video_id, of what this run has published: kept only while it follows the archive."""
-        self._away: dict[str, Failure] = {}
-        """By video_id: what has an answer and cannot be looked at just now."""
+        self._done_now: dict[str, tuple[str, CommittedVideo]] = {}
+        """By video_id how it was listed, and what this run has published of it; only while it follows the archive."""
+        self._kept: list[Failure] = []
+        """Of videos that cannot be looked at and whose answers stay; not in the lake yet."""
+        self._rounds = 0
         self.stopped_by: tuple[Failure, ...] = ()
         """The attempt after which the run cannot go on: its video has no row."""
         self._over_budget = 0
@@ -568,26 +580,34 @@ class Driver:
             return False
         item = self.listing.take()
         if item is None:
+            if self.job.follow is not None and self.listing.rounds > self._rounds:
+                self._rounds = self.listing.rounds
+                try:
+                    self.settle_away(complete=True)
+                except TransientError as error:  # after the next listing, then
+                    self.reporter.say(f"what could not be looked at is not written down yet: {error}")
             return False
         if self._unlisted is not None and not isinstance(item, VideoInfo):
             self._unlisted.see(item)
         video = as_video(item)
         if isinstance(item, Skipped) and item.video is not None and video.video_id in self._released:
             item = item.video  # by somebody who knows that it can be read all the same
-        if self._done_now.get(video.video_id) == video.content_id:
+        self._away.see(item, video.video_id)
+        listed_as = _listed_as(item)
+        if video.video_id in self._done_now and self._done_now[video.video_id][0] == listed_as:
             return True  # listed again while following
         self._count["listed"] += 1
         if isinstance(item, Skipped) and self._is_away(item, video):
-            self._keep(item, video)
+            self._keep(video, item.error_class, item.reason, listed_as)
             return True
-        due = video.video_id in self._released or is_due(
-            item, self._committed.get(video.video_id), self.run.pipeline_id
-        )
+        if not isinstance(item, Skipped) and self.job.plan is None:
+            self._away.welcome(video.video_id)
+        due = video.video_id in self._released or is_due(item, self._known(video.video_id), self.run.pipeline_id)
         if not due or video.video_id in self._work:
             self._count["current"] += 1
             return True
         self._count["due"] += 1
-        work = self._work[video.video_id] = _InWork(video)
+        work = self._work[video.video_id] = _InWork(video, listed_as)
         if isinstance(item, Skipped):
             self._note_failure(work, None, "list", item.error_class, item.reason, None, 1, "", datetime.now(UTC))
             self._count["probed"] += 1
@@ -600,22 +620,86 @@ class Driver:
             self._probes.append(Unit(video.video_id, video, "probe"))
         return True
 
+    def _known(self, video_id: str) -> CommittedVideo | None:
+        """What the lake says of the video, by an earlier run or by this one."""
+        return self._done_now[video_id][1] if video_id in self._done_now else self._committed.get(video_id)
+
+    def _answer(self, video_id: str) -> CommittedVideo | None:
+        """The same; None where nobody could ever look at it."""
+        known = self._known(video_id)
+        if known is None or (known.status in ("failed", "declined") and known.error_class in NO_ANSWER):
+            return None
+        return known
+
     def _is_away(self, item: Skipped, video: Video) -> bool:
         """Whether the lake has an answer for what cannot be looked at just now: that is no new content."""
-        committed = self._committed.get(video.video_id)
-        return item.error_class in AWAY_CLASSES and committed is not None and committed.error_class not in AWAY_CLASSES
+        if (answer := self._answer(video.video_id)) is None:
+            return False
+        return item.error_class in AWAY_CLASSES or (
+            item.video is not None and is_due(item, answer, self.run.pipeline_id)
+        )
 
-    def _keep(self, item: Skipped, video: Video) -> None:
-        """Leaves the answer as it is, and counts the video as failed."""
-        if video.video_id in self._away:  # listed again while following
-            return
-        why = f"it could not be looked at, and what the lake has of it is kept: {item.reason}"
-        self._away[video.video_id] = Failure(
-            uri=video.uri, video_id=video.video_id, task_id=None, stage="list", error_class=item.error_class, error=why,
-            traceback=None, attempt=1, host=socket.gethostname(), run_id=self.run.run_id, at=datetime.now(UTC),
-        )  # fmt: skip
-        self._tally(video, "failed", item.error_class, why)
-        self.reporter.say(f"failed: {named(video, why)}", status="failed", error_class=item.error_class)
+    def _keep(
+        self, video: Video, error_class: str, reason: str, listed_as: str, failures: Sequence[Failure] = ()
+    ) -> bool:
+        """Leaves the answer as it is, and counts the video as failed, or as declined where it is archived. False where
+        that was done before, while following. `failures`: of the attempts to look at it."""
+        answer = self._known(video.video_id)
+        assert answer is not None
+        if self.job.follow is not None:
+            self._done_now[video.video_id] = listed_as, answer
+        told = reason.removeprefix(f"{video.uri}: ")
+        if not self._away.keep(video.video_id, f"{error_class}: {told}"):
+            return False
+        why = f"it could not be looked at, and what the lake has of it is kept: {told}"
+        status = kept_as(error_class)
+        if not failures:
+            failures = (
+                Failure(
+                    uri=video.uri,
+                    video_id=video.video_id,
+                    task_id=None,
+                    stage="list",
+                    error_class=error_class,
+                    error=why,
+                    traceback=None,
+                    attempt=1,
+                    host=socket.gethostname(),
+                    run_id=self.run.run_id,
+                    at=datetime.now(UTC),
+                ),
+            )
+        self._kept += failures
+        self._count["kept"] += 1
+        self._tally(video, status, error_class, why)
+        if listed_as:
+            self.reporter.say(f"{status}: {named(video, why)}", status=status, error_class=error_class)
+        return True
+
+    def settle_away(self, *, complete: bool) -> None:
+        """At the end of a listing: what lies below places that could not be looked into is away too, and the rows of
+        all that is away say so. `complete`: all of the archive was listed."""
+        for why in self._away.returned():
+            error_class = why.partition(":")[0]
+            self._count["kept"] -= 1
+            self._statuses[kept_as(error_class)] -= 1
+            self._errors[error_class] -= 1
+            self._over_budget -= counts_as_failure(kept_as(error_class), error_class)
+        below: Counter[str] = Counter()
+        for video_id, uri, place in self._away.below(self._lake):
+            if self._answer(video_id) is not None:
+                why = f"{place.uri}: {place.reason}"
+                below[why] += self._keep(Video(uri, 0, ""), place.error_class, why, "")
+                self._record_kept(KEPT_AT_ONCE)
+        self._record_kept(1)
+        self._away.settle(self._lake, complete=complete)
+        for why, number in (+below).items():  # a line for each place, not for each video
+            self.reporter.say(f"{number} video(s) could not be looked at, and what the lake has of them is kept: {why}")
+
+    def _record_kept(self, at_least: int) -> None:
+        if len(self._kept) >= at_least:
+            record_failures(self._lake, tuple(self._kept), self.run)
+            self._kept = []
 
     # What was done --------------------------------------------------------------------------------
 
@@ -818,6 +902,11 @@ class Driver:
     def _finish(
         self, work: _InWork, status: Status, error_class: str | None, error: str | None, share: float = 0.0
     ) -> None:
+        if status in ("failed", "declined") and error_class in PASSING_CLASSES and self._answer(work.video.video_id):
+            self._keep(work.video, error_class, str(error), work.listed_as, work.failures)
+            del self._work[work.video.video_id]
+            self._count["done"] += 1
+            return
         reports = [work.reports[t.task_id] for t in work.tasks if t.task_id in work.reports]
         outcome = VideoOutcome(
             video=work.video,
@@ -909,7 +998,9 @@ class Driver:
             self.metrics.count("vidproc_videos_total", status=outcome.status)
         ended = {outcome.video.video_id for outcome in batch}
         if self.job.follow is not None:
-            self._done_now.update((o.video.video_id, o.video.content_id) for o in batch)
+            for o in batch:
+                said = CommittedVideo(o.video.content_id, self.run.pipeline_id, o.status, o.error_class)
+                self._done_now[o.video.video_id] = self._work[o.video.video_id].listed_as, said
         self._storage.delete(self._released_prefix + video_id for video_id in ended & self._released)
         self._released -= ended
         for video_id in ended:
@@ -918,7 +1009,7 @@ class Driver:
 
     def remove_unlisted(self) -> None:
         """After the last video: those that earlier runs indexed and the archive no longer lists."""
-        record_failures(self._lake, tuple(self._away.values()), self.run)
+        self.settle_away(complete=self.job.plan is None and self.job.limit is None)
         if self._unlisted is None:
             return
         self._count["removed"] = number = self._unlisted.remove(self._lake)
@@ -996,8 +1087,8 @@ class Driver:
                 reason = f"{self._over_budget} of {ended} videos failed, within {self.job.limits.max_failures}"
         if self._count["plain"]:
             reason += f"; {self._count['plain']} decoded plainly, as the fast path gave other pictures of them"
-        if self._away:
-            reason += f"; {len(self._away)} could not be looked at, and keep what the lake has of them"
+        if self._count["kept"]:
+            reason += f"; {self._count['kept']} could not be looked at, and keep what the lake has of them"
         if outcome != "interrupted" and self._count["taken_away"]:  # whatever the budget: they are not in the lake
             outcome, code = "failed", 1
             reason += (
@@ -1046,9 +1137,6 @@ def named(video: Video, error: str | None) -> str:
     return str(error) if error and error.startswith(video.uri) else f"{video.uri}: {error}"
 
 
-Listed = Video | Skipped | VideoInfo
-
-
 def as_video(item: Listed) -> Video:
     """What is listed but not worth opening counts as a video too: it gets its row."""
     if isinstance(item, VideoInfo):
@@ -1056,6 +1144,17 @@ def as_video(item: Listed) -> Video:
     if isinstance(item, Skipped):
         return item.video or Video(item.uri, 0, f"{item.error_class}:0")
     return item
+
+
+def _listed_as(item: Listed) -> str:
+    """Differs whenever the content does, or whether it can be read."""
+    content_id = as_video(item).content_id
+    return f"{item.error_class}:{content_id}" if isinstance(item, Skipped) else content_id
+
+
+def kept_as(error_class: str) -> Status:
+    """As what a video counts that cannot be looked at and keeps its answer."""
+    return "declined" if error_class == Archived.error_class else "failed"
 
 
 def is_due(item: Listed, committed: CommittedVideo | None, pipeline_id: str) -> bool:

@@ -190,6 +190,17 @@ class Tables:
 
         return self._kept(name, write, number)
 
+    def update(self, name: str, values: Mapping[str, str], predicate: str) -> None:
+        """One commit that sets columns of the rows that match, to SQL expressions. It is no change: a change that
+        replaces the same rows meanwhile comes first, and this is done again on what it left."""
+
+        def act(table: DeltaTable) -> bool:
+            _widen(load_schema(name), table)
+            table.update(updates=dict(values), predicate=predicate, commit_properties=fenced(table))
+            return True
+
+        self.committed(name, act)
+
     def spend(self, name: str, number: int, *also: str) -> bool:
         """One commit without rows: the table takes the change `number`, and `also` (FENCE, VOID) stands at it. Every
         commit that was begun before is refused. False, and nothing done, where the table has taken the change."""
@@ -275,13 +286,7 @@ def _fit(
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Rows for the table as it is: columns that it lacks are added to it, those that a newer vidproc
     added are null."""
-    from deltalake import Schema
-
-    there = {f.name for f in table.schema().fields}
-    lacking = [f for f in schema.stored if f.name not in there]
-    if lacking:
-        table.alter.add_columns(list(Schema.from_arrow(pa.schema(lacking)).fields))
-        table.update_incremental()
+    _widen(schema, table)
     newer = [pa.field(f) for f in pa.schema(table.schema().to_arrow()) if f.name not in schema.names]
     if not newer:
         return schema.stored, rows()
@@ -293,6 +298,16 @@ def _fit(
             yield pa.RecordBatch.from_arrays([*batch.columns, *nulls], schema=target)
 
     return target, widened()
+
+
+def _widen(schema: TableSchema, table: DeltaTable) -> None:
+    """Adds the columns that the table lacks, since an older vidproc made it."""
+    from deltalake import Schema
+
+    there = {f.name for f in table.schema().fields}
+    if lacking := [f for f in schema.stored if f.name not in there]:
+        table.alter.add_columns(list(Schema.from_arrow(pa.schema(lacking)).fields))
+        table.update_incremental()
 
 
 @contextmanager

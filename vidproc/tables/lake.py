@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from vidproc import __version__
 from vidproc.errors import AlreadyExists, ConfigError, NotFound
+from vidproc.folders import LAKE_MARKER
 from vidproc.media import content_hash
 from vidproc.pulse import begin, end, last_signs
 from vidproc.storage import LocalStorage, Storage, StorageOptions, open_storage
@@ -29,13 +30,15 @@ from vidproc.tables.vacuum import VacuumReport, vacuum
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-MARKER = "vidproc.json"
+MARKER = LAKE_MARKER
 FORMAT = 1
 """Grows when older versions of vidproc could no longer write the lake correctly."""
 FILE_BYTES = 128 << 20
 DAY = timedelta(hours=24)
 _FORGET_AT_ONCE = 500
 """Videos a change: keeps predicates short."""
+_MARK_AT_ONCE = 10_000
+"""Videos a commit that only says that they are away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class Lake:
 
     def committed(self, pipeline: str) -> Committed:
         """What the lake has of one pipeline: one read of a few columns of `videos`."""
-        columns = ["video_id", "content_id", "pipeline_id", "status", "error_class"]
+        columns = ["video_id", "content_id", "pipeline_id", "status", "error_class", "away"]
         return self.tables.scanned("videos", columns, f"pipeline = {quoted([pipeline])}", Committed.of)
 
     def status(self, pipeline: str | None = None) -> LakeStatus:
@@ -218,6 +221,18 @@ class Lake:
             return True
 
         self.tables.committed("runs", mark)
+
+    def mark_away(self, pipeline: str, away: Mapping[str, str | None]) -> None:
+        """Says in the rows of these videos (by video_id) why they cannot be looked at; None: they can."""
+        by_text: dict[str | None, list[str]] = {}
+        for video_id, why in away.items():
+            by_text.setdefault(why, []).append(video_id)
+        for why, video_ids in by_text.items():
+            value = "NULL" if why is None else quoted([why])
+            for i in range(0, len(video_ids), _MARK_AT_ONCE):
+                chunk = quoted(video_ids[i : i + _MARK_AT_ONCE])
+                match = f"video_id IN ({chunk}) AND pipeline = {quoted([pipeline])}"
+                self.tables.update("videos", {"away": value}, match)
 
     def _rows(
         self, name: str, order: list[tuple[str, str]], limit: int | None = None, **equals: str | None
@@ -377,16 +392,22 @@ class Committed:
     _content: pa.ChunkedArray = field(repr=False)
     _small: tuple[tuple[np.ndarray, list[str | None]], ...] = field(repr=False)
     """pipeline_id, status, error_class: int32 codes (n,) and what they mean."""
+    away: Mapping[str, str] = field(default_factory=dict)
+    """By video_id: why a video could not be looked at by the last run; the others are not there."""
 
     @classmethod
     def of(cls, reader: pa.RecordBatchReader) -> Committed:
-        """From a stream of these five columns."""
+        """From a stream of these five columns, and `away` where it is there."""
         names = ("pipeline_id", "status", "error_class")
         meanings: dict[str, dict[str | None, int]] = {name: {} for name in names}
         codes: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int32)] for name in names}
         ids: list[np.ndarray] = [np.zeros(0, "S12")]
         content: list[pa.Array] = []
+        away: dict[str, str] = {}
         for batch in reader:
+            if "away" in batch.schema.names and batch["away"].null_count < batch.num_rows:
+                pairs = zip(batch["video_id"].to_pylist(), batch["away"].to_pylist(), strict=True)
+                away |= {video_id: why for video_id, why in pairs if why is not None}
             ids.append(np.frombuffer(bytes.fromhex("".join(batch["video_id"].to_pylist())), "S12"))
             content.append(batch["content_id"].cast(pa.string()))
             for name in names:
@@ -399,7 +420,7 @@ class Committed:
         all_ids = np.concatenate(ids)
         row = np.argsort(all_ids, kind="stable").astype(np.int32)
         small = tuple((np.concatenate(codes[name]), list(meanings[name])) for name in names)
-        return cls(all_ids[row], row, pa.chunked_array(content, pa.string()), small)
+        return cls(all_ids[row], row, pa.chunked_array(content, pa.string()), small, away)
 
     def __len__(self) -> int:
         return len(self._ids)
