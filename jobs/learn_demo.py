@@ -48,6 +48,7 @@ from vidproc.media import Grid
 from vidproc.models import load_model
 from vidproc.models.families import load_network
 from vidproc.models.registry import ModelSettings, find_recipe
+from vidproc.text import say
 
 AMBIGUOUS = ("sit_down", "stand_up", "pick_up", "put_down")
 STUDIO = SceneSettings(seconds=10.0, fps=Fraction(8), actions=AMBIGUOUS, noise=0, plain=True)
@@ -197,12 +198,12 @@ def main() -> int:
     needed = {world for name in wanted for world in NEEDS.get(name, ("learn", "test"))}
     for name in sorted(needed):
         worlds(args)[name].drawn(args.processes)
-    print(HEADING, flush=True)
+    say(*HEADING.splitlines())
     with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
         learning = [name for name in FIGURES if name in wanted and name != "explain"]
         for done in as_completed([pool.submit(_timed, name, args) for name in learning]):
             figures.append(done.result())
-            print(figures[-1].row(), flush=True)
+            say(figures[-1].row())
         if "explain" in wanted:
             figures.append(pool.submit(_timed, "explain", args).result())
     scores = {f.name: f.value for f in figures}
@@ -213,10 +214,10 @@ def main() -> int:
     # Speeds by themselves, on both cores: while others learn, a clock says nothing.
     torch.set_num_threads(2)
     figures = [replace(f, rate=_rate(f)) for f in sorted(figures, key=lambda f: [*FIGURES, "margin"].index(f.name))]
-    print("", HEADING, *(f.row() for f in figures), sep="\n")
+    say("", *HEADING.splitlines(), *(f.row() for f in figures))
     (args.out / "figures.json").write_text(json.dumps([asdict(f) for f in figures], indent=1))
     missed = [f.name for f in figures if not f.reached]
-    print(
+    say(
         f"{len(figures) - len(missed)} of {len(figures)} figures reached in {time.perf_counter() - began:.0f} s"
         + (f"; not: {', '.join(missed)}" if missed else "")
     )

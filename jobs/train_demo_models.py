@@ -42,6 +42,7 @@ from vidproc.models.tiny import (
     find_peaks,
     fused,
 )
+from vidproc.text import say
 
 HERE = Path(__file__).resolve().parent.parent / "vidproc" / "models" / "demo"
 
@@ -190,7 +191,7 @@ def fit(
                     mean.copy_(now)
         seen = float(loss.detach()) if step == 0 else 0.98 * seen + 0.02 * float(loss.detach())
         if (step + 1) % 100 == 0 or step + 1 == steps:
-            print(f"{name} step {step + 1}/{steps} loss {seen:.4f} {time.perf_counter() - started:.0f} s", flush=True)
+            say(f"{name} step {step + 1}/{steps} loss {seen:.4f} {time.perf_counter() - started:.0f} s")
     return average.eval()
 
 
@@ -401,7 +402,7 @@ def write(out: Path, kind: str, network: nn.Module, description: dict[str, Any])
     (out / f"{kind}.safetensors").write_bytes(packed)
     card = {"name": f"demo-{kind}", **description, "bytes": len(packed), "sha256": sha256(packed).hexdigest()}
     (out / f"{kind}.json").write_text(json.dumps(card, indent=2) + "\n")
-    print(f"{out / kind}.safetensors: {len(packed) / 1e6:.2f} MB, sha256 {card['sha256'][:16]}", flush=True)
+    say(f"{out / kind}.safetensors: {len(packed) / 1e6:.2f} MB, sha256 {card['sha256'][:16]}")
 
 
 def train(kind: str, settings: TrainSettings, out: Path) -> dict[str, float]:
@@ -412,7 +413,7 @@ def train(kind: str, settings: TrainSettings, out: Path) -> dict[str, float]:
     first = first_scene(settings.seed)
     if kind == "detector":
         shown = [s for part in map(draw_frames, detector_orders(first, settings.detector_scenes, 5)) for s in part]
-        print(f"detector: {len(shown)} frames drawn in {time.perf_counter() - started:.0f} s", flush=True)
+        say(f"detector: {len(shown)} frames drawn in {time.perf_counter() - started:.0f} s")
         network: nn.Module = DetectorNet(len(LABELS))
         network = fit(kind, network, detector_batches(shown, settings), detector_loss, settings.detector_steps, 2e-3)
         orders = detector_orders(VALIDATION_SEED, settings.validation_scenes, 5)
@@ -422,16 +423,16 @@ def train(kind: str, settings: TrainSettings, out: Path) -> dict[str, float]:
         labels: tuple[str, ...] = LABELS
     else:
         played = list(map(draw_windows, action_orders(first + 10_000, settings.action_scenes)))
-        print(f"actions: {len(played)} scenes drawn in {time.perf_counter() - started:.0f} s", flush=True)
+        say(f"actions: {len(played)} scenes drawn in {time.perf_counter() - started:.0f} s")
         network = ActionNet(len(ACTIONS))
         network = fit(kind, network, action_batches(played, settings), action_loss, settings.action_steps, 2.5e-3)
         still = list(map(draw_windows, action_orders(VALIDATION_SEED + 10_000, settings.validation_scenes)))
         half_and_back(network)
         metrics = validate_actions(fused(deepcopy(network)), still)
         labels = ACTIONS
-    print(kind, json.dumps({k: round(v, 4) for k, v in metrics.items()}), flush=True)
+    say(f"{kind} {json.dumps({k: round(v, 4) for k, v in metrics.items()})}")
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
-    print(f"{kind}: {seconds:.0f} s, {cpu_seconds:.0f} of them computing", flush=True)
+    say(f"{kind}: {seconds:.0f} s, {cpu_seconds:.0f} of them computing")
     write(
         out,
         kind,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -29,7 +30,7 @@ from vidproc.filters import as_a_filter
 from vidproc.output import outlive_readers
 from vidproc.progress import hms, reporter, spell
 from vidproc.storage import StorageOptions, local_path, redact
-from vidproc.text import printable, printable_json, printable_lines
+from vidproc.text import printable, printable_json, printable_lines, say
 
 app = typer.Typer(
     name="vidproc",
@@ -360,7 +361,7 @@ def _plan(job: Job, save: str | None, calibrate_s: float, log_format: str, quiet
     if as_json:
         _print_json(found)
     else:
-        _say(*found.text().splitlines())
+        say(*found.text().splitlines())
 
 
 @app.command()
@@ -386,7 +387,13 @@ def retry(
         _print_json({"released": released})
     elif not as_json:
         wanted = f" ({', '.join(error_class)})" if error_class else ""
-        _say(f"{released} video(s) released{wanted}" + ("" if released else _there_is(found.classes)))
+        say(f"{released} video(s) released{wanted}" + ("" if released else _there_is(found.classes)))
+    if run and found.hidden:
+        raise ConfigError(
+            f"the last job was written down without its secrets ([redacted] in {', '.join(found.hidden)}), so it "
+            "cannot be run again from the lake alone. The videos are released: run `vidproc index` with the job file "
+            "or the options of that time"
+        )
     if run and found.job is not None:
         others = ", ".join(f"{n} of {name}" for name, n in found.videos.items() if name != found.job.name)
         if others:
@@ -422,21 +429,21 @@ def status(
         _print_json(_plain(found) | {"running": [_plain(run) | {"silent": run.silent} for run in runs]})
         return
     share = " ".join(f"{n:,} {status}" for status, n in found.by_status.items())
-    _say(f"{found.uri}: {found.videos:,} videos, {spell(found.video_hours * 3600)}" + (f" ({share})" if share else ""))
+    say(f"{found.uri}: {found.videos:,} videos, {spell(found.video_hours * 3600)}" + (f" ({share})" if share else ""))
     if len(found.by_pipeline) > 1:
-        _say("pipelines: " + ", ".join(f"{name} {n:,}" for name, n in found.by_pipeline.items()))
-        _say(f"this is of the pipeline {found.pipeline}" if found.pipeline else "this is of all pipelines together")
+        say("pipelines: " + ", ".join(f"{name} {n:,}" for name, n in found.by_pipeline.items()))
+        say(f"this is of the pipeline {found.pipeline}" if found.pipeline else "this is of all pipelines together")
     if found.by_error_class:
-        _say("what was wrong: " + ", ".join(f"{name} {n:,}" for name, n in found.by_error_class.items()))
+        say("what was wrong: " + ", ".join(f"{name} {n:,}" for name, n in found.by_error_class.items()))
     _table("", ("table", "rows", "files", "MB"), [
         (name, f"{t.rows:,}", f"{t.files:,}", f"{t.bytes / 1e6:,.2f}") for name, t in found.tables.items() if t.rows
     ])  # fmt: skip
     if found.pending_change is not None:
         print("a publication is half done: the next run completes it")
     for run in runs:
-        _say(f"running: {run.line()}")
+        say(f"running: {run.line()}")
     if (last := found.last_run) is not None:
-        _say(f"last run {last['run_id']}: {last['outcome']}" + (f", {last['reason']}" if last["reason"] else ""))
+        say(f"last run {last['run_id']}: {last['outcome']}" + (f", {last['reason']}" if last["reason"] else ""))
 
 
 def _watch(storage: Any, every_s: float, as_json: bool) -> None:
@@ -465,20 +472,22 @@ def _watch(storage: Any, every_s: float, as_json: bool) -> None:
 @reaches_s3
 def failures(
     lake: Lake_,
-    error_class: Annotated[str | None, typer.Option("--class", help="Only this class.")] = None,
+    error_class: Annotated[
+        list[str] | None, typer.Option("--class", help="Only this class. Given again: either.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")] = 50,
     as_json: AsJson = False,
     s3: S3 = S3(),
 ) -> None:
     """What failed, why, and where."""
     opened = _open(lake, s3)
-    rows = _rows(opened.failures(error_class=error_class, limit=limit + 1))
+    rows = _rows(opened.failures(error_class=error_class or None, limit=limit + 1))
     if as_json:
         _print_json(rows[:limit])
         return
     if not rows:
         known = set(opened.tables.read("failures", ["error_class"])["error_class"].unique().to_pylist())
-        _say("no failures" + (f" of class {error_class}" if error_class else "") + _there_is(known))
+        say("no failures" + (f" of class {' or '.join(error_class)}" if error_class else "") + _there_is(known))
         return
     _table("failures", ("uri", "stage", "class", "attempt", "error"), [
         (r["uri"], r["stage"], r["error_class"], str(r["attempt"]), r["error"]) for r in rows[:limit]
@@ -604,7 +613,7 @@ def search(
         for h in hits
     ])  # fmt: skip
     if hits and len(hits) == limit:
-        _say(f"more: --after {hits[-1].token}")
+        say(f"more: --after {hits[-1].token}")
     elif limit and not hits:
         print("nothing was found; `vidproc query LAKE \"SELECT kind, label, count(*) FROM segments GROUP BY ALL\"` "
               "shows what there is")  # fmt: skip
@@ -674,11 +683,11 @@ def forget(
         return
     if found.forgotten:
         rows = _cell({name: n for name, n in found.rows.items() if n})
-        _say(f"{len(found.forgotten):,} video(s) forgotten, rows removed: {rows}")
+        say(f"{len(found.forgotten):,} video(s) forgotten, rows removed: {rows}")
     for uri in found.unknown:
-        _say(f"not in this lake: {uri}")
+        say(f"not in this lake: {uri}")
     if not found.forgotten:
-        _say("nothing to forget: the lake is as it was")
+        say("nothing to forget: the lake is as it was")
 
 
 @app.command()
@@ -703,15 +712,13 @@ def demo(
             folder,
             executor=executor or "ray",
             reporter=shown,
-            **({"say": lambda _: None} if as_json else {"say": _say, "ask": ask}),
+            **({"say": lambda _: None} if as_json else {"say": say, "ask": ask}),
         )
     if as_json:
         _print_json(made)
         return
     print()
-    _say(
-        f"contact sheet: {made.sheet}", f'ask it yourself: vidproc query {made.lake} "SELECT * FROM segments LIMIT 10"'
-    )
+    say(f"contact sheet: {made.sheet}", f'ask it yourself: vidproc query {made.lake} "SELECT * FROM segments LIMIT 10"')
 
 
 # On a cluster -----------------------------------------------------------------------------------
@@ -739,9 +746,9 @@ def submit(
 
     ended = run_submit(
         job, address, follow=follow, request_token=request_token, working_dir=working_dir, pip=tuple(pip or ()),
-        write=_say,
+        write=say,
     )  # fmt: skip
-    _say(ended.message)
+    say(ended.message)
     raise typer.Exit(ended.exit_code or 0)
 
 
@@ -769,7 +776,7 @@ def jobs_logs(
     from vidproc.runtime.jobs import job_logs
 
     for line in job_logs(address, job_id, follow=follow):
-        _say(line.rstrip("\n"))
+        say(line.rstrip("\n"))
 
 
 @jobs_app.command("stop")
@@ -779,7 +786,7 @@ def jobs_stop(
     """Have a job stop cleanly; submitting it again goes on where it was."""
     from vidproc.runtime.jobs import stop_job
 
-    _say(f"{job_id}: {stop_job(address, job_id).status}")
+    say(f"{job_id}: {stop_job(address, job_id).status}")
 
 
 # Models -------------------------------------------------------------------------------------------
@@ -806,30 +813,36 @@ def models_list(as_json: AsJson = False) -> None:
 
 
 @models_app.command("fetch")
-def models_fetch(model: ModelName, kind: KindOption = None, as_json: AsJson = False) -> None:
+@reaches_s3
+def models_fetch(model: ModelName, kind: KindOption = None, as_json: AsJson = False, s3: S3 = S3()) -> None:
     """Bring a model's weights onto this machine and verify them."""
     from vidproc.models import ModelSettings, fetch_model
 
-    path = fetch_model(model, ModelSettings(kind=kind))
+    path = fetch_model(model, ModelSettings(kind=kind, storage=s3.options()))
     if as_json:
         _print_json({"model": model, "path": path})
         return
-    _say(path or f"{model} brings its own weights")
+    say(path or f"{model} brings its own weights")
 
 
 @models_app.command("check")
+@reaches_s3
 def models_check(
-    model: ModelName, kind: KindOption = None, device: DeviceOption = "auto", as_json: AsJson = False
+    model: ModelName,
+    kind: KindOption = None,
+    device: DeviceOption = "auto",
+    as_json: AsJson = False,
+    s3: S3 = S3(),
 ) -> None:
     """Load a model and run it once: does it answer as its card says?"""
     from vidproc.models import ModelSettings, check_model
 
-    found = check_model(model, device=device, settings=ModelSettings(kind=kind))
+    found = check_model(model, device=device, settings=ModelSettings(kind=kind, storage=s3.options()))
     if as_json:
         _print_json(found)
         return
     card = found.card
-    _say(f"{card.ref}: {card.kind}, {len(card.labels)} labels, {float(card.grid.fps):g} frames/s, {card.licence}")
+    say(f"{card.ref}: {card.kind}, {len(card.labels)} labels, {float(card.grid.fps):g} frames/s, {card.licence}")
     print(f"loaded in {found.load_seconds:.2f} s, first answer in {found.run_seconds:.3f} s")
 
 
@@ -905,7 +918,7 @@ def evaluate(
         _table(
             "", tuple(rows[0]), [[f"{v:.4f}" if isinstance(v, float) else _cell(v) for v in r.values()] for r in rows]
         )
-    _say(*found.files)
+    say(*found.files)
 
 
 @app.command()
@@ -992,8 +1005,8 @@ def explain(
         peak = {"time_s": when, "x": x, "y": y}
         _print_json({n: getattr(found, n) for n in ("label", "score", "method", "files")} | {"peak": peak})
         return
-    _say(f"{found.label} ({found.score:.2f}) by {found.method}: most at {when:.2f} s, x {x:.0f}, y {y:.0f}")
-    _say(*found.files)
+    say(f"{found.label} ({found.score:.2f}) by {found.method}: most at {when:.2f} s, x {x:.0f}, y {y:.0f}")
+    say(*found.files)
 
 
 @app.command()
@@ -1101,7 +1114,7 @@ def _answer(found: Any, as_json: bool) -> None:
         _print_json(found)
         return
     for key, value in _plain(found).items():
-        _say(f"{key}: {_cell(value)}")
+        say(f"{key}: {_cell(value)}")
 
 
 def _plain(value: Any) -> Any:
@@ -1132,12 +1145,6 @@ def _print_json(value: Any) -> None:
     print(printable_json(_plain(value), indent=2, default=_as_json))
 
 
-def _say(*lines: object) -> None:
-    """Prints for people; what stands in the lines may come from outside."""
-    for line in lines:
-        print(printable(str(line)))
-
-
 def _cell(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
@@ -1160,9 +1167,9 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table = Table(title=printable(title), box=SIMPLE_HEAD, title_justify="left", title_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(printable(column), overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     # A file or a pipe has no width: rows stay whole there.
@@ -1182,12 +1189,12 @@ LIMITS = {
 def _show_summary(summary: Any, job: Job) -> None:
     counts = ", ".join(f"{n} {s}" for s, n in sorted(summary.statuses.items()))
     counts = counts or (f"none of {summary.due:,} due videos ended" if summary.due else "nothing was due")
-    _say(f"{summary.outcome}: {counts}" + (f"; {summary.current} already there" if summary.current else "")
+    say(f"{summary.outcome}: {counts}" + (f"; {summary.current} already there" if summary.current else "")
           + (f"; {summary.plain} decoded plainly" if summary.plain else "")
           + (f"; {summary.removed} removed, no longer in the archive" if summary.removed else ""))  # fmt: skip
     if summary.due:
         rows = ", ".join(f"{n:,} {t}" for t, n in summary.rows.items() if n)
-        _say(f"rows: {rows or 'none'}")
+        say(f"rows: {rows or 'none'}")
         print(
             f"{spell(summary.video_s)} of video in {hms(summary.elapsed_s)} = {summary.speed:.1f}x real time; "
             f"{summary.frames_decoded:,} frames decoded, {summary.frames_sampled:,} sampled"
@@ -1195,12 +1202,12 @@ def _show_summary(summary: Any, job: Job) -> None:
         busy = sorted(summary.busy_s.items(), key=lambda kv: -kv[1])
         if busy:
             steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in busy)
-            _say(f"time in steps: {steps}; limited by {LIMITS.get(summary.limited_by, summary.limited_by)}")
+            say(f"time in steps: {steps}; limited by {LIMITS.get(summary.limited_by, summary.limited_by)}")
     for error_class, number in sorted(summary.errors.items(), key=lambda kv: -kv[1])[:5]:
-        _say(f"  {number} x {error_class}, for example {summary.examples[error_class]}")
-    _say(f"exit code {summary.exit_code}: {summary.reason}")
+        say(f"  {number} x {error_class}, for example {summary.examples[error_class]}")
+    say(f"exit code {summary.exit_code}: {summary.reason}")
     if summary.due:
-        _say(f'next: vidproc query {job.lake} "SELECT label, count(*) FROM detections GROUP BY label"')
+        say(f'next: vidproc query {job.lake} "SELECT label, count(*) FROM detections GROUP BY label"')
 
 
 def main() -> NoReturn:
@@ -1222,6 +1229,9 @@ def main() -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception:  # a bug: it keeps its traceback
+        print("\n".join(map(printable, redact(traceback.format_exc()).splitlines())), file=sys.stderr)
+        sys.exit(1)
 
 
 def _fail(error: Exception, code: int) -> NoReturn:

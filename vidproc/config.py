@@ -20,6 +20,7 @@ from vidproc.documents import read_document
 from vidproc.errors import ConfigError
 from vidproc.filters import as_a_filter
 from vidproc.probe import check_name_pattern
+from vidproc.secrets import refuse_credentials_within
 
 
 class _Section(BaseModel):
@@ -295,6 +296,7 @@ class Job(_Section):
                 f"num_gpus of the models that live in one actor add up to {together:g}: above 1 it must be whole"
             )
         parse_failure_budget(self.limits.max_failures)
+        refuse_credentials_within(self.model_dump(exclude_none=True), "")
         if self.plan is not None and self.follow is not None:
             raise ValueError("a plan is of one moment: what arrives later is found by following without a plan")
         return self

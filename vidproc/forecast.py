@@ -21,7 +21,7 @@ from vidproc.archive import Skipped
 from vidproc.config import Job
 from vidproc.machine import cpu_count
 from vidproc.media import Task, Video, VideoInfo
-from vidproc.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, routes
+from vidproc.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, routes, storage_options
 from vidproc.plan import CutSettings, Plan, PlanWriter, cut, spell_bytes, task_seconds
 from vidproc.progress import Progress, Reporter, spell
 from vidproc.run import (
@@ -34,7 +34,6 @@ from vidproc.run import (
     make_executor,
     plan_of,
     pool_sizes,
-    storage_options,
 )
 from vidproc.runtime.executor import ONE_MACHINE_BYTES, Executor, Limits, Unit, UnitEnd
 from vidproc.step import AnyStep
@@ -182,14 +181,14 @@ class _Survey:
 
     def _decline(self, kind: str, example: str) -> None:
         self.plan.decline(kind)
-        self.examples.setdefault(kind, example)
+        self.examples.setdefault(kind, redact(example))
 
     def ended(self, end: UnitEnd) -> None:
         self.probing -= 1
         if end.failure is not None:
             self._decline(end.failure.error_class, end.failure.error)
             if self.writer:
-                self.writer.add(end.unit.item, end.failure.error_class, redact(end.failure.error))
+                self.writer.add(end.unit.item, end.failure.error_class, end.failure.error)
             return
         info: VideoInfo = end.result
         tasks = cut(info, self.cut, self.pipeline.grids, self.pipeline.pipeline_id)

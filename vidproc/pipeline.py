@@ -135,7 +135,7 @@ def make_pipeline(job: Job) -> Pipeline:
     for kind, wanted in job.models.items():
         if wanted.model == "none":
             continue
-        settings = _model_settings(kind, wanted, job.execution.device)
+        settings = _model_settings(kind, wanted, job)
         # What `auto` stands for is settled here, once: a worker with another device must not choose again.
         gpu = uses_gpu(job) if wanted.gpus is None else wanted.gpus > 0
         spec = resolve_spec(wanted.model, kind, gpu=gpu)
@@ -184,9 +184,16 @@ def _gpu_driver() -> bool:
     return True
 
 
-def _model_settings(kind: Kind, wanted: ModelJob, device: str) -> ModelSettings:
+def storage_options(job: Job, *, archive: bool = False) -> StorageOptions:
+    """Anonymous reading is for the archive alone: a lake is always signed for."""
+    # What is not given is left to the AWS environment.
+    given = job.storage.model_dump(exclude_none=True)
+    return StorageOptions(**given | {"anonymous": job.storage.anonymous and archive})
+
+
+def _model_settings(kind: Kind, wanted: ModelJob, job: Job) -> ModelSettings:
     given = wanted.model_dump(exclude={"model", "top_k", "num_gpus", "pool"}, exclude_none=True)
-    return ModelSettings(kind=kind, device=device, **given)
+    return ModelSettings(kind=kind, device=job.execution.device, storage=storage_options(job), **given)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -21,6 +21,7 @@ from vidproc.archive import Skipped
 from vidproc.errors import ConfigError
 from vidproc.media import Clip, Edit, FrameSize, Grid, Task, Video, VideoInfo
 from vidproc.progress import spell
+from vidproc.secrets import redact_values
 
 if TYPE_CHECKING:
     from vidproc.storage import Storage
@@ -275,7 +276,8 @@ class PlanWriter:
 
     def add(self, item: VideoInfo | Video | Skipped, error_class: str | None = None, error: str | None = None) -> None:
         """With a class and a sentence for a video that could not be probed."""
-        self._rows.append(_row(item) | ({"error_class": error_class, "error": error} if error_class else {}))
+        row = _row(item) | ({"error_class": error_class, "error": error} if error_class else {})
+        self._rows.append(row | {"error": redact_values(row.get("error"))})
         if len(self._rows) == VIDEOS_A_PART:
             self._flush()
 

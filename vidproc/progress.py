@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from vidproc.storage import redact
+from vidproc.secrets import redact, redact_values
 from vidproc.text import printable, printable_json
 
 LINE_EVERY_S = 30.0
@@ -122,7 +122,9 @@ class LogReporter(Reporter):
     def _write(self, kind: str, message: str, fields: dict[str, Any]) -> None:
         at = datetime.now(UTC).isoformat(timespec="seconds")
         if self._json:
-            text = printable_json({"at": at, "kind": kind, "message": redact(message), **fields}, default=str)
+            text = printable_json(
+                {"at": at, "kind": kind, "message": redact(message), **redact_values(fields)}, default=str
+            )
         else:
             # One event, one line: names from the archive may hold anything.
             text = f"{at} {printable(redact(message))}"

@@ -19,7 +19,8 @@ from typing import Any, Self
 
 from vidproc.errors import AlreadyExists, VidprocError
 from vidproc.progress import Progress, Reporter
-from vidproc.storage import Storage, redact
+from vidproc.secrets import redact, redact_values
+from vidproc.storage import Storage
 from vidproc.store_clock import store_now
 
 FOLDER = "_runs"
@@ -115,7 +116,8 @@ def _key(run_id: str) -> str:
 
 def _to_json(sign: Sign, **more: Any) -> bytes:
     raw = asdict(sign) | {"at": sign.at.isoformat(), "started_at": sign.started_at.isoformat()} | more
-    return json.dumps({k: v for k, v in raw.items() if k not in ("seen_at", "silent")}).encode()
+    told = redact_values({k: v for k, v in raw.items() if k not in ("seen_at", "silent")}, names=False)
+    return json.dumps(told).encode()
 
 
 class Pulse(Reporter):

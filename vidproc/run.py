@@ -34,7 +34,7 @@ from vidproc.errors import Archived, ConfigError, FastPathWrong, NotFound, RunAb
 from vidproc.machine import cpu_count
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.outcome import Failure, Status, VideoOutcome
-from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, routes
+from vidproc.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, routes, storage_options
 from vidproc.plan import CutSettings, cut, load_plan, task_seconds
 from vidproc.progress import Progress, Reporter
 from vidproc.pulse import Pulse
@@ -43,6 +43,7 @@ from vidproc.runtime.events import AttemptFailed, ClusterJoined, Event, PoolChan
 from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
 from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
 from vidproc.runtime.retry import ERROR_CLASSES
+from vidproc.secrets import hidden_in
 from vidproc.storage import StorageOptions, local_path, open_storage, redact
 from vidproc.tables.lake import MARKER, CommittedVideo, Lake, stranger_in
 from vidproc.tables.publish import PublishReport, RunInfo, record_failures, recover
@@ -202,13 +203,13 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
             if driver.exhausted:
                 driver.remove_unlisted()
     except VidprocError as error:
-        outcome, reason = "failed", str(error)
+        outcome, reason = "failed", redact(str(error))
         with suppress(VidprocError):  # the lake may be what is refused
             record_failures(lake, driver.stopped_by, info)
         # Found out by the first worker, before any work: a bad job all the same.
         refused = error if isinstance(error, ConfigError) and not driver.began else None
     except Exception as error:  # a bug: it keeps its traceback, and the run is over all the same
-        outcome, reason, refused = "failed", f"{type(error).__name__}: {error}", error
+        outcome, reason, refused = "failed", redact(f"{type(error).__name__}: {error}"), error
     else:
         if not driver.exhausted:
             outcome, reason = "interrupted", "stopped before the end: run the same command again to go on"
@@ -245,7 +246,7 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
         reporter.say(f"the end of this run could not be written into the lake: {error}")
         if summary.outcome == "ok":
             summary = replace(summary, outcome="failed", exit_code=1, reason=f"{summary.reason}; its end could not be "
-                              f"written into the lake: {error}")  # fmt: skip
+                              f"written into the lake: {redact(str(error))}")  # fmt: skip
     if refused is not None:
         raise refused
     return summary
@@ -285,6 +286,9 @@ class Released:
     """By pipeline."""
     job: Job | None
     """Of the last run of one of these pipelines, as it was but neither following nor by a plan: it does them again."""
+    hidden: tuple[str, ...]
+    """Settings of that job out of which a secret was left when it was written down. Then `job` is None: it cannot be
+    done again from the lake alone."""
     classes: tuple[str, ...]
     """Error classes that there are in the lake."""
 
@@ -305,15 +309,11 @@ def release(lake_uri: str, options: StorageOptions, classes: tuple[str, ...] = (
             known.add(error_class)
     jobs = (r["job"] for r in lake.runs().to_pylist() if r["pipeline"] in released and r["job"])
     text = next(jobs, None)
-    job = Job.model_validate_json(text).model_copy(update={"follow": None, "plan": None}) if text else None
-    return Released(videos=dict(released), job=job, classes=tuple(sorted(known)))
-
-
-def storage_options(job: Job, *, archive: bool = False) -> StorageOptions:
-    """Anonymous reading is for the archive alone: a lake is always signed for."""
-    # What is not given is left to the AWS environment.
-    given = job.storage.model_dump(exclude_none=True)
-    return StorageOptions(**given | {"anonymous": job.storage.anonymous and archive})
+    hidden = tuple(hidden_in(json.loads(text))) if text else ()
+    job = None
+    if text and not hidden:
+        job = Job.model_validate_json(text).model_copy(update={"follow": None, "plan": None})
+    return Released(videos=dict(released), job=job, hidden=hidden, classes=tuple(sorted(known)))
 
 
 def versions() -> str:

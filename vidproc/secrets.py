@@ -1,14 +1,16 @@
 """What must never be read in a table, a log or a message: found, taken out, and refused where it is given to us.
 
-`redact` is for every text that is recorded or shown, `redact_values` for what becomes JSON. Workers call them
-where an error is made, since only they know the credentials that they use.
+`redact` is for every text that is recorded or shown, `redact_values` for what becomes JSON or a row. Workers call
+them where an error is made, since only they know the credentials that they use; whatever writes a row, a document or
+a log calls them again. `refuse_credentials_within` is for what a user gives us, so that there is little to hide.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -41,6 +43,9 @@ _HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization[\"']?\s*[=:]\s*[\"']?)[^\
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9+/=._~-]{16,}")
 _USER_IN_URL = re.compile(r"(?<=://)(?:[^/\s\"'<>?#]*|[^/\s\"'<>?#@:]*:(?!\d+/)[^\s\"'<>@]*)@")
 """The second form: a password in which `/`, `?` or `#` was not percent-encoded."""
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_KEYS_OF_S3 = re.compile(r"(?i)s3://[^/\s\"'<>]*:[^/\s\"'<>]*@")
+_SECRET_QUERY = re.compile(rf"[?&;][^=&\s\"'<>]*{_SECRET_WORD}[^=&\s\"'<>]*=[^&\s\"'<>]", re.IGNORECASE)
 _KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")
 
 _SECRET_NAME = re.compile(rf"(?i){_SECRET_WORD}")
@@ -87,6 +92,28 @@ def redact_values(value: Any, *, names: bool = True) -> Any:
     return value
 
 
+def redact_json(text: str) -> str:
+    """The same for a JSON document as text: it stays JSON, and the same text where nothing is hidden."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return redact(text)
+    shown = redact_values(value)
+    return text if shown == value else json.dumps(shown, ensure_ascii=False)
+
+
+def hidden_in(value: Any, where: str = "") -> list[str]:
+    """Where something was hidden in a document that was written with `redact_values`: `storage.endpoint_url`."""
+    if isinstance(value, str):
+        return [where] if HIDDEN in value else []
+    named: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        named = value.items()
+    elif isinstance(value, (list, tuple)):
+        named = enumerate(value)
+    return [found for k, v in named for found in hidden_in(v, f"{where}.{k}" if where else str(k))]
+
+
 def _is_secret(name: Any, value: Any) -> bool:
     return bool(isinstance(name, str) and isinstance(value, str | list | tuple) and value and _SECRET_KEY.search(name))
 
@@ -113,16 +140,34 @@ def password_in(url: str) -> str:
         return ""
 
 
-def refuse_credentials_in(url: str, what: str) -> None:
-    """Raises ConfigError, without the secret, for a URL that holds a user or a password. An address of S3 has
-    neither: `@` may be in a key. `what` names it, such as `the S3 endpoint`."""
-    scheme = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]*)://", url)
-    if scheme is None or scheme[1].lower() == "s3":
-        return
-    if _USER_IN_URL.search(url):
-        raise ConfigError(
-            f"{what} holds credentials in its URL ({redact(url)}): anybody who reads a log or a table would have them; "
-            "leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or name a profile"
-        )
-    if _SIGNED_QUERY.search(url):
-        raise ConfigError(f"{what} holds a signature or a token in its URL ({redact(url)}): leave it out")
+def refuse_credentials_in(text: str, what: str) -> None:
+    """Raises ConfigError, without the secret, for a URL that holds a user or a password, a signature or a token, also
+    where other text stands before it. A file or a key on S3 may have any of these in its name. `what` names it, such
+    as `the S3 endpoint`."""
+    for scheme in _SCHEME.finditer(text):
+        url = text[scheme.start() :]
+        name = scheme[1].lower()
+        if name == "file":
+            continue
+        if _KEYS_OF_S3.match(url) if name == "s3" else _USER_IN_URL.search(url):
+            raise ConfigError(
+                f"{what} holds credentials in its URL ({redact(text)}): anybody who reads a log or a table would have "
+                "them; leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or name a profile"
+            )
+        if name != "s3" and (_SIGNED_QUERY.search(url) or _SECRET_QUERY.search(url)):
+            raise ConfigError(
+                f"{what} holds a signature or a token in its URL ({redact(text.partition('?')[0])}?{HIDDEN}): anybody "
+                "who reads a log or a table would have it; give a file, or a place on S3 that the AWS environment opens"
+            )
+
+
+def refuse_credentials_within(value: Any, what: str) -> None:
+    """The same for every string in nested mappings and lists; `what` names the whole, and the message the place."""
+    if isinstance(value, str):
+        refuse_credentials_in(value, what)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            refuse_credentials_within(inner, f"{what}.{key}" if what else str(key))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            refuse_credentials_within(inner, what)

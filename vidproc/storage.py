@@ -36,6 +36,7 @@ from vidproc.s3 import StorageOptions as StorageOptions
 from vidproc.s3 import client as _s3_client
 from vidproc.s3 import signed as signed
 from vidproc.secrets import redact as redact
+from vidproc.secrets import refuse_credentials_in
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -137,6 +138,7 @@ def open_storage(uri: str, *, options: StorageOptions | None = None) -> Storage:
     """A folder (`/path`, `relative/path`, `file:///path`) or `s3://bucket/prefix` (prefix as it is, not
     percent-encoded). Looks at nothing yet. Raises ConfigError for any other kind of URI."""
     options = options or StorageOptions()
+    refuse_credentials_in(uri, "the place")
     if uri.startswith("s3://"):
         bucket, key = split_s3_uri(uri)
         # One slash at the end is how people write a folder. Any other is a part of the keys.

@@ -26,6 +26,12 @@ def printable_lines(text: str) -> str:
     return "\n  ".join(printable(line) for line in text.split("\n"))
 
 
+def say(*lines: object) -> None:
+    """Print for people, each on a line of its own; what stands in them may come from outside."""
+    for line in lines:
+        print(printable(str(line)), flush=True)
+
+
 def printable_json(value: Any, *, indent: int | None = None, default: Callable[[Any], Any] | None = None) -> str:
     """Return the value as JSON. Characters that a terminal would act on are written as JSON escapes, so a parser
     reads exactly the same strings; all others stand as they are."""

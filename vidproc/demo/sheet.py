@@ -11,6 +11,8 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vidproc.text import printable
+
 _GROUND: Final = (20, 23, 29)
 _CARD: Final = (31, 35, 43)
 _INK: Final = (236, 238, 242)
@@ -148,7 +150,8 @@ def _with_boxes(card: Image.Image, boxes: Sequence[SheetBox], scale: float, top:
     draw, font = ImageDraw.Draw(card), _font(12)
     taken: list[tuple[float, float, float, float]] = []
     for b, x0, y0, y1, colour in reversed(places):
-        text = b.label if b.track_id is None else f"{b.label} {b.track_id}"
+        label = printable(b.label)
+        text = label if b.track_id is None else f"{label} {b.track_id}"
         wide = draw.textlength(text, font) + 10
         x = min(max(x0 - 1, 2.0), card.width - wide - 2)
         # Above the box; below it where another label already is or the frame ends.

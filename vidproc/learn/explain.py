@@ -33,6 +33,7 @@ from vidproc.models.families import build_network, load_network
 from vidproc.models.registry import ModelSettings, Preprocessing, Recipe, find_recipe
 from vidproc.models.slowfast import SlowFast
 from vidproc.models.tiny import DetectorNet
+from vidproc.secrets import hidden_in
 from vidproc.storage import StorageOptions, open_storage, signed
 
 Method = Literal["auto", "grad-cam", "occlusion"]
@@ -187,6 +188,11 @@ def _model_of_run(lake: LakeRows, run_id: str, ref: str, kind: Kind) -> tuple[st
     jobs = lake.rows("SELECT job FROM runs WHERE run_id = $run AND $pipeline IS NOT NULL", run=run_id)
     said = json.loads(jobs["job"][0].as_py()) if jobs.num_rows else {}
     wanted = said.get(kind) if isinstance(said, dict) else None
+    if hidden := hidden_in(wanted, kind):
+        raise ConfigError(
+            f"{lake.lake.uri}: a secret was left out of what the run {run_id} wrote down ({', '.join(hidden)}), so the "
+            "model cannot be opened as it was then: say which model is meant."
+        )
     if not isinstance(wanted, dict) or wanted.get("model") in (None, "auto"):
         raise ConfigError(f"{lake.lake.uri}: the run {run_id} does not say where {ref} lies; say which model is meant.")
     known = {f.name for f in fields(ModelSettings)} - {"kind", "device"}

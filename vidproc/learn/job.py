@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vidproc.documents import read_document
 from vidproc.errors import ConfigError
+from vidproc.secrets import refuse_credentials_within
 
 S = TypeVar("S")
 
@@ -19,6 +20,7 @@ S = TypeVar("S")
 def read_job(path: Path | str, kind: type[S], **over: Any) -> S:
     """The job file as `kind` (TrainSettings, ...); `over` wins over what it says. Raises ConfigError."""
     values = read_document(path, "job file")
+    refuse_credentials_within(values, f"{path}: ")
     return from_mapping(kind, {**values, **over}, str(path))
 
 

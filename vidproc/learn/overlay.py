@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from vidproc.text import printable
+
 LINE, BAR = 24, 14
 """Pixels: of a line of text, and of the strip that shows when the heat is."""
 GROUND, INK, FAINT, HOT = (20, 23, 29), (236, 238, 242), (120, 128, 140), (255, 170, 60)
@@ -65,6 +67,7 @@ def captioned(drawn: np.ndarray, heat: np.ndarray, times: Sequence[float], said:
     from PIL import Image, ImageDraw
 
     large, font, out = enlarged(drawn), _font(), []
+    said = printable(said)
     h, w = large.shape[1:3]
     for k, frame in enumerate(large):
         sheet = Image.new("RGB", (w, h + 2 * LINE + (BAR if len(large) > 1 else 0)), GROUND)

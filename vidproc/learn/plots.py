@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vidproc.text import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -26,8 +28,9 @@ def confusion_png(confusion: np.ndarray, labels: Sequence[str]) -> bytes:
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
     if len(labels) <= _MOST_NAMES:
-        axes.set_xticks(range(len(labels)), labels, rotation=90)
-        axes.set_yticks(range(len(labels)), labels)
+        names = [*map(_drawn, labels)]
+        axes.set_xticks(range(len(labels)), names, rotation=90)
+        axes.set_yticks(range(len(labels)), names)
     if len(labels) <= 15:
         for i, j in zip(*np.nonzero(confusion), strict=True):
             colour = "white" if shares[i, j] > 0.5 else "black"
@@ -41,7 +44,7 @@ def precision_recall_png(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], ti
     areas = {k: float(np.nan_to_num(np.diff(r, prepend=0.0) @ p)) for k, (r, p) in curves.items()}
     named = sorted(areas, key=lambda k: -areas[k])[:10]
     for label, (recall, precision) in curves.items():
-        style: dict[str, Any] = {"label": label} if label in named else {"color": "0.8", "linewidth": 0.8}
+        style: dict[str, Any] = {"label": _drawn(label)} if label in named else {"color": "0.8", "linewidth": 0.8}
         axes.plot(recall, precision, **style)
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title=title)
     if named:
@@ -79,6 +82,13 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns)
+
+
+def _drawn(label: str) -> str:
+    """As it stands in a picture: matplotlib would read formulas between dollar signs, and leave out of a legend what
+    begins with an underscore."""
+    text = printable(label).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _png(figure: Figure) -> bytes:

@@ -35,7 +35,7 @@ from vidproc.models.weights import read_weights, state_dict_of
 from vidproc.outcome import VideoOutcome
 from vidproc.progress import Reporter
 from vidproc.pulse import Pulse
-from vidproc.storage import StorageOptions, redact
+from vidproc.storage import StorageOptions
 from vidproc.tables.delta import quoted
 from vidproc.tables.lake import Lake
 from vidproc.tables.publish import RunInfo, publish
@@ -122,7 +122,7 @@ def relabel(settings: RelabelSettings, *, options: StorageOptions | None = None)
                     made = {k: made.get(k, 0) + report.rows.get(k, 0) for k in made | dict(report.rows)}
         except BaseException as error:
             outcome, code = ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else ("failed", 1)
-            ended = {"ended_at": datetime.now(UTC), "outcome": outcome, "exit_code": code, "reason": redact(str(error))}
+            ended = {"ended_at": datetime.now(UTC), "outcome": outcome, "exit_code": code, "reason": str(error)}
             with suppress(VidprocError):  # else the next command finds it silent, and writes down that it is over
                 lake.record_run(about | ended)
             raise

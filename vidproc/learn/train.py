@@ -66,6 +66,7 @@ from vidproc.learn.plots import confusion_png, curves_png, precision_recall_png
 from vidproc.learn.workers import WorkerSettings, World, run_workers
 from vidproc.models.registry import Recipe
 from vidproc.models.weights import Weights, fill, fitting, state_dict_of
+from vidproc.secrets import redact_values
 from vidproc.storage import Storage, StorageOptions, open_storage, signed
 
 Task = Literal["detection", "actions"]
@@ -716,7 +717,7 @@ def _write_folder(
     card = {
         "name": settings.name,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "job": _yaml_plain(asdict(settings)),
+        "job": redact_values(_yaml_plain(asdict(settings)), names=False),
         "job_fingerprint": settings.fingerprint,
         "data": {
             "labels": list(data.labels),

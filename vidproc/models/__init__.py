@@ -38,7 +38,7 @@ from vidproc.models.registry import (
     torchvision_names,
     torchvision_recipe,
 )
-from vidproc.models.weights import Weights, expected_sha256, locate, read_weights
+from vidproc.models.weights import Weights, expected_sha256, locate, reaching, read_weights
 
 __all__ = [
     "ActionModel",
@@ -73,7 +73,8 @@ def load_model(
     Raises ConfigError for what an operator must change: an unknown name, weights that are not here
     and cannot be fetched, are not the promised ones or do not fit, a device that is not there.
     """
-    model = _load(spec, device, settings)
+    with reaching(settings.storage):
+        model = _load(spec, device, settings)
     if described is not None and not is_user_class(spec):
         for what in ("weights_sha256", "labels", "definition"):
             if getattr(model.card, what) != getattr(described, what):
@@ -123,7 +124,8 @@ def describe_model(spec: str, settings: ModelSettings = DEFAULTS) -> ModelCard |
                 return _checked_card(spec, describe(settings), settings)
             return _user_model(spec, replace(settings, device="cpu")).card
     recipe = find_recipe(spec, settings)
-    return card_of(recipe, _weights_of(recipe, check=True).sha256)
+    with reaching(settings.storage):
+        return card_of(recipe, _weights_of(recipe, check=True).sha256)
 
 
 def _weights_of(recipe: Recipe, *, check: bool = False) -> Weights:
@@ -267,7 +269,8 @@ def fetch_model(spec: str, settings: ModelSettings = DEFAULTS) -> Path | None:
     spec = _named(spec, settings)
     if spec == "demo" or is_user_class(spec):
         return None
-    return _weights_of(find_recipe(spec, settings)).path
+    with reaching(settings.storage):
+        return _weights_of(find_recipe(spec, settings)).path
 
 
 def check_model(spec: str, *, device: str = "auto", settings: ModelSettings = DEFAULTS) -> ModelCheck:

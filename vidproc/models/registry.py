@@ -33,6 +33,8 @@ from vidproc.media import FrameSize, Grid, content_hash
 from vidproc.models.base import ModelCard
 from vidproc.models.files import read_below, refuse_foreign_model
 from vidproc.models.weights import is_remote, shown
+from vidproc.s3 import StorageOptions
+from vidproc.secrets import refuse_credentials_in, refuse_credentials_within
 
 Kind = Literal["detector", "actions", "embedding"]
 
@@ -96,8 +98,11 @@ class ModelSettings:
     """Of `weights`; a remote file needs it unless its name carries it, as torchvision's do."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the description (see Recipe) for an .onnx file or model folder, over what it says."""
+    storage: StorageOptions | None = None
+    """How weights on S3 are reached; None: as the AWS environment says."""
 
     def __post_init__(self) -> None:
+        refuse_credentials_within({"weights": self.weights, "options": self.options}, "")
         for name in ("batch_size", "threads", "max_detections", "window", "stride"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -173,6 +178,7 @@ class Recipe:
     """Least and most frames a window that the weights allow; None: any."""
 
     def __post_init__(self) -> None:
+        refuse_credentials_in(self.weights, f"weights of {self.name}")
         if self.family not in FAMILIES:
             raise ConfigError(
                 f"{self.name}: unknown model family {self.family!r}{_did_you_mean(self.family, FAMILIES)} "

@@ -23,6 +23,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ from urllib.parse import urlsplit
 
 from vidproc.errors import ConfigError, VidprocError
 from vidproc.models.files import foreign_format, foreign_zip, is_pickle, is_zip, read_file, refuse_foreign
+from vidproc.s3 import StorageOptions
+from vidproc.secrets import refuse_credentials_in
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +44,19 @@ _BLOCK = 1 << 20
 _BUFFERS = 1 << 20
 """Numbers that a network may have beyond twice those of its weights, before it is called another's."""
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z0-9]+$")
+
+
+_reached_by: ContextVar[StorageOptions | None] = ContextVar("reached_by", default=None)
+
+
+@contextmanager
+def reaching(options: StorageOptions | None) -> Iterator[None]:
+    """Within it, weights on S3 are fetched with these options; None: as the AWS environment says."""
+    before = _reached_by.set(options)
+    try:
+        yield
+    finally:
+        _reached_by.reset(before)
 
 
 def cache_folder() -> Path:
@@ -154,6 +170,7 @@ def fetch(uri: str, sha256: str, *, model: str) -> Path:
     target = cached_path(uri, expected)
     sources = [uri]
     if mirror := os.environ.get("VIDPROC_MODEL_MIRROR"):
+        refuse_credentials_in(mirror, "VIDPROC_MODEL_MIRROR")
         sources.insert(0, f"{mirror.rstrip('/')}/{Path(urlsplit(uri).path).name}")
     reasons = []
     if target.is_file():
@@ -196,7 +213,7 @@ def _blocks(source: str) -> Iterator[bytes]:
         from vidproc.storage import open_storage
 
         prefix, _, key = source.rpartition("/")
-        yield open_storage(prefix).get(key)
+        yield open_storage(prefix, options=_reached_by.get()).get(key)
     elif scheme in ("http", "https"):
         with _open_url(source) as response:
             yield from _read_all(response)

@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 from vidproc.config import load_job
 from vidproc.errors import ConfigError, TransientError, VidprocError
+from vidproc.secrets import refuse_credentials_within
 
 Status = Literal["pending", "running", "stopped", "succeeded", "failed"]
 
@@ -105,7 +106,9 @@ def submit(
     """
     path = Path(job_path)
     job = load_job(path)
+    refuse_credentials_within({"--address": address, "--pip": list(pip)}, "")
     variables = _variables(path, env or {})
+    refuse_credentials_within(variables, "the job's environment")
     request = _digest(
         {"job": job.model_dump(mode="json"), "command": list(command), "pip": sorted(pip), "env": dict(env or {})}
     )

@@ -20,6 +20,7 @@ from vidproc.errors import AlreadyExists, ConfigError, NotFound
 from vidproc.folders import LAKE_MARKER
 from vidproc.media import content_hash
 from vidproc.pulse import begin, end, last_signs
+from vidproc.secrets import redact_json, redact_values
 from vidproc.storage import LocalStorage, Storage, StorageOptions, open_storage
 from vidproc.tables import changes
 from vidproc.tables.delta import READ_ATTEMPTS, Tables, fenced, quoted, writer_properties
@@ -165,13 +166,14 @@ class Lake:
         self,
         *,
         pipeline: str | None = None,
-        error_class: str | None = None,
+        error_class: str | Sequence[str] | None = None,
         stage: str | None = None,
         run_id: str | None = None,
         uri: str | None = None,
         limit: int | None = None,
     ) -> pa.Table:
-        """Failed attempts, the newest first. With a limit no more than so many are held in memory."""
+        """Failed attempts, the newest first; of several classes any. With a limit no more than so many are held in
+        memory."""
         video_id = None if uri is None else content_hash(uri)
         order = [("at", "descending"), ("attempt", "descending")]
         return self._rows(
@@ -235,9 +237,10 @@ class Lake:
                 self.tables.update("videos", {"away": value}, match)
 
     def _rows(
-        self, name: str, order: list[tuple[str, str]], limit: int | None = None, **equals: str | None
+        self, name: str, order: list[tuple[str, str]], limit: int | None = None, **equals: str | Sequence[str] | None
     ) -> pa.Table:
-        wanted = [f"{column} = {quoted([value])}" for column, value in equals.items() if value is not None]
+        lists = {c: [v] if isinstance(v, str) else list(v) for c, v in equals.items() if v is not None}
+        wanted = [f"{column} IN ({quoted(values)})" for column, values in lists.items()]
         predicate = " AND ".join(wanted) or None
         if limit is None:
             return self.tables.read(name, predicate=predicate).sort_by(order)
@@ -254,11 +257,13 @@ class Lake:
 
     def record_run(self, row: Mapping[str, Any]) -> None:
         """Writes the run's row, over an earlier one with its `run_id`: at its start and at its end. From its start on
-        the run has to give signs of life (see pulse.py). Raises ValueError for a field that `runs` does not have."""
+        the run has to give signs of life (see pulse.py). Secrets in its texts are not written. Raises ValueError for a
+        field that `runs` does not have."""
         schema = load_schema("runs")
         unknown = set(row) - set(schema.names)
         if unknown:
             raise ValueError(f"runs has no columns {sorted(unknown)}")
+        row = {k: redact_json(v) if k == "job" and v else redact_values(v) for k, v in row.items()}
         run_id, goes_on = row["run_id"], row["outcome"] == "running"
         if goes_on:
             begin(self.storage, run_id=run_id, pipeline=row["pipeline"], host=row.get("host") or "",

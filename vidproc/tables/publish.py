@@ -275,7 +275,7 @@ def _video_row(outcome: VideoOutcome, rows: Mapping[str, int], run: RunInfo) -> 
         "coverage": outcome.coverage,
         "error_class": outcome.error_class,
         "error": None if outcome.error is None else readable(redact(outcome.error)),
-        "warnings": [readable(w) for w in outcome.warnings],
+        "warnings": [readable(redact(w)) for w in outcome.warnings],
         "attempts": outcome.attempts,
         "frames_decoded": outcome.frames_decoded,
         "frames_sampled": outcome.frames_sampled,

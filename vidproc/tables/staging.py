@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from vidproc.errors import NotFound
 from vidproc.media import DecodeReport, Task, content_hash
 from vidproc.outcome import Failure
+from vidproc.secrets import redact_values
 from vidproc.storage import Storage
 from vidproc.tables.schema import MODEL_TABLES
 
@@ -75,7 +76,9 @@ class TaskReport:
         )
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), ensure_ascii=True).encode()
+        raw = asdict(self)
+        raw["decode"]["warnings"] = redact_values(raw["decode"]["warnings"])
+        return json.dumps(raw, ensure_ascii=True).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> TaskReport:
@@ -146,7 +149,8 @@ class Staging:
     def put_failure(self, failure: Failure, *, content_id: str | None = None) -> None:
         """Kept until the video is published, so that strikes outlive the driver. The same failure
         twice is one. `content_id`: of the file on which the fast path is wrong, where that is the failure."""
-        raw = asdict(failure) | {"at": failure.at.isoformat()}
+        told = {name: redact_values(getattr(failure, name)) for name in ("error", "traceback")}
+        raw = asdict(failure) | told | {"at": failure.at.isoformat()}
         if content_id is not None:
             raw[_WRONG_ON] = content_id
         name = content_hash(str(failure.task_id), failure.stage, str(failure.attempt), failure.run_id, raw["at"])
