@@ -321,7 +321,7 @@ def test_class_names_are_drawn_as_they_are() -> None:
 
     from vidproc.learn.plots import confusion_png, precision_recall_png
 
-    names = ["$a_{", "\\frac{$", "_hidden", "a\x1b[2J\nb"]
+    names = ["$a_{$", "\\frac{$", "_hidden", "a\x1b[2J\nb"]
     assert confusion_png(np.eye(4, dtype=np.int64), names)[:4] == b"\x89PNG"
     line = np.linspace(0, 1, 5)
     assert precision_recall_png({n: (line, line) for n in names}, "t")[:4] == b"\x89PNG"
