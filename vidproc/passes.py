@@ -75,6 +75,8 @@ class Sweep:
     """From the frame shown at this time on. None: from the first frame."""
     last: int | None
     """Up to the frame shown at this time. None: to the last frame."""
+    edits: tuple[Edit, ...] = ()
+    """Those that show this stretch, of a video that has any."""
 
 
 class Result:
@@ -121,29 +123,31 @@ class Result:
         if not self.info.edits:
             return [Sweep(self.start, self.last_tick)]
         end = self.info.edits[-1].end if self.last_tick is None else self.last_tick + 1
-        pieces = sorted(m for e in self.edits if (m := e.media_of(self.start or 0, end)))
+        shown = ((e.media_of(self.start or 0, end), e) for e in self.edits)
+        pieces = sorted(((*piece, e) for piece, e in shown if piece), key=lambda found: found[:2])
         made: list[Sweep] = []
         near = int(MERGED_S / self.info.time_base)
-        for first, last in pieces:
+        for first, last, edit in pieces:
             before = made[-1] if made else None
             if before is not None and before.last is not None and first <= before.last + near:
-                made[-1] = Sweep(before.start, max(before.last, last))
+                made[-1] = Sweep(before.start, max(before.last, last), (*before.edits, edit))
             else:
-                made.append(Sweep(first, last))
+                made.append(Sweep(first, last, (edit,)))
         return made
 
     def fail(self, what: str) -> None:
         self.error = self.error or what
 
-    def spans(self, pts: int, end: int) -> tuple[Span, ...]:
-        """When a frame of the media that lasts from `pts` to `end` is on screen."""
+    def spans(self, pts: int, end: int, sweep: Sweep) -> tuple[Span, ...]:
+        """When a frame of the media that lasts from `pts` to `end` is on screen, by the edits that the sweep is for:
+        what it reads on the way to them is another one's to show."""
         if end - pts > self.longest:
             if self._inside(pts + self.longest) and not self.edits:
                 self.gaps.append((pts + self.longest, end))
             end = pts + self.longest
         if not self.info.edits:
             return ((pts, end),)
-        return tuple(s for e in self.edits if (s := e.shows(pts, end)))
+        return tuple(s for e in sweep.edits if (s := e.shows(pts, end)))
 
     def wants(self, spans: Sequence[Span], *, key: bool) -> bool:
         return any(

@@ -260,7 +260,7 @@ class Sequential(Pass):
     def show(self, sent: Sent, time: int, end: int) -> None:
         result, frame = self.result, sent.frame
         sent.frame = None
-        spans = result.spans(time, end)
+        spans = result.spans(time, end, self.sweep)
         whole = sent.whole and frame is not None
         result.saw(spans, whole=whole)
         key = sent.key and whole and bool(frame.key_frame)

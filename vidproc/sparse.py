@@ -161,7 +161,7 @@ class Sparse(Pass):
             self.settle(first, heap[0].pts)
 
     def settle(self, item: _Item, end: int) -> None:
-        item.spans = self.result.spans(item.pts, end)
+        item.spans = self.result.spans(item.pts, end, self.sweep)
         self.result.saw(item.spans)
         item.wanted = self.result.wants(item.spans, key=item.key)
         frame = self.parked.pop(item.order, None)

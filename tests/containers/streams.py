@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import av
@@ -122,7 +122,7 @@ def _options(r: Recipe) -> dict[str, str]:
     return {}
 
 
-@lru_cache(maxsize=256)
+@cache
 def encode(r: Recipe) -> Stream:
     """Encode once for the whole process."""
     from av.codec.context import Flags
