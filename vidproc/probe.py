@@ -388,7 +388,7 @@ def _mov_index(
     end = first + head.delay + last - first + step
     if missing:
         warnings = (f"{missing} of the {frames} frames in its index lie behind the end of the file",)
-    elif (tail := _tail(container, stream, tail_at)) is not None:
+    elif (tail := _tail(container, stream, tail_at, head.delay)) is not None:
         end = tail
     if as_media and track is not None:
         edits = track.timeline(end)
@@ -400,23 +400,25 @@ def _mov_index(
     return _Index(keyframes, end, frames, warnings=warnings, held=not missing)
 
 
-def _tail(container: InputContainer, stream: VideoStream, at: int) -> int | None:
-    """Reads the packets from that decoding time to the end: when the last frame leaves the screen by the packets'
-    own times. None where they cannot be reached."""
+def _tail(container: InputContainer, stream: VideoStream, at: int, delay: int) -> int | None:
+    """Reads the packets from that decoding time to the end: when the last frame leaves the screen. None where they
+    cannot be reached. Frames that change places swap durations, so only all together last as long as their packets:
+    the last one shown ends by `delay` later than the last one decoded."""
     import av
 
     end: int | None = None
+    latest = 0
     try:
         container.seek(at, stream=stream, any_frame=True)
         for count, packet in enumerate(packets_of(container, stream)):
-            lasts = packet.duration or _duration_guess(stream)
-            if packet.pts is not None:
-                end = max(end or packet.pts, packet.pts + lasts)
+            if packet.pts is not None and packet.dts is not None:
+                end = packet.dts + delay + (packet.duration or _duration_guess(stream))
+                latest = max(latest, packet.pts + 1)
             if count > 16 * TAIL_PACKETS:
                 return None
     except av.error.FFmpegError:
         return None
-    return end
+    return None if end is None else max(end, latest)
 
 
 def _matroska_index(container: InputContainer, stream: VideoStream, head: _Head) -> _Index | None:
