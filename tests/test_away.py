@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from tests.odd_store import Odd, odd_store
 from tests.test_end_to_end import job, run_cli, statuses, tables
 from tests.test_nights import Heard
 from tests.unprivileged import as_nobody, open_folder
+from vidproc.mp4 import LocalBytes
 from vidproc.query import connect
 from vidproc.run import index
 from vidproc.tables.lake import Lake
@@ -169,6 +171,29 @@ def test_a_file_that_may_not_be_read_tonight(place: Path) -> None:
     assert nights(place)[0][0] == 0
     assert set(statuses(lake, str(archive)).values()) == {("indexed", None)} and away(lake) == {}
     assert len(seen(lake)["detections"]) > len(before["detections"])
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN])
+def test_a_file_on_a_disk_that_fails_costs_itself_and_is_due_again(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, lake, read = tmp_path / "in", str(tmp_path / "lake"), LocalBytes.read
+    archive.mkdir()
+    for name in ("a.mp4", "z.mp4"):
+        make_video(archive / name, seconds=0.4)
+
+    def fails(self: LocalBytes, start: int, end: int) -> bytes:
+        if str(self._file.name).endswith("a.mp4"):
+            raise OSError(number, os.strerror(number))
+        return read(self, start, end)
+
+    monkeypatch.setattr(LocalBytes, "read", fails)
+    summary = index(job(str(archive), lake, actions="none"))
+    assert (summary.exit_code, summary.errors, summary.statuses) == (1, {"unreadable": 1}, {"indexed": 1, "failed": 1})
+    (row,) = Lake.open(lake).failures().to_pylist()
+    assert row["attempt"] == 1 and os.strerror(number) in row["error"]
+    monkeypatch.undo()
+    assert index(job(str(archive), lake, actions="none")).statuses == {"indexed": 1}
 
 
 # ---- Objects ----------------------------------------------------------------------------------------
