@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "vidproc"
 LAYERS = [
     ["clock", "errors", "faults", "filters", "folders", "h264", "machine", "memory", "mp4", "output"],
     ["remarks", "secrets", "text"],
-    ["documents", "media", "step"],
+    ["beneath", "documents", "media", "step"],
     ["annotations", "edits", "outcome"],
     ["s3"],
     ["storage"],

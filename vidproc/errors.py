@@ -3,6 +3,7 @@
 VidprocError
   ConfigError        an operator must change something: refused before work starts, exit code 2
     Refused          a store refused us, and says why: the finer class is expired_token, wrong_clock, denied, ...
+    Forged           a lake holds something that no vidproc wrote, and that would lead out of it or mislead
   MediaError         this video, or this stretch of it, will never work: a row in `failures`, the run goes on
     Declined         the object is not a video that we can use (audio only, empty, encrypted, not media)
     Undecodable      the container opened, but a stretch of it does not decode
@@ -43,6 +44,10 @@ class Refused(ConfigError):
 
     def __reduce__(self) -> tuple[type[Refused], tuple[str, str]]:
         return type(self), (str(self), self.error_class)
+
+
+class Forged(ConfigError):
+    error_class = "forged"
 
 
 class RunAborted(VidprocError):

@@ -159,6 +159,8 @@ WORDS: tuple[tuple[str, Meaning], ...] = (
     (r"Generic (?:S3|LocalFileSystem) error", PASSING),
     (r"Parquet (?:argument )?error|Invalid Parquet|[Cc]orrupt|Thrift|[Jj]son error|Invalid JSON", DAMAGED),
     (r"C Data interface error", DAMAGED),
+    # Of a log: versions that lack, actions that are none, a hint that leads nowhere.
+    (r"Kernel error", DAMAGED),
 )
 """What deltalake, object_store, pyarrow and DuckDB say where they name neither a number nor a code; the first that is
 found counts."""

@@ -282,7 +282,8 @@ class Infer:
         self._models = [
             load_model(u.spec, device=self.pipeline.device, settings=u.settings, described=u.card) for u in self.uses
         ]
-        self._staging = Staging(open_storage(self.lake_uri, options=self.options), self.pipeline.pipeline_id)
+        storage = open_storage(self.lake_uri, options=self.options, confined=True)
+        self._staging = Staging(storage, self.pipeline.pipeline_id)
 
     def __call__(self, decoded: DecodedTask) -> DecodedTask | TaskDone:
         answered = self.answered(decoded)

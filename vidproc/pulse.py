@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from vidproc.progress import Progress, Reporter
 from vidproc.secrets import redact, redact_values
 from vidproc.storage import Storage
 from vidproc.store_clock import store_now
+from vidproc.tables.checks import document, typed
 
 FOLDER = "_runs"
 EVERY_S = 5.0
@@ -61,18 +61,25 @@ def running(storage: Storage) -> list[Sign]:
     return sorted(_signs(storage), key=lambda sign: sign.started_at)
 
 
-def _signs(storage: Storage) -> Iterator[Sign]:
+def _signs(storage: Storage) -> list[Sign]:
     signs = last_signs(storage)
+    found = []
     for run_id, (seen_at, silent) in signs.items():
-        with suppress(VidprocError, ValueError, TypeError, KeyError):  # ended meanwhile, or another version's
-            raw = json.loads(storage.get(_key(run_id)))
+        with suppress(VidprocError, ValueError, TypeError, LookupError, AttributeError):  # ended, or another version's
+            raw = document(storage, _key(run_id), "sign of a run")
             if raw.get("ended"):
                 continue
             known = {f.name for f in fields(Progress)}
             progress = Progress(**{k: v for k, v in raw.pop("progress").items() if k in known})
             names = {k: raw[k] for k in ("run_id", "pipeline", "host", "said")}
             started_at, at = (datetime.fromisoformat(raw[k]) for k in ("started_at", "at"))
-            yield Sign(progress=progress, started_at=started_at, at=at, seen_at=seen_at, silent=silent, **names)
+            sign = Sign(progress=progress, started_at=started_at, at=at, seen_at=seen_at, silent=silent, **names)
+            typed(sign)
+            typed(progress)
+            if sign.run_id != run_id:
+                continue
+            found.append(sign)
+    return found
 
 
 def last_signs(storage: Storage) -> dict[str, tuple[datetime, bool]]:

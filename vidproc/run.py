@@ -45,6 +45,7 @@ from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
 from vidproc.runtime.retry import ERROR_CLASSES
 from vidproc.secrets import hidden_in
 from vidproc.storage import StorageOptions, local_path, open_storage, redact
+from vidproc.tables.delta import first_line
 from vidproc.tables.lake import MARKER, CommittedVideo, Lake, stranger_in
 from vidproc.tables.publish import PublishReport, RunInfo, record_failures, recover
 from vidproc.tables.staging import Staging, TaskReport
@@ -297,7 +298,7 @@ def release(lake_uri: str, options: StorageOptions, classes: tuple[str, ...] = (
     """Makes videos due again that failed, or lost a piece to repeated failures; with `classes` every
     video that ended with one of these error classes."""
     lake = Lake.open(lake_uri, options)
-    storage = open_storage(lake_uri, options=options)
+    storage = lake.storage
     released: Counter[str] = Counter()
     known: set[str] = set()
     for row in lake.videos().select(["video_id", "pipeline", "status", "error_class"]).to_pylist():
@@ -307,13 +308,24 @@ def release(lake_uri: str, options: StorageOptions, classes: tuple[str, ...] = (
             released[row["pipeline"]] += 1
         if error_class is not None:
             known.add(error_class)
-    jobs = (r["job"] for r in lake.runs().to_pylist() if r["pipeline"] in released and r["job"])
-    text = next(jobs, None)
-    hidden = tuple(hidden_in(json.loads(text))) if text else ()
-    job = None
-    if text and not hidden:
-        job = Job.model_validate_json(text).model_copy(update={"follow": None, "plan": None})
+    jobs = ((r["run_id"], r["job"]) for r in lake.runs().to_pylist() if r["pipeline"] in released and r["job"])
+    run_id, text = next(jobs, ("", None))
+    hidden, job = _recorded_job(lake, run_id, text) if text else ((), None)
     return Released(videos=dict(released), job=job, hidden=hidden, classes=tuple(sorted(known)))
+
+
+def _recorded_job(lake: Lake, run_id: str, text: str) -> tuple[tuple[str, ...], Job | None]:
+    """The job of a run, for this lake and no other: it may have been moved since, or made by somebody else. Or what
+    is hidden in it, so that it cannot be run."""
+    try:
+        hidden = tuple(hidden_in(json.loads(text)))
+        job = None if hidden else Job.model_validate_json(text)
+    except (ValueError, TypeError, AttributeError, RecursionError) as e:
+        raise ConfigError(
+            f"{lake.uri}: the job that `runs` has of {run_id} is none that this vidproc can run ({first_line(e)}); "
+            "use --no-run, and give `vidproc index` a job"
+        ) from e
+    return hidden, job and job.model_copy(update={"lake": lake.uri, "follow": None, "plan": None})
 
 
 def versions() -> str:
@@ -498,12 +510,12 @@ class Driver:
         options = storage_options(job, archive=True)
         self._unlisted = Unlisted(job, self._committed, options) if job.deleted == "remove" else None
         self._away = Away(job, self._committed, options)
-        self._staging = Staging(open_storage(job.lake, options=storage_options(job)), run.pipeline_id)
+        self._staging = Staging(lake.storage, run.pipeline_id)
         self._staged: dict[str, set[str]] = {}
         for video_id, task_id in self._staging.finished():
             self._staged.setdefault(video_id, set()).add(task_id)
         self._had_strikes = set(self._staging.failed())
-        self._storage = open_storage(job.lake, options=storage_options(job))
+        self._storage = lake.storage
         self._released_prefix = f"{RELEASED}/{pipeline.name}/"
         self._released = {o.key.removeprefix(self._released_prefix) for o in self._storage.list(self._released_prefix)}
         self._cut = CutSettings(clip_seconds=job.cut.clip_seconds, clips_per_task=job.cut.clips_per_task)

@@ -28,8 +28,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
-from vidproc import faults, s3
-from vidproc.errors import AlreadyExists, ConfigError, NotFound, SourceChanged, TransientError
+from vidproc import beneath, faults, s3
+from vidproc.errors import AlreadyExists, ConfigError, Forged, NotFound, SourceChanged, TransientError
 from vidproc.folders import AWAY, Entry, is_kernels, walk
 from vidproc.s3 import RangePastEnd, calling, refusal, status_of
 from vidproc.s3 import StorageOptions as StorageOptions
@@ -37,6 +37,7 @@ from vidproc.s3 import client as _s3_client
 from vidproc.s3 import signed as signed
 from vidproc.secrets import redact as redact
 from vidproc.secrets import refuse_credentials_in
+from vidproc.text import printable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -99,8 +100,11 @@ class Storage(Protocol):
     def uri_of(self, key: str) -> str:
         """What `open_block_reader` and `readable_url` take."""
 
-    def list(self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None) -> Iterator[ObjectInfo]:
-        """Objects whose key starts with `prefix`, streamed in no promised order.
+    def list(
+        self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None, *, start: str = ""
+    ) -> Iterator[ObjectInfo]:
+        """Objects whose key starts with `prefix`, streamed in no promised order. With `start` only those whose key
+        comes after it.
 
         With `on_denied` also what is no object is listed, with its flaw, and `on_denied(key, reason)` hears of
         folders that cannot be read. Without it links to folders, pipes and the like are left out, and what cannot
@@ -134,9 +138,12 @@ class Storage(Protocol):
         folder."""
 
 
-def open_storage(uri: str, *, options: StorageOptions | None = None) -> Storage:
+def open_storage(uri: str, *, options: StorageOptions | None = None, confined: bool = False) -> Storage:
     """A folder (`/path`, `relative/path`, `file:///path`) or `s3://bucket/prefix` (prefix as it is, not
-    percent-encoded). Looks at nothing yet. Raises ConfigError for any other kind of URI."""
+    percent-encoded). Looks at nothing yet. Raises ConfigError for any other kind of URI.
+
+    `confined` is for lakes, which anybody may have made: there no key and no link leads out of the root. What tries
+    to raises Forged."""
     options = options or StorageOptions()
     refuse_credentials_in(uri, "the place")
     if uri.startswith("s3://"):
@@ -145,8 +152,8 @@ def open_storage(uri: str, *, options: StorageOptions | None = None) -> Storage:
         prefix = key.removesuffix("/")
         if key and not prefix:
             raise ConfigError(f"{uri!r} names a folder without a name; write s3://{bucket} for the whole bucket")
-        return S3Storage(bucket, prefix, options)
-    return LocalStorage(local_path(uri))
+        return S3Storage(bucket, prefix, options, confined)
+    return LocalStorage(local_path(uri), confined=confined)
 
 
 def split_s3_uri(uri: str) -> tuple[str, str]:
@@ -181,6 +188,8 @@ class LocalStorage:
     """Absolute."""
     follow_links: bool = True
     """Whether a listing goes into folders outside of the root that links lead to."""
+    confined: bool = False
+    """Whether links below the root are refused, by every call, and pipes and devices with them."""
 
     @property
     def uri(self) -> str:
@@ -192,22 +201,43 @@ class LocalStorage:
     def _path(self, key: str) -> str:
         parts = key.split("/")
         if not key or "\0" in key or any(p in ("", ".", "..") for p in parts):
+            if self.confined:
+                raise _leads_out(self.root, key)
             raise ValueError(f"not a key below a folder: {key!r}")
         return os.path.join(self.root, *parts)
 
-    def list(self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None) -> Iterator[ObjectInfo]:
+    def list(
+        self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None, *, start: str = ""
+    ) -> Iterator[ObjectInfo]:
         self._check_root()
+        if self.confined:
+            yield from self._list_confined(prefix, start)
+            return
         for entry in walk(self.root, prefix.rpartition("/")[0], follow_links=self.follow_links):
             if entry.is_folder and (on_denied is None or not entry.key):
                 raise _refused_folder(entry, self.uri_of(entry.key))
             if entry.is_folder and on_denied is not None:
                 on_denied(entry.key, entry.reason)
-            elif not entry.key.startswith(prefix) or entry.key.rpartition("/")[2].startswith(_TEMPORARY):
+            elif not self._is_listed(entry.key, prefix, start):
                 continue
             elif on_denied is not None or entry.kind in ("file", "broken_link"):
                 yield _object(entry)
             elif entry.error is not None:
                 raise _translate_os(entry.error, self.uri_of(entry.key)) from entry.error
+
+    def _list_confined(self, prefix: str, start: str) -> Iterator[ObjectInfo]:
+        below = prefix.rpartition("/")[0]
+        if below:
+            self._path(below)
+        try:
+            for key, info in beneath.walk(self.root, below, start):
+                if self._is_listed(key, prefix, start):
+                    yield _object(Entry(key, "file", info))
+        except OSError as e:
+            raise _translate_os(e, e.filename if isinstance(e.filename, str) else self.uri_of(below)) from e
+
+    def _is_listed(self, key: str, prefix: str, start: str) -> bool:
+        return key.startswith(prefix) and key > start and not key.rpartition("/")[2].startswith(_TEMPORARY)
 
     def _check_root(self) -> None:
         try:
@@ -224,12 +254,16 @@ class LocalStorage:
         if not stat.S_ISDIR(info.st_mode) or is_kernels(self.root):
             raise ConfigError(f"{self.root!r} is no folder of files: it is not a lake, and no place of videos")
 
+    def _open(self, key: str) -> BinaryIO:
+        path = self._path(key)
+        return beneath.open_file(self.root, key) if self.confined else open(path, "rb")
+
     def get(self, key: str) -> bytes:
-        with _filing(self.uri_of(key)), open(self._path(key), "rb") as f:
+        with _filing(self.uri_of(key)), self._open(key) as f:
             return f.read()
 
     def get_range(self, key: str, start: int, length: int, if_match: str | None = None) -> bytes:
-        with _filing(self.uri_of(key)), open(self._path(key), "rb") as f:
+        with _filing(self.uri_of(key)), self._open(key) as f:
             _same_file(f, if_match, self.uri_of(key))
             f.seek(start)
             return f.read(length)
@@ -239,11 +273,17 @@ class LocalStorage:
             while True:
                 # Gone: a writer that slept for a day finds its half-written file taken for a dead one's.
                 with suppress(FileNotFoundError):
-                    return self._put(self._path(key), data, if_absent)
+                    return self._put(key, data, if_absent)
 
-    def _put(self, path: str, data: bytes, if_absent: bool) -> str:
+    def _put(self, key: str, data: bytes, if_absent: bool) -> str:
+        path, name = self._path(key), _TEMPORARY + uuid.uuid4().hex
+        if self.confined:
+            try:
+                return beneath.put(self.root, key, data, name, if_absent=if_absent)
+            except FileExistsError as e:
+                raise AlreadyExists(f"{path} is there already") from e
         folder = os.path.dirname(path)
-        temporary = os.path.join(folder, _TEMPORARY + uuid.uuid4().hex)
+        temporary = os.path.join(folder, name)
         f = _create(temporary)
         try:
             with f:
@@ -268,8 +308,15 @@ class LocalStorage:
         for key in keys:
             path = self._path(key)
             with _filing(self.uri_of(key)), suppress(FileNotFoundError, NotADirectoryError):
-                os.unlink(path)
-            folders.add(os.path.dirname(path))
+                if self.confined:
+                    beneath.delete(self.root, key)
+                else:
+                    os.unlink(path)
+            folders.add(os.path.dirname(key if self.confined else path))
+        if self.confined:
+            for folder in sorted(folders, key=len, reverse=True):
+                beneath.prune(self.root, folder)
+            return
         for folder in sorted(folders, key=len, reverse=True):
             # Stores have no folders, so none is left behind: rmdir refuses the ones in use.
             with suppress(OSError):
@@ -278,10 +325,14 @@ class LocalStorage:
                     folder = os.path.dirname(folder)
 
     def exists(self, key: str) -> bool:
-        return os.path.isfile(self._path(key))
+        path = self._path(key)
+        return beneath.is_file(self.root, key) if self.confined else os.path.isfile(path)
 
     def delta_uri(self, key: str) -> str:
-        return _delta_path(self._path(key))
+        path = self._path(key)
+        if self.confined:
+            beneath.check(self.root, key)
+        return _delta_path(path)
 
     def delta_options(self) -> dict[str, str]:
         return {}
@@ -298,9 +349,19 @@ class LocalStorage:
             path = self.uri_of(entry.key)
             with suppress(FileNotFoundError):
                 if os.path.basename(path).startswith(_TEMPORARY) and os.lstat(path).st_mtime <= limit:
-                    os.unlink(path)
+                    if self.confined:
+                        beneath.delete(self.root, entry.key)
+                    else:
+                        os.unlink(path)
                     removed += 1
         return removed
+
+
+def _leads_out(uri: str, key: str) -> Forged:
+    return Forged(
+        f"{uri}: something in this lake names {printable(key)[:200]!r} as a place in it, which would lead out of the "
+        "lake: no vidproc wrote that. Restore the lake from a copy"
+    )
 
 
 def _object(entry: Entry) -> ObjectInfo:
@@ -377,6 +438,8 @@ class S3Storage:
     prefix: str
     """Without the slash that separates it from a key; may be empty. `/cams` and `cams` are two prefixes."""
     options: StorageOptions
+    confined: bool = False
+    """Whether keys with parts such as `..` are refused: some stores, and proxies before them, take these for paths."""
 
     @property
     def uri(self) -> str:
@@ -390,11 +453,15 @@ class S3Storage:
         return _s3_client(self.options)
 
     def _key(self, key: str) -> str:
+        if self.confined and ("\0" in key or not {".", ".."}.isdisjoint(key.split("/"))):
+            raise _leads_out(self.uri, key)
         return f"{self.prefix}/{key}" if self.prefix else key
 
-    def list(self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None) -> Iterator[ObjectInfo]:
+    def list(
+        self, prefix: str = "", on_denied: Callable[[str, str], None] | None = None, *, start: str = ""
+    ) -> Iterator[ObjectInfo]:
         root = self._key("")
-        token: dict[str, str] = {}
+        token: dict[str, str] = {"StartAfter": self._key(start)} if start else {}
         restore_state: dict[str, Any] = {}
         may_ask = on_denied is not None
         while True:

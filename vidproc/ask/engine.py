@@ -30,7 +30,6 @@ from vidproc.ask.twin import EVERY, MAIN, Params, Twin, identifier
 from vidproc.errors import ConfigError
 from vidproc.storage import Storage
 from vidproc.tables.delta import Tables, taken
-from vidproc.tables.delta import translated as translated_delta
 from vidproc.tables.schema import load_schemas
 
 ROWS_A_BATCH = 50_000
@@ -179,11 +178,10 @@ def _version(tables: Tables, name: str, changes: int | None) -> tuple[int | None
     if not DeltaTable.is_deltatable(storage.delta_uri(name), storage.delta_options()):
         return None, None
     table = tables.open(name)
-    with translated_delta(f"{storage.uri}/{name}"):
-        while changes is not None and taken(table) > changes:
-            # A change is one commit, and at most one is in progress: seldom more than a step or two.
-            table.load_as_version(table.version() - 1)
-        return table.version(), taken(table)
+    while changes is not None and taken(table) > changes:
+        # A change is one commit, and at most one is in progress: seldom more than a step or two.
+        tables.step_back(name, table)
+    return table.version(), taken(table)
 
 
 def _pipelines(con: duckdb.DuckDBPyConnection, videos: str) -> tuple[str, ...]:

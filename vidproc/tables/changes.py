@@ -32,23 +32,28 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vidproc.errors import AlreadyExists, ConfigError, NotFound, TransientError
+from vidproc.errors import AlreadyExists, ConfigError, Damaged, Forged, NotFound, TransientError
+from vidproc.tables.checks import document
 from vidproc.tables.delta import BATCH_ROWS, FENCE, VOID, Tables, quoted, taken
 from vidproc.tables.schema import MODEL_TABLES, TABLES, load_schema
 from vidproc.tables.staging import Staging
+from vidproc.text import printable
 
 FOLDER = "_changes"
 FIRST, LAST = "failures", "videos"
 ORDER = (FIRST, *MODEL_TABLES, LAST)
+
+
+Kind = Literal["publish", "forget", "vacuum"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +61,7 @@ class Change:
     """An intent. Small: ids and names; the rows lie in files beside it."""
 
     id: str
-    kind: Literal["publish", "forget", "vacuum"]
+    kind: Kind
     videos: tuple[str, ...] = ()
     """video_ids whose rows go before the new ones come."""
     pipeline: str | None = None
@@ -74,10 +79,40 @@ class Change:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> Change:
-        raw = {k: v for k, v in json.loads(data).items() if k in {f.name for f in fields(cls)}}
-        raw = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-        return cls(**(raw | {"tasks": tuple((video, task) for video, task in raw.get("tasks", ()))}))
+    def of(cls, raw: Mapping[str, Any]) -> Change:
+        """Raises ValueError for what no vidproc has written: names become parts of keys."""
+        known = {k: v for k, v in raw.items() if k in {f.name for f in fields(cls)}}
+        lists = {k: _names(k, known.get(k, ())) for k in ("videos", "tables", "with_failures")}
+        tasks = known.get("tasks", ())
+        if not isinstance(tasks, (list, tuple)):
+            raise ValueError(f"'tasks' is {tasks!r:.100}")
+        pairs = [_names("tasks", pair) for pair in tasks]
+        change = cls(**(known | lists | {"tasks": tuple((video, task) for video, task in pairs)}))
+        for key, needed in (("id", True), ("pipeline", False), ("pipeline_id", False), ("run_id", False)):
+            if needed or getattr(change, key) is not None:
+                _names(key, [getattr(change, key)])
+        if change.kind not in get_args(Kind) or not {*change.tables} <= {*ORDER}:
+            raise ValueError(f"no such kind of change, or no such tables: {change.kind!r:.50}, {change.tables!r:.100}")
+        if change.kind == "publish" and None in (change.pipeline, change.pipeline_id, change.run_id):
+            raise ValueError("it publishes rows, and does not say of which pipeline and run")
+        if bool(change.videos) == (change.kind == "vacuum"):
+            raise ValueError("it names no videos, or is a vacuum that does")
+        if change.tables and change.kind != "publish":
+            raise ValueError(f"a {change.kind} brings no rows")
+        return change
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+"""Ids, and the names of pipelines and tables."""
+
+
+def _names(key: str, values: Any) -> tuple[str, ...]:
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"{key!r} is {values!r:.100}")
+    for value in values:
+        if not isinstance(value, str) or not _NAME.fullmatch(value):
+            raise ValueError(f"{key!r} names {value!r:.100}")
+    return tuple(values)
 
 
 def new_id() -> str:
@@ -132,10 +167,24 @@ def take(tables: Tables, number: int, change: Change) -> bool:
 
 
 def read(tables: Tables, number: int) -> Change | None:
+    """Raises Forged for an intent that no vidproc has written."""
+    key = _key(number)
     try:
-        return Change.from_json(tables.storage.get(_key(number)))
+        return Change.of(document(tables.storage, key, "change"))
     except NotFound:
         return None
+    except (Damaged, ValueError, TypeError) as e:
+        raise Forged(
+            f"{tables.storage.uri_of(key)} is no change that vidproc has written down ({printable(str(e))[:300]}), so "
+            f"nothing of it is done. {_way_out(tables, number, key)}"
+        ) from e
+
+
+def _way_out(tables: Tables, number: int, key: str) -> str:
+    begun = [name for name in ORDER if tables.done(name) >= number]
+    if begun:
+        return f"{', '.join(begun)} took change {number} already: restore {key} from a copy"
+    return f"No table has taken anything of change {number}: remove {key}, and the lake goes on"
 
 
 def pending(tables: Tables) -> tuple[int, Change] | None:
@@ -204,6 +253,12 @@ def apply(tables: Tables, number: int, change: Change) -> bool:
                 landed = tables.spend(step.table, number, FENCE)
             else:
                 landed = tables.replace(step.table, step.rows, step.goes, number)
+            if not landed and tables.done(step.table) > number:
+                _finished(tables, number)
+                raise Forged(
+                    f"{tables.storage.uri}: the table {step.table} claims to have taken changes after {number}, "
+                    f"which is not finished: something other than vidproc wrote that. Restore {step.table} from a copy"
+                )
             # Where a later change was undone too, this may have been applied: then its author finds its rows.
             if not landed and step.table == first and tables.undone(first) >= number:
                 tables.spend(LAST, number, VOID)
@@ -290,11 +345,29 @@ def _rows(tables: Tables, number: int, change: Change, name: str) -> Iterator[pa
         _finished(tables, number)  # and cleaned up by others meanwhile
         raise TransientError(f"{tables.storage.uri_of(key)} was deleted while it was wanted") from e
     schema = load_schema(name).stored
-    file = pq.ParquetFile(pa.BufferReader(data))
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        _check_rows(file, schema, change)
+    except (pa.ArrowException, OSError, ValueError, LookupError) as e:
+        raise Forged(
+            f"{tables.storage.uri_of(key)} does not hold rows of change {number} ({printable(str(e))[:200]}). "
+            f"{_way_out(tables, number, _key(number))}"
+        ) from e
     return (
         pa.RecordBatch.from_arrays([batch[f.name].cast(f.type) for f in schema], schema=schema)
         for batch in file.iter_batches(BATCH_ROWS)
     )
+
+
+def _check_rows(file: pq.ParquetFile, schema: pa.Schema, change: Change) -> None:
+    """Raises ValueError where rows are not of the table, or of videos or a pipeline that the change does not name."""
+    for field in schema:
+        pa.nulls(0, file.schema_arrow.field(field.name).type).cast(field.type)
+    own = {"video_id": pa.array(change.videos), "pipeline": pa.array([change.pipeline], pa.string())}
+    for batch in file.iter_batches(BATCH_ROWS, columns=list(own)):
+        for name, values in own.items():
+            if not pc.all(pc.is_in(batch[name], values), min_count=0).as_py():
+                raise ValueError(f"there are rows with another {name} than the change's")
 
 
 def _nothing() -> Iterator[pa.RecordBatch]:
@@ -322,7 +395,7 @@ def clean(tables: Tables, number: int, change: Change) -> None:
     elif change.kind == "forget":
         gone = set(change.videos)
         staged = (item.key for item in tables.storage.list("_staging/"))
-        tables.storage.delete([key for key in staged if key.split("/")[2] in gone])
+        tables.storage.delete([key for key in staged if key.split("/")[2:3] and key.split("/")[2] in gone])
     _remove(tables, number, change)
 
 

@@ -7,21 +7,23 @@ transaction id is refused only from a stale handle, so it is checked first.
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import starmap
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
 from vidproc import faults
 from vidproc.errors import ConfigError, Damaged, Refused, TransientError, VidprocError
 from vidproc.storage import Storage, redact
+from vidproc.tables.checks import check_schema, check_table
 from vidproc.tables.schema import TableSchema, load_schema
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Tables:
         from deltalake import DeltaTable, Schema
 
         schema = load_schema(name)
+        check_table(self.storage, name)
         extra = {"delta.dataSkippingStatsColumns": STATISTICS[name]} if name in STATISTICS else {}
         with translated(f"{self.storage.uri}/{name}"):
             uri, options = self.storage.delta_uri(name), self.storage.delta_options()
@@ -93,7 +96,20 @@ class Tables:
         from deltalake import DeltaTable
 
         with translated(f"{self.storage.uri}/{name}"):
-            return DeltaTable(self.storage.delta_uri(name), storage_options=self.storage.delta_options())
+            uri, options = self.storage.delta_uri(name), self.storage.delta_options()
+            while True:
+                log = check_table(self.storage, name)
+                table = DeltaTable(uri, storage_options=options)
+                if table.version() <= log.version:
+                    break  # else somebody committed between the two: that is checked too
+            _check_schema(table, f"{self.storage.uri}/{name}", name)
+            return table
+
+    def step_back(self, name: str, table: DeltaTable) -> None:
+        """Turns a handle to the version before its own."""
+        with translated(f"{self.storage.uri}/{name}"):
+            check_table(self.storage, name, table.version() - 1)
+            table.load_as_version(table.version() - 1)
 
     def scan(
         self,
@@ -252,6 +268,23 @@ def patiently(act: Callable[[], T]) -> T:
         except TransientError:
             time.sleep(random.uniform(0.05, 0.15) * 2**attempt)
     return act()
+
+
+def _check_schema(table: DeltaTable, where: str, name: str) -> None:
+    fields = json.loads(table.schema().to_json())["fields"]
+    types, required, partition_by = _delta_types(name)
+    check_schema(where, fields, table.metadata().partition_columns, types, required, partition_by)
+
+
+@cache
+def _delta_types(name: str) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
+    """Of our schema: the types of its fields as the Delta library writes them, those by which the table is told from
+    another, and those that it is partitioned by."""
+    from deltalake import Schema
+
+    schema = load_schema(name)
+    fields = json.loads(Schema.from_arrow(schema.stored).to_json())["fields"]
+    return {f["name"]: f["type"] for f in fields}, schema.sort_by, schema.partition_by
 
 
 def taken(table: DeltaTable) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,17 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidproc import __version__
-from vidproc.errors import AlreadyExists, ConfigError, NotFound
+from vidproc.errors import AlreadyExists, ConfigError, Damaged, NotFound
 from vidproc.folders import LAKE_MARKER
 from vidproc.media import content_hash
 from vidproc.pulse import begin, end, last_signs
 from vidproc.secrets import redact_json, redact_values
 from vidproc.storage import LocalStorage, Storage, StorageOptions, open_storage
 from vidproc.tables import changes
-from vidproc.tables.delta import READ_ATTEMPTS, Tables, fenced, quoted, writer_properties
+from vidproc.tables.checks import check_lake, document
+from vidproc.tables.delta import READ_ATTEMPTS, Tables, fenced, patiently, quoted, writer_properties
 from vidproc.tables.schema import MODEL_TABLES, TABLES, load_schema
 from vidproc.tables.staging import FOLDER as STAGING
 from vidproc.tables.vacuum import VacuumReport, vacuum
+from vidproc.text import printable
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -50,25 +53,31 @@ class Lake:
 
     @classmethod
     def open(cls, uri: str, options: StorageOptions | None = None) -> Lake:
-        """Raises ConfigError where there is no lake, or one of a newer format."""
-        storage = open_storage(uri, options=options)
+        """Raises ConfigError where there is no lake, or one of a newer format; Forged (a ConfigError) where its tables
+        lead out of it (see checks.py)."""
+        storage = open_storage(uri, options=options, confined=True)
         storage.delta_uri("videos")
         try:
-            marker = json.loads(storage.get(MARKER))
-            format_ = int(marker["format"])
+            marker = document(storage, MARKER, "mark of a lake")
+            format_ = marker["format"]
+            if type(format_) is not int or format_ < 1:
+                raise ValueError("format")
         except NotFound as e:
             raise ConfigError(
                 f"{storage.uri} is not a lake: it has no {MARKER}. Check the place; `vidproc index` makes a lake "
                 "where there is nothing yet"
             ) from e
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, LookupError, Damaged) as e:
             raise ConfigError(f"{storage.uri_of(MARKER)} is damaged or not vidproc's; is this a lake?") from e
         if format_ > FORMAT:
+            maker = printable(str(marker.get("created_by", "a newer vidproc")))[:60]
             raise ConfigError(
-                f"the lake {storage.uri} has format {format_}, made by {marker.get('created_by', 'a newer vidproc')}; "
+                f"the lake {storage.uri} has format {format_}, made by {maker}; "
                 f"this is vidproc {__version__}, which knows {FORMAT}: upgrade it"
             )
-        return cls(storage)
+        lake = cls(storage)
+        lake.check()
+        return lake
 
     @classmethod
     def create(cls, uri: str, options: StorageOptions | None = None) -> Lake:
@@ -91,9 +100,15 @@ class Lake:
             with suppress(AlreadyExists):
                 storage.put(MARKER, json.dumps(marker, indent=1).encode() + b"\n", if_absent=True)
         lake = cls.open(uri, options)
+        lake.check(again=True)
         for name in TABLES:
             lake.tables.create(name)
         return lake
+
+    def check(self, *, again: bool = False) -> None:
+        """Raises Forged where something in the logs of the tables leads out of the lake. `again`: before something is
+        written or deleted (see checks.py)."""
+        patiently(partial(check_lake, self.storage, TABLES, changes.LAST, again=again))
 
     @property
     def uri(self) -> str:
@@ -283,6 +298,7 @@ class Lake:
     def compact(self, *, file_bytes: int = FILE_BYTES) -> dict[str, CompactReport]:
         """Rewrites small files into ones of about `file_bytes`, ordered by `video_id`. Safe beside running
         jobs; costs in proportion to what was added, times a small logarithm. Finishes what is pending first."""
+        self.check(again=True)
         changes.roll_forward(self.tables)
         return {name: _compact(self.tables, name, file_bytes) for name in TABLES}
 
@@ -297,6 +313,7 @@ class Lake:
         everything, and with 0 the table logs are cut too, so that not a byte of what was forgotten is left.
         Ages are measured by the store's clock alone.
         """
+        self.check(again=True)
         leftover_age = older_than if exclusive else max(older_than, DAY)
         return vacuum(self.tables, older_than, leftover_age, cut=exclusive and not older_than, patience_s=patience_s)
 
@@ -308,6 +325,7 @@ class Lake:
         A job that is indexing one of them at this moment may bring it back: forget it when the job has
         ended, and take it out of the archive first.
         """
+        self.check(again=True)
         changes.roll_forward(self.tables)  # it may be about one of them
         ids = {content_hash(uri): uri for uri in uris}
         staged = {key.split("/")[2] for key in (o.key for o in self.storage.list(f"{STAGING}/")) if key.count("/") > 2}
@@ -413,7 +431,10 @@ class Committed:
             if "away" in batch.schema.names and batch["away"].null_count < batch.num_rows:
                 pairs = zip(batch["video_id"].to_pylist(), batch["away"].to_pylist(), strict=True)
                 away |= {video_id: why for video_id, why in pairs if why is not None}
-            ids.append(np.frombuffer(bytes.fromhex("".join(batch["video_id"].to_pylist())), "S12"))
+            named = batch["video_id"].cast(pa.string())
+            if not pc.all(pc.match_substring_regex(named, r"^[0-9a-f]{24}\z"), min_count=0).as_py():
+                raise Damaged("`videos` holds a video_id that is none: restore the lake from a copy")
+            ids.append(np.frombuffer(bytes.fromhex("".join(named.to_pylist())), "S12"))
             content.append(batch["content_id"].cast(pa.string()))
             for name in names:
                 encoded = batch[name].cast(pa.string()).dictionary_encode()

@@ -14,6 +14,7 @@ import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from functools import partial
@@ -22,11 +23,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidproc.errors import NotFound
+from vidproc.errors import Damaged, NotFound
 from vidproc.media import DecodeReport, Task, content_hash
 from vidproc.outcome import Failure
 from vidproc.secrets import redact_values
 from vidproc.storage import Storage
+from vidproc.tables.checks import document, typed
 from vidproc.tables.schema import MODEL_TABLES
 
 FOLDER = "_staging"
@@ -81,11 +83,19 @@ class TaskReport:
         return json.dumps(raw, ensure_ascii=True).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> TaskReport:
-        raw = _known(cls, json.loads(data))
-        decode = _known(DecodeReport, raw.pop("decode"))
+    def of_json(cls, raw: Mapping[str, Any]) -> TaskReport:
+        """Raises ValueError, TypeError or LookupError for what no vidproc has written."""
+        known = _known(cls, raw)
+        decode = _known(DecodeReport, known.pop("decode"))
         decode["warnings"] = tuple(decode.get("warnings", ()))
-        return cls(decode=DecodeReport(**decode), **raw)
+        report = cls(decode=DecodeReport(**decode), **known)
+        typed(report)
+        typed(report.decode)
+        if not all(type(n) is int and n >= 0 for n in report.rows.values()):
+            raise ValueError("its counts are no counts")
+        if not all(isinstance(seconds, int | float) for seconds in report.seconds.values()):
+            raise ValueError("its times are no times")
+        return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +146,23 @@ class Staging:
             keys = [f"{self._task(video_id, task_id)}/{name}.parquet" for name, task_id in wanted]
             parts: dict[str, list[pa.Table]] = {}
             for (name, _), data in zip(wanted, pool.map(self.storage.get, keys), strict=True):
-                parts.setdefault(name, []).append(pq.read_table(pa.BufferReader(data)))
+                try:
+                    parts.setdefault(name, []).append(pq.read_table(pa.BufferReader(data)))
+                except (pa.ArrowException, OSError) as e:
+                    raise NotFound(f"staged {name} of video {video_id} cannot be read; it has to be done again") from e
         # In one piece: a ten-hour video has hundreds, and each takes its kilobytes whatever it holds.
         return {name: pa.concat_tables(parts.pop(name)).combine_chunks() for name in list(parts)}, reports
 
     def report(self, video_id: str, task_id: str) -> TaskReport:
         try:
-            return TaskReport.from_json(self.storage.get(f"{self._task(video_id, task_id)}/{REPORT}"))
-        except NotFound as e:
+            raw = document(self.storage, f"{self._task(video_id, task_id)}/{REPORT}", "report of a task")
+            report = TaskReport.of_json(raw)
+            if (report.video_id, report.task_id) != (video_id, task_id):
+                raise ValueError("it is about another task")
+        except (NotFound, Damaged, ValueError, TypeError, LookupError, AttributeError) as e:
+            # What is no report does not exist for any reader: the task is done again, and writes over it.
             raise NotFound(f"task {task_id} of video {video_id} is not staged; it has to be done again") from e
+        return report
 
     def put_failure(self, failure: Failure, *, content_id: str | None = None) -> None:
         """Kept until the video is published, so that strikes outlive the driver. The same failure
@@ -159,9 +177,8 @@ class Staging:
 
     def failures(self, video_id: str) -> list[Failure]:
         """In order of time."""
-        known = (_known(Failure, raw) for raw in self._failures(video_id))
-        found = [Failure(**(raw | {"at": datetime.fromisoformat(raw["at"])})) for raw in known]
-        return sorted(found, key=lambda f: (f.at, f.attempt))
+        found = [_failure(raw, video_id) for raw in self._failures(video_id)]
+        return sorted((f for f in found if f is not None), key=lambda f: (f.at, f.attempt))
 
     def is_plain(self, video_id: str, content_id: str) -> bool:
         """Whether the fast path was found wrong on this file, so that all of it is to be decoded plainly."""
@@ -169,7 +186,8 @@ class Staging:
 
     def _failures(self, video_id: str) -> Iterator[dict[str, Any]]:
         for item in self.storage.list(f"{self._video(video_id)}/{_FAILURES}/"):
-            yield json.loads(self.storage.get(item.key))
+            with suppress(Damaged):  # nobody's: it is removed with the others
+                yield document(self.storage, item.key, "failure")
 
     def discard(self, video_ids: Iterable[str]) -> None:
         """Removes all that is staged for these videos: one listing a video."""
@@ -211,6 +229,17 @@ def to_parquet(table: pa.Table) -> bytes:
     pq.write_table(table, sink, compression="zstd")
     data: bytes = sink.getvalue().to_pybytes()
     return data
+
+
+def _failure(raw: Mapping[str, Any], video_id: str) -> Failure | None:
+    """None for what no vidproc has written."""
+    try:
+        known = _known(Failure, raw)
+        found = Failure(**(known | {"at": datetime.fromisoformat(known["at"])}))
+        typed(found)
+    except (ValueError, TypeError, KeyError):
+        return None
+    return found if found.video_id == video_id else None
 
 
 def _known(cls: type, raw: Mapping[str, Any]) -> dict[str, Any]:
