@@ -145,8 +145,8 @@ def open_storage(uri: str, *, options: StorageOptions | None = None, confined: b
     `confined` is for lakes, which anybody may have made: there no key and no link leads out of the root. What tries
     to raises Forged."""
     options = options or StorageOptions()
-    refuse_credentials_in(uri, "the place")
     if uri.startswith("s3://"):
+        refuse_credentials_in(uri, "the place")
         bucket, key = split_s3_uri(uri)
         # One slash at the end is how people write a folder. Any other is a part of the keys.
         prefix = key.removesuffix("/")
