@@ -388,7 +388,7 @@ def _mov_index(
     end = first + head.delay + last - first + step
     if missing:
         warnings = (f"{missing} of the {frames} frames in its index lie behind the end of the file",)
-    elif (tail := _tail(container, stream, tail_at, head.delay)) is not None:
+    elif (tail := _tail(container, stream, tail_at)) is not None:
         end = tail
     if as_media and track is not None:
         edits = track.timeline(end)
@@ -400,25 +400,24 @@ def _mov_index(
     return _Index(keyframes, end, frames, warnings=warnings, held=not missing)
 
 
-def _tail(container: InputContainer, stream: VideoStream, at: int, delay: int) -> int | None:
+def _tail(container: InputContainer, stream: VideoStream, at: int) -> int | None:
     """Reads the packets from that decoding time to the end: when the last frame leaves the screen. None where they
-    cannot be reached. Frames that change places swap durations, so only all together last as long as their packets:
-    the last one shown ends by `delay` later than the last one decoded."""
+    cannot be reached. Frames that change places swap durations: the one shown last lasts as long as the packet
+    decoded last."""
     import av
 
-    end: int | None = None
-    latest = 0
+    latest, lasts = None, 0
     try:
         container.seek(at, stream=stream, any_frame=True)
         for count, packet in enumerate(packets_of(container, stream)):
-            if packet.pts is not None and packet.dts is not None:
-                end = packet.dts + delay + (packet.duration or _duration_guess(stream))
-                latest = max(latest, packet.pts + 1)
+            if packet.pts is not None:
+                latest = packet.pts if latest is None else max(latest, packet.pts)
+                lasts = packet.duration or _duration_guess(stream)
             if count > 16 * TAIL_PACKETS:
                 return None
     except av.error.FFmpegError:
         return None
-    return None if end is None else max(end, latest)
+    return None if latest is None else latest + lasts
 
 
 def _matroska_index(container: InputContainer, stream: VideoStream, head: _Head) -> _Index | None:
