@@ -709,9 +709,11 @@ def test_no_damaged_log_ends_in_a_traceback(seed: int, place: Place) -> None:
 # --- S3 ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "kind", ["absolute", "above", "percent", "percent twice", "other bucket", "own bucket", "file url"]
-)
+ON_S3 = ["absolute", "percent", "own bucket"]
+MORE_ON_S3 = ["above", "percent twice", "other bucket", "file url"]
+
+
+@pytest.mark.parametrize("kind", [*ON_S3, *(pytest.param(kind, marks=pytest.mark.slow) for kind in MORE_ON_S3)])
 def test_on_s3_no_call_is_led_out_of_the_prefix(kind: str, s3_root: Root) -> None:
     lake = Lake.create(s3_root.below("lake").uri, s3_root.options)
     publish(lake, [outcome("a", storage=lake.storage)], link, RUN)
