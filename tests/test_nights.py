@@ -109,10 +109,10 @@ def test_an_empty_archive_or_a_folder_that_cannot_be_read_removes_nothing(
     shutil.copy(away / "a.mp4", archive / "a.mp4")
     listed = LocalStorage.list
 
-    def refused(self: LocalStorage, prefix: str = "", on_denied: Any = None) -> Any:
+    def refused(self: LocalStorage, prefix: str = "", on_denied: Any = None, **more: Any) -> Any:
         if on_denied is not None and self.root == str(archive):
             on_denied("closed", "permission denied")
-        return listed(self, prefix, on_denied)
+        return listed(self, prefix, on_denied, **more)
 
     monkeypatch.setattr(LocalStorage, "list", refused)
     assert index(job(archive, lake), reporter=heard).removed == 0
@@ -127,8 +127,8 @@ def test_a_listing_that_fails_removes_nothing(archive: Path, tmp_path: Path, mon
     index(job(archive, lake))
     listed = LocalStorage.list
 
-    def breaks(self: LocalStorage, prefix: str = "", on_denied: Any = None) -> Any:
-        for n, item in enumerate(listed(self, prefix, on_denied)):
+    def breaks(self: LocalStorage, prefix: str = "", on_denied: Any = None, **more: Any) -> Any:
+        for n, item in enumerate(listed(self, prefix, on_denied, **more)):
             if n and self.root == str(archive):
                 raise TransientError("the listing broke off")
             yield item
@@ -264,7 +264,8 @@ def check_costs(history: list[tuple[int, RunSummary, int]]) -> None:
     _, last, idle = history[-1]
     assert (last.tasks_done, last.removed, last.frames_decoded) == (0, 0, 0)
     each = (first - idle) / first_due
-    assert idle < 60, "nothing a video where nothing changed"
+    # Some fifty of them are the table logs, which are looked at before a library follows them.
+    assert idle < 140, "nothing a video where nothing changed"
     for night, (due, _, asked) in enumerate(history):
         assert asked <= idle + 1.2 * each * due + 40, (night, due, asked, idle, each)
 

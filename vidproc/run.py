@@ -194,8 +194,6 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     executor = make_executor(job)
     outcome, reason = "ok", ""
     refused: Exception | None = None
-    if job.execution.executor == "inline":
-        reporter.say("inline: all in this process, where nothing can end a step that hangs; Ray keeps time limits")
     try:
         with pulse, _interruptible(executor, reporter):
             for end in executor.run(driver, steps, driver.limits(), (driver.hear,)):
