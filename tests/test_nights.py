@@ -259,7 +259,7 @@ def months_work(
 
 def check_costs(history: list[tuple[int, RunSummary, int]]) -> None:
     """Proportional to what changed: a night of n videos costs what an idle one does, and n times what a
-    video cost on the first night, with a fifth to spare and the few requests of a removal."""
+    video cost on the first night, with a fifth to spare, the few requests of a removal, and the tables' logs again."""
     first_due, _, first = history[0]
     _, last, idle = history[-1]
     assert (last.tasks_done, last.removed, last.frames_decoded) == (0, 0, 0)
@@ -267,7 +267,7 @@ def check_costs(history: list[tuple[int, RunSummary, int]]) -> None:
     # Some fifty of them are the table logs, which are looked at before a library follows them.
     assert idle < 140, "nothing a video where nothing changed"
     for night, (due, _, asked) in enumerate(history):
-        assert asked <= idle + 1.2 * each * due + 40, (night, due, asked, idle, each)
+        assert asked <= idle + 1.2 * each * due + 90, (night, due, asked, idle, each)
 
 
 @pytest.mark.timeout(120)
