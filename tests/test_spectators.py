@@ -72,7 +72,11 @@ def test_a_run_that_fails_says_so_to_nobody_by_its_exit_code(
     assert set(statuses) <= {"failed", "partial"} and runs == [("failed", 1)]
 
 
-@pytest.mark.parametrize("executor", [("--executor", "inline"), ("--workers", "1", "--actors", "1")], ids=" ".join)
+@pytest.mark.parametrize(
+    "executor",
+    [("--executor", "inline"), pytest.param(("--workers", "1", "--actors", "1"), marks=pytest.mark.slow)],
+    ids=" ".join,
+)
 def test_a_closed_terminal_ends_nothing(archive: Path, executor: tuple[str, ...]) -> None:
     words = command(archive, *executor, detector="Slow")
     child, terminal = pty.fork()

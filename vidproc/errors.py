@@ -12,6 +12,7 @@ VidprocError
     Archived         the object lies in an archive tier of its store: due again once it is restored
   Denied             the store or the system does not let us read this one object: due again in the next run
   RunAborted         the run stopped early: the cluster is gone, or too much failed at once
+    NeverComesUp     a step cannot be set up, whoever tries: also a ConfigError
   TransientError     worth another try: storage timed out, a worker died, a device ran out of memory
     SourceChanged    the object was replaced or deleted while it was read
   Damaged            a table or an object of a lake is not what was written: restore it
@@ -94,6 +95,12 @@ class Denied(VidprocError):
 
     def __reduce__(self) -> tuple[type[Denied], tuple[str, str]]:
         return type(self), (str(self), self.error_class)
+
+
+class NeverComesUp(RunAborted, ConfigError):
+    """A step's own code fails at each setting up: the job can never run."""
+
+    error_class = "config"
 
 
 class TransientError(VidprocError):

@@ -102,9 +102,16 @@ class Access:
     token: str | None = field(default=None, repr=False)
 
 
-_reaches: dict[tuple[int, StorageOptions], _Reach] = {}
-_clients: dict[tuple[int, StorageOptions], S3Client] = {}
+_Where = tuple[int, StorageOptions, tuple[str | None, ...]]
+_reaches: dict[_Where, _Reach] = {}
+_clients: dict[_Where, S3Client] = {}
 _making = threading.RLock()
+
+
+def _holds_for(options: StorageOptions) -> _Where:
+    """What an answer holds for: this process, and what it is told of profiles."""
+    told = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
+    return os.getpid(), options, tuple(map(os.environ.get, told))
 
 
 def endpoint_of(options: StorageOptions) -> str | None:
@@ -114,7 +121,7 @@ def endpoint_of(options: StorageOptions) -> str | None:
 
 def _reach(options: StorageOptions) -> _Reach:
     """Worked out once a process."""
-    where = os.getpid(), options
+    where = _holds_for(options)
     with _making:
         if where not in _reaches:
             _reaches[where] = _resolve(options)
@@ -190,7 +197,7 @@ def signed(options: StorageOptions | None) -> StorageOptions:
 
 def client(options: StorageOptions) -> S3Client:
     """Made at first use and kept for the process: clients are safe among threads, making one is not."""
-    where = os.getpid(), options
+    where = _holds_for(options)
     with _making:
         if where not in _clients:
             _clients[where] = _make_client(options)

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
-from vidproc.errors import ConfigError, RunAborted, TransientError
+from vidproc.errors import ConfigError, NeverComesUp, RunAborted, TransientError
 from vidproc.runtime.events import Listener
 from vidproc.runtime.executor import DEFAULT_LIMITS, Admission, Done, Feed, Flight, Limits, Stop, UnitEnd, drive
 from vidproc.runtime.retry import Fault, understand
@@ -73,7 +73,7 @@ class _Here:
             raise
         except Exception as error:
             why = f"the step {step.name!r} cannot be set up: {type(error).__name__}: {error}"
-            raise (RunAborted if isinstance(error, MemoryError) else ConfigError)(why) from error
+            raise (RunAborted if isinstance(error, MemoryError) else NeverComesUp)(why) from error
         self._ready.add(id(step))
 
     def abandon(self) -> None:

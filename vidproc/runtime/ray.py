@@ -49,7 +49,7 @@ from ray.autoscaler import sdk
 from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from vidproc.errors import ConfigError, RunAborted
+from vidproc.errors import ConfigError, NeverComesUp, RunAborted
 from vidproc.machine import cpu_count, memory_bytes
 from vidproc.runtime.cluster import Head, OwnRay, in_short, join, store_bytes
 from vidproc.runtime.cluster import find as _find
@@ -651,7 +651,7 @@ class _Pool(_Crew):
         if fault.kind == "media" or self._bad_setups >= MAX_BAD_SETUPS:
             why = f"no worker of the step {self.step.name!r} comes up: {fault.error}"
             # What its own code says each time, it says for ever; a worker that died may find more room later.
-            raise ConfigError(why) if fault.kind in ("media", "exception") else RunAborted(why)
+            raise (NeverComesUp if fault.kind in ("media", "exception") else RunAborted)(why)
 
     def _died(self, actor: _Actor, error: rx.RayActorError) -> Iterator[Outcome]:
         """Blames the call that was running alone. One whose answer came through had ended, and so had one whose
