@@ -646,8 +646,8 @@ class _Scan:
             together = (self.first or 0) + self.all_end
             held = self.error is None and self.end < together <= self.end + 2 * self.usual
             end = together if held else self.end
-            promised = 0 if self.clock.leaps else self._promised(container, self.usual, warnings)
-            if promised:
+            promised = None if self.clock.leaps else self._promised(container, self.usual, warnings)
+            if promised is not None:
                 end, held = max(end, facts.origin_pts + promised), False
             return _Index(
                 [facts.origin_pts],
@@ -663,7 +663,8 @@ class _Scan:
         if self.last is not None:
             usual = (self.last[0] - facts.origin_pts) // (self.count - 1) if self.count > 1 else self.usual
             end = self.last[0] + believable_duration(self.last[1], base, max(usual, 1))
-        end = max(end, self._promised(container, max(usual, 1), warnings))
+        if (promised := self._promised(container, max(usual, 1), warnings)) is not None:
+            end = max(end, promised)
         rate = float(1 / (usual * base)) if self.count > 1 and usual > 0 else None
         return _Index(
             sorted(self.keyframes),
@@ -675,11 +676,11 @@ class _Scan:
             parameters=parameters,
         )
 
-    def _promised(self, container: InputContainer, usual: int, warnings: list[str]) -> int:
-        """The end that the file promises and does not keep, in ticks; 0 where it keeps what it promises. Other streams
+    def _promised(self, container: InputContainer, usual: int, warnings: list[str]) -> int | None:
+        """The end that the file promises and does not keep, in ticks; None where it keeps its promises. Other streams
         may outlast the picture, but the header promises more than any of them holds."""
         claimed, base = self.facts.duration_s, self.facts.time_base
-        promised = 0
+        promised: int | None = None
         if "mov" in container.format.name:
             # Fragments list their frames before these come.
             listed = [e for e in self.stream.index_entries if not e.is_discard]
@@ -691,7 +692,7 @@ class _Scan:
                 promised = max(int(listed[-1].timestamp + (self.head.delay or 0) + usual), whole)
         if claimed > self.end_of_all + float(CLAIM_TOLERANCE * usual * base):
             warnings.append(f"its header promises {claimed:.1f} s, its packets end at {self.end_of_all:.1f} s")
-            promised = max(promised, int(claimed / base))
+            promised = max(promised or 0, int(claimed / base))
         return promised
 
     def _begins_with_its_sets(self) -> bool:
