@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "vidproc"
 
 # From the nouns to the command line. A module imports from its own layer's packages or from those above it here.
 LAYERS = [
-    ["clock", "errors", "faults", "filters", "folders", "h264", "machine", "memory", "mp4", "output"],
+    ["clock", "errors", "faults", "folders", "h264", "machine", "memory", "mp4", "output"],
     ["remarks", "secrets", "text"],
     ["beneath", "documents", "media", "step"],
     ["annotations", "edits", "outcome"],

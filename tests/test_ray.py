@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from tests.faults import FaultTable, Faulty, ListFeed, strike, units
 from vidproc.errors import ConfigError, RunAborted
 from vidproc.media import FrameBatch, Geometry
+from vidproc.runtime.cluster import own_folder
 from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, SetupFailed
 from vidproc.runtime.executor import Limits, PoolSize, Unit, UnitEnd
 from vidproc.runtime.pools import Room, share
-from vidproc.runtime.ray import MAX_BAD_SETUPS, RayExecutor, _find, _own_folder
+from vidproc.runtime.ray import MAX_BAD_SETUPS, RayExecutor, _find
 from vidproc.runtime.worker import held
 from vidproc.step import AnyStep, Resources
 
@@ -547,7 +548,8 @@ def test_a_killed_driver_takes_its_ray_with_it(scratch: Path) -> None:
 
 def test_the_folder_of_a_killed_driver_is_removed_by_the_next_and_that_of_a_living_one_is_not(scratch: Path) -> None:
     program = (
-        "import sys; from vidproc.runtime.ray import _own_folder; print(*_own_folder(sys.argv[1]), flush=True); input()"
+        "import sys; from vidproc.runtime.cluster import own_folder\n"
+        "print(*own_folder(sys.argv[1]), flush=True); input()"
     )
     others = [
         subprocess.Popen(
@@ -568,7 +570,7 @@ def test_the_folder_of_a_killed_driver_is_removed_by_the_next_and_that_of_a_livi
         os.utime(folder, (0, 0))
     new = Path(killed).parent / "vidproc-ray-new"  # made this moment, and not locked yet
     new.mkdir()
-    ours, lock = _own_folder(str(scratch))
+    ours, lock = own_folder(str(scratch))
     assert lock is not None
     os.close(lock)
     assert set(scratch.glob("vidproc-ray-*")) == {Path(alive), new, Path(ours)}

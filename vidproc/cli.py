@@ -26,8 +26,7 @@ from vidproc import __version__
 from vidproc.archive import check_encoding
 from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError, RunAborted, VidprocError
-from vidproc.filters import as_a_filter
-from vidproc.output import outlive_readers
+from vidproc.output import as_a_filter, outlive_readers
 from vidproc.progress import hms, reporter, spell
 from vidproc.storage import StorageOptions, local_path, redact
 from vidproc.text import printable, printable_json, printable_lines, say

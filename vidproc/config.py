@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from vidproc.container import MAX_FRAME_S
 from vidproc.documents import read_document
 from vidproc.errors import ConfigError
-from vidproc.filters import as_a_filter
+from vidproc.output import as_a_filter
 from vidproc.probe import check_name_pattern
 from vidproc.secrets import refuse_credentials_within
 

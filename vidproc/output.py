@@ -1,13 +1,17 @@
-"""Standard output and error of a command that works for hours: they may lose whoever reads them, the work goes on."""
+"""Standard output and error when nobody reads them any more: work goes on, an answer ends with its reader."""
 
 from __future__ import annotations
 
 import io
+import os
 import select
 import signal
+import stat
 import sys
 import threading
-from typing import Any, TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn, TextIO
 
 
 class _Lasting(io.FileIO):
@@ -31,18 +35,66 @@ def outlive_readers() -> None:
     raises an OSError, and a terminal that is closed ends nothing (SIGHUP is ignored, as under `nohup`)."""
     if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
+    sys.stdout, sys.stderr = (_on(s, _Lasting, line_buffering=True) for s in (sys.stdout, sys.stderr))
 
 
-def _lasting(stream: TextIO) -> TextIO:
-    """The same as `stream`, on a descriptor that lasts; what writes to no descriptor (as in a test) stays as it is."""
+class ReaderGone(BaseException):
+    """The other end of the pipe is closed. No Exception, so that nobody on the way takes it for an error to report;
+    what is open on the way is closed."""
+
+
+class _Pipe(io.FileIO):
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise ReaderGone from None
+
+
+@contextmanager
+def as_a_filter() -> Iterator[None]:
+    """Within it, a write to a pipe that nobody reads ends the process by SIGPIPE, as it ends `cat` or `grep`: without
+    a word, status 141 in a shell. The signal itself stays ignored: it would come for broken sockets too."""
+    kept = sys.stdout, sys.stderr
+    try:
+        try:
+            sys.stdout, sys.stderr = _guarded(sys.stdout, 1), _guarded(sys.stderr, 2)
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+    except ReaderGone:
+        _end()
+    finally:
+        sys.stdout, sys.stderr = kept
+
+
+def _guarded(stream: TextIO, descriptor: int) -> TextIO:
+    try:
+        of_a_pipe = stream.fileno() == descriptor and stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except (OSError, ValueError, AttributeError):  # closed, or no file at all
+        return stream
+    return _on(stream, _Pipe, line_buffering=descriptor == 2) if of_a_pipe else stream
+
+
+def _on(stream: TextIO, raw: type[io.FileIO], *, line_buffering: bool) -> TextIO:
+    """The same as `stream`, on a descriptor of that kind; what writes to none (as in a test) stays as it is."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     try:
         stream.flush()
-        raw = _Lasting(stream.fileno(), "wb", closefd=False)
+        below = raw(stream.fileno(), "wb", closefd=False)
     except (OSError, ValueError):
         return stream
     return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=stream.encoding, errors=stream.errors, newline="\n", line_buffering=True
+        io.BufferedWriter(below), encoding=stream.encoding, errors=stream.errors, line_buffering=line_buffering
     )
+
+
+def _end() -> NoReturn:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):  # what is still in a buffer is written nowhere
+        os.dup2(nowhere, descriptor)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGPIPE)
+    os._exit(141)

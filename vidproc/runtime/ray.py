@@ -54,7 +54,6 @@ from vidproc.machine import cpu_count, memory_bytes
 from vidproc.runtime.cluster import Head, OwnRay, in_short, join, store_bytes
 from vidproc.runtime.cluster import find as _find
 from vidproc.runtime.cluster import join_or_start as join_or_start
-from vidproc.runtime.cluster import own_folder as _own_folder  # noqa: F401 (tests know it by this name)
 from vidproc.runtime.events import ClusterJoined, Event, Listener, PoolChanged, PoolWaiting, SetupFailed, said
 from vidproc.runtime.executor import (
     DEFAULT_LIMITS,
