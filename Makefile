@@ -13,7 +13,7 @@ export PYTHONUNBUFFERED := 1
 # Files of tests side by side, each whole in one process: its fixtures (a store, a trained model) are made once.
 BESIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test acceptance bench bench-scale learn learn-all soak lint install lock clean
+.PHONY: demo test acceptance bench bench-scale learn learn-all soak lint install compiled lock clean
 
 install: $(INSTALLED)
 
@@ -27,13 +27,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --only-binary :all: --no-binary vidproc -e '.[dev]'
 	touch $@
 
+# Tests start some hundred processes, and where Python may not write what it compiles each would compile it all again.
+compiled: $(INSTALLED)
+	@$(BIN)/python -m compileall -q vidproc tests
+
 demo: $(INSTALLED)
 	$(BIN)/vidproc demo demo
 
-test: $(INSTALLED) lint
+test: $(INSTALLED) lint compiled
 	$(BIN)/python -m pytest $(BESIDE) -m 'not acceptance and not slow'
 
-acceptance: $(INSTALLED)
+acceptance: $(INSTALLED) compiled
 	VIDPROC_ACCEPTANCE_DATA=$(abspath $(DATA)) $(BIN)/python -m pytest $(BESIDE) -m 'acceptance and not slow' tests
 
 # The rivals want other versions of shared libraries, so they live in an environment of their own.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,34 @@ from vidproc.errors import NotFound
 from vidproc.storage import Storage, StorageOptions, open_storage
 
 _numbers = itertools.count()
+
+
+MEMORY = Path("/dev/shm")
+ENOUGH = 6 << 30
+"""Bytes: what the tests leave behind until the session ends is below 2 GB, and Ray keeps its objects there too."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the tests' folders into memory where there is room. On a disk the tests wait for `fsync` for minutes, and
+    all that they make is thrown away. --basetemp and PYTEST_DEBUG_TEMPROOT choose another place."""
+    if config.option.basetemp is None and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH < free_memory():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def free_memory() -> int:
+    """Return the bytes that programs may still ask for; 0 where the system does not say."""
+    with suppress(OSError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), 0)
+    return 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Give the memory back; what a failed session left can be looked at until the next one."""
+    folder = session.config._tmp_path_factory._basetemp  # type: ignore[attr-defined]
+    if exitstatus == 0 and folder and MEMORY in folder.parents and session.config.option.basetemp is None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 SECRETS = re.compile(rf"{SECRET_KEY}|{READ_ONLY_SECRET_KEY}|{LIMITED_SECRET_KEY}|X-Amz-Signature=[0-9a-f]{{64}}")

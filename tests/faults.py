@@ -5,7 +5,7 @@
 
 A cue is named by the unit and, where it matters, the step: `{"infer:t1": [...]}`. Attempt n of a unit
 at a step takes the n-th fault of its list; past the end it succeeds. Attempts are counted in files,
-one byte each, since the process that counts may be about to die.
+one line each, since the process that counts may be about to die. The line is the time at which it began.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def strike(fault: str) -> None:
         case "bloat":
             hoard = []
             while True:
-                hoard.append(bytearray(64 << 20))  # never touched: the limit counts what was asked for
+                hoard.append(bytes(64 << 20))  # never touched: the limit counts what was asked for
         case _:
             raise ValueError(f"no such fault: {fault}")
 
@@ -91,14 +91,24 @@ class FaultTable:
     def attempt(self, step: str, unit: str) -> str:
         """Counts an attempt, and names its fault ("ok": none)."""
         with open(self.folder / f"{step}:{unit}", "ab") as f:
-            f.write(b".")
-            n = f.tell()
+            f.write(b"%019d\n" % time.monotonic_ns())
+            n = f.tell() // 20
         planned = self.faults.get(f"{step}:{unit}", self.faults.get(unit, ()))
         return planned[n - 1] if n <= len(planned) else "ok"
 
     def attempts(self) -> dict[str, int]:
         """By `step:unit`, over all processes."""
-        return {p.name: p.stat().st_size for p in sorted(self.folder.iterdir())}
+        return {p.name: p.stat().st_size // 20 for p in sorted(self.folder.iterdir())}
+
+    def order(self, step: str) -> list[tuple[str, str]]:
+        """Return the attempts at this step as (unit, fault), in the order in which they began."""
+        begun = []
+        for path in self.folder.glob(f"{step}:*"):
+            unit = path.name.partition(":")[2]
+            faults = self.faults.get(path.name, self.faults.get(unit, ()))
+            times = map(int, path.read_text().split())
+            begun += [(at, unit, fault) for at, fault in zip(times, [*faults, *["ok"] * 99], strict=False)]
+        return [(unit, fault) for _, unit, fault in sorted(begun)]
 
 
 def seeded_faults(seed: int, units: Sequence[str], kinds: Sequence[str], share: float = 0.2) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from vidproc.step import AnyStep, Resources
 
 ONE_ACTOR = {"infer": PoolSize(1, 1)}
 TWO_STRIKES = Limits(strikes=2, first_wait_s=0.01, max_quarantined_share=1.0, pools=ONE_ACTOR)
-SMALL = Resources(cpus=1, memory_bytes=256 << 20, time_limit_s=3.0)
+SMALL = Resources(cpus=1, memory_bytes=256 << 20, time_limit_s=5.0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,9 +55,21 @@ def run(
     return {e.unit.id: e for e in ends}, [e for e in heard if isinstance(e, AttemptFailed)], heard
 
 
+def answers_that_a_death_may_have_swallowed(table: FaultTable, step: str) -> Counter[str]:
+    """How often an attempt at `step:unit` ended and the next attempt of the same actor, the only one, killed it."""
+    ends_by_itself = {"ok", "bloat"}
+    return Counter(
+        f"{step}:{unit}"
+        for (unit, fault), (_, after) in itertools.pairwise(table.order(step))
+        if fault in ends_by_itself and after not in ends_by_itself
+    )
+
+
 def test_exactly_the_poison_is_quarantined_and_nothing_else_is_run_twice(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """One exception, which costs nobody an attempt: where a call of an actor ends and the next kills the process, Ray
+    may lose the answer of the first, and its unit runs again."""
     poison = {
         "decode:t1": ("segfault", "crash"),
         "decode:t2": ("exit", "crash"),
@@ -78,9 +91,12 @@ def test_exactly_the_poison_is_quarantined_and_nothing_else_is_run_twice(
     assert {f"{e.fault.stage}:{e.unit.id}" for e in failed} == {*poison, *passing}
     expected = {f"{step}:t{i}": 1 for i in range(24) for step in ("decode", "infer")}
     expected |= dict.fromkeys((*poison, *passing), 2)
-    assert table.attempts() == {
-        c: n for c, n in expected.items() if c.replace("infer", "decode") not in poison or "infer" not in c
-    }
+    expected = {c: n for c, n in expected.items() if c.replace("infer", "decode") not in poison or "infer" not in c}
+    lost_answers = answers_that_a_death_may_have_swallowed(table, "infer")
+    again = Counter(table.attempts()) - Counter(expected)
+    assert table.attempts().keys() == expected.keys()
+    assert Counter(table.attempts()) - again == expected
+    assert all(n <= lost_answers[cue] for cue, n in again.items()), (again, lost_answers)
     assert capfd.readouterr().out == "", "standard output belongs to the answer of a command"
 
 
@@ -103,9 +119,9 @@ def test_a_death_says_how_and_where(tmp_path: Path) -> None:
     said = {e.unit.id: e for e in failed}
     assert all(e.blamed and e.fault.host for e in failed)
     assert said["t0"].fault.error == "the worker process died in 'decode': Segmentation fault"
-    assert said["t1"].fault.error == "'decode' did not end within its 3 s, and its worker was ended"
+    assert said["t1"].fault.error == "'decode' did not end within its 5 s, and its worker was ended"
     assert said["t2"].fault.error.startswith("the worker process died in 'decode' without a word")
-    assert said["t3"].fault.error == "'infer' did not end within its 3 s, and its worker was ended"
+    assert said["t3"].fault.error == "'infer' did not end within its 5 s, and its worker was ended"
     for unit in ("t0", "t1", "t3"):
         assert "faults.py" in (said[unit].fault.traceback or ""), "the stack of the dead worker"
 
