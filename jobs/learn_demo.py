@@ -32,16 +32,15 @@ import cv2
 import numpy as np
 import torch
 
-from vidproc.decode import MediaLimits, Source
 from vidproc.demo.people import MORE_ACTIONS
 from vidproc.demo.truth import LABELS, Truth, VideoTruth
 from vidproc.demo.world import DEMO_SEED, HEIGHT, WIDTH, Scene, SceneSettings, write_video
-from vidproc.learn.coco import coco_ap
 from vidproc.learn.data import Augmentation, FrameData, Reader, sample_range, spread, windows_of
 from vidproc.learn.explain import mirrored_grad_cam, points_at, randomise
 from vidproc.learn.fewshot import FewShotSettings, few_shot
 from vidproc.learn.labels import Catalog, LabelledClip, read_activitynet, read_coco, to_coco
 from vidproc.learn.networks import NetworkSettings
+from vidproc.learn.scoring.coco import coco_ap
 from vidproc.learn.train import DataSettings, OptimisationSettings, TrainSettings, train
 from vidproc.learn.workers import WorkerSettings
 from vidproc.media import Grid
@@ -49,6 +48,7 @@ from vidproc.models import load_model
 from vidproc.models.families import load_network
 from vidproc.models.registry import ModelSettings, find_recipe
 from vidproc.text import say
+from vidproc.video.decode import MediaLimits, Source
 
 AMBIGUOUS = ("sit_down", "stand_up", "pick_up", "put_down")
 STUDIO = SceneSettings(seconds=10.0, fps=Fraction(8), actions=AMBIGUOUS, noise=0, plain=True)

@@ -17,7 +17,7 @@ import pytest
 from pyarrow import ArrowInvalid
 from pyarrow.parquet import read_table
 
-from tests.s3 import BUCKET, LIMITED_SECRET_KEY, READ_ONLY_SECRET_KEY, SECRET_KEY, SeaweedFS
+from tests.support.s3 import BUCKET, LIMITED_SECRET_KEY, READ_ONLY_SECRET_KEY, SECRET_KEY, SeaweedFS
 from vidproc.errors import NotFound
 from vidproc.storage import Storage, StorageOptions, open_storage
 

@@ -13,9 +13,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tests.kills import Harness
-from tests.s3 import BUCKET, SeaweedFS
-from tests.test_faults import SCENES, make_archive, rows
+from tests.support.kills import Harness
+from tests.support.s3 import BUCKET, SeaweedFS
+from tests.whole.test_faults import SCENES, make_archive, rows
 from vidproc.storage import open_storage
 
 

@@ -28,10 +28,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.media import make_video
-from tests.s3 import find_weed
+from tests.support.media import make_video
+from tests.support.s3 import find_weed
 from vidproc.config import Job, load_job
-from vidproc.run import index
+from vidproc.run.driver import index
 from vidproc.runtime.metrics import COUNTERS, GAUGES
 
 ROOT = Path(__file__).parents[1]
@@ -674,7 +674,7 @@ def test_the_iam_policy_allows_reading_the_archive_and_writing_the_lake_and_no_m
     # And it is all that a night and its upkeep need.
     keys = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
     place = ("s3://lake/tables", "--endpoint-url", store.endpoint)
-    models = ("--detector", "tests.fakes:Numbers", "--actions", "none", "--executor", "inline", "--quiet")
+    models = ("--detector", "tests.support.fakes:Numbers", "--actions", "none", "--executor", "inline", "--quiet")
     for arguments in (
         ("index", "s3://archive", *place, *models),
         ("compact", *place),
@@ -743,8 +743,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_job_file_runs_as_it_stands(
     name: str, videos: int, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With exact models in place of the trained, and in this process: tests/test_jobs.py has one on Ray."""
-    for kind, model in {"DETECTOR": "tests.fakes:Numbers", "ACTIONS": "tests.fakes:Order"}.items():
+    """With exact models in place of the trained, and in this process: tests/runtime/test_jobs.py has one on Ray."""
+    for kind, model in {"DETECTOR": "tests.support.fakes:Numbers", "ACTIONS": "tests.support.fakes:Order"}.items():
         monkeypatch.setenv(f"VIDPROC_{kind}", model)
         monkeypatch.setenv(f"VIDPROC_NEW_{kind}", model)
     monkeypatch.setenv("VIDPROC_BACKFILL", "2019/*")

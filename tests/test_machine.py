@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.media import make_video
+from tests.support.media import make_video
 from vidproc.machine import cpu_count, cpu_quotas, memory_bytes, memory_limits
 
 GIB = 1 << 30
@@ -135,8 +135,9 @@ def test_a_real_quota_decides_how_many_workers_are_planned(groups: list[Path], t
     (tmp_path / "in").mkdir()
     make_video(tmp_path / "in/a.mp4", seconds=1)
     join = " && ".join(f"echo 0 > {file}" for file in groups)
-    arguments = [sys.executable, "-m", "vidproc", "plan", str(tmp_path / "in"), "--detector", "tests.fakes:Numbers",
-                 "--actions", "none", "--executor", "inline", "--calibrate", "0", "--json"]  # fmt: skip
+    arguments = [sys.executable, "-m", "vidproc", "plan", str(tmp_path / "in"),
+                 "--detector", "tests.support.fakes:Numbers", "--actions", "none", "--executor", "inline",
+                 "--calibrate", "0", "--json"]  # fmt: skip
     done = subprocess.run(
         ["sh", "-c", f'{join} && exec "$@"', "sh", *arguments], capture_output=True, text=True, timeout=120
     )

@@ -23,13 +23,14 @@ from zoneinfo import ZoneInfo
 import typer
 
 from vidproc import __version__
-from vidproc.archive import check_encoding
 from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError, RunAborted, VidprocError
 from vidproc.output import as_a_filter, outlive_readers
 from vidproc.progress import hms, reporter, spell
-from vidproc.storage import StorageOptions, local_path, redact
+from vidproc.secrets import redact
+from vidproc.storage import StorageOptions, local_path
 from vidproc.text import printable, printable_json, printable_lines, say
+from vidproc.video.archive import check_encoding
 
 app = typer.Typer(
     name="vidproc",
@@ -271,7 +272,7 @@ def index(
 
 
 def _run(job: Job, log_format: str, quiet: bool, as_json: bool) -> NoReturn:
-    from vidproc.run import index as run_index
+    from vidproc.run.driver import index as run_index
 
     with reporter(quiet=quiet, log_format=log_format) as shown:
         summary = run_index(job, reporter=shown)
@@ -353,7 +354,7 @@ def plan(
 
 
 def _plan(job: Job, save: str | None, calibrate_s: float, log_format: str, quiet: bool, as_json: bool) -> None:
-    from vidproc.forecast import forecast
+    from vidproc.run.forecast import forecast
 
     with reporter(quiet=quiet, log_format=log_format, doing="planning") as shown:
         found = forecast(job, save=save, calibrate_s=calibrate_s, reporter=shown)
@@ -377,7 +378,7 @@ def retry(
     s3: S3 = S3(),
 ) -> None:
     """Release what was given up, so that it is tried again."""
-    from vidproc.run import release
+    from vidproc.run.driver import release
 
     options = replace(s3.options(), anonymous=False)  # it writes to the lake
     found = release(absolute(lake) or lake, options, tuple(error_class or ()))
@@ -418,7 +419,7 @@ def status(
     s3: S3 = S3(),
 ) -> None:
     """How many videos ended how, what the tables hold, and what runs just now."""
-    from vidproc.pulse import running
+    from vidproc.tables.heartbeat import running
 
     opened = _open(lake, s3)
     if watch:
@@ -452,7 +453,7 @@ def _watch(storage: Any, every_s: float, as_json: bool) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from vidproc.pulse import running
+    from vidproc.tables.heartbeat import running
 
     on_terminal = sys.stdout.isatty() and not as_json
     with Live(transient=True, auto_refresh=False) if on_terminal else nullcontext() as live:
@@ -540,7 +541,7 @@ def query(
     Where the lake has several pipelines, the tables show the rows of one, unless the statement selects the column
     `pipeline` or compares it.
     """
-    from vidproc.query import PIPELINE, connect, write_result
+    from vidproc.ask import PIPELINE, connect, write_result
 
     if as_json:
         out_format = "json"
@@ -590,8 +591,8 @@ def search(
     s3: S3 = S3(),
 ) -> None:
     """Where something is in view, or happens: URI, time range and score."""
-    from vidproc.query import SearchQuery, connect
-    from vidproc.query import search as run_search
+    from vidproc.ask import SearchQuery, connect
+    from vidproc.ask import search as run_search
 
     wanted = SearchQuery(
         label=label, action=action, min_seconds=min_seconds, min_score=min_score, since=since, until=until,
@@ -647,7 +648,7 @@ def vacuum(
     """Remove what nothing refers to."""
     from datetime import timedelta
 
-    from vidproc.pulse import running
+    from vidproc.tables.heartbeat import running
 
     opened = _open(lake, s3)
     if now and (alive := [run for run in running(opened.storage) if not run.silent]):
@@ -698,8 +699,8 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """A small archive of which everything is known: drawn, indexed, scored, questioned and shown."""
+    from vidproc.ask import write_result
     from vidproc.demo.run import run_demo
-    from vidproc.query import write_result
 
     def ask(database: Any, question: str, sql: str) -> None:
         print(f"\n{question}\n  {printable_lines(sql)}", flush=True)
@@ -899,8 +900,8 @@ def evaluate(
     s3: S3 = S3(),
 ) -> None:
     """Score predictions, or a lake, against the truth."""
-    from vidproc.learn.evaluate import EvalSettings
-    from vidproc.learn.evaluate import evaluate as run_evaluate
+    from vidproc.learn.scoring.evaluate import EvalSettings
+    from vidproc.learn.scoring.evaluate import evaluate as run_evaluate
 
     settings = EvalSettings(
         task=cast(Any, task), truth=truth, predictions=predictions, lake=absolute(lake), out=absolute(out),

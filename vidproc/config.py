@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vidproc.container import MAX_FRAME_S
 from vidproc.documents import read_document
 from vidproc.errors import ConfigError
 from vidproc.output import as_a_filter
-from vidproc.probe import check_name_pattern
 from vidproc.secrets import refuse_credentials_within
+from vidproc.video.container import MAX_FRAME_S
+from vidproc.video.probe import check_name_pattern
 
 
 class _Section(BaseModel):

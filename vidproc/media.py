@@ -289,8 +289,8 @@ class DecodeReport:
     error: str | None = None
     """The first demux or decode error inside the range, in one sentence; earlier frames stand."""
     warnings: tuple[str, ...] = field(default=())
-    """Sentences on what was odd or damaged. Moments are written as `vidproc.remarks.moments` gives them, so that what
-    several tasks say of one thing becomes one sentence of the video's row."""
+    """Sentences on what was odd or damaged. Moments are written as `vidproc.run.remarks.moments` gives them, so that
+    what several tasks say of one thing becomes one sentence of the video's row."""
     missing_s: float = 0.0
     """Seconds between `first_s` and `end_s` that are not whole: in which no frame is on screen, or one that did not
     decode or came out damaged, whether anybody wanted it or not."""

@@ -15,7 +15,7 @@ import yaml
 
 from tests.acceptance.test_media import DATA, TABLE, VIDEOS
 from tests.conftest import Root
-from vidproc.query import connect
+from vidproc.ask import connect
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1500)]
 

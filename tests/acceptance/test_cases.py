@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from vidproc.container import MediaLimits, Source
-from vidproc.decode import coverage, decode
 from vidproc.media import FrameSize, Grid, Video
-from vidproc.plan import CutSettings, cut
-from vidproc.probe import probe
+from vidproc.video.container import MediaLimits, Source
+from vidproc.video.decode import coverage, decode
+from vidproc.video.plan import CutSettings, cut
+from vidproc.video.probe import probe
 
 pytestmark = pytest.mark.acceptance
 

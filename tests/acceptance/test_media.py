@@ -15,14 +15,14 @@ import av
 import numpy as np
 import pytest
 
-from tests.media import video_of
-from vidproc.container import MediaLimits, Source
-from vidproc.decode import coverage, decode
+from tests.support.media import video_of
 from vidproc.errors import MediaError
 from vidproc.media import FrameBatch, FrameSize, Grid, VideoInfo
-from vidproc.plan import CutSettings, cut
-from vidproc.probe import probe
-from vidproc.verify import decode_and_verify
+from vidproc.video.container import MediaLimits, Source
+from vidproc.video.decode import coverage, decode
+from vidproc.video.plan import CutSettings, cut
+from vidproc.video.probe import probe
+from vidproc.video.verify import decode_and_verify
 
 pytestmark = pytest.mark.acceptance
 

@@ -16,14 +16,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.media import video_of
-from vidproc.container import MediaLimits, Source
-from vidproc.decode import decode
+from tests.support.media import video_of
 from vidproc.media import FrameBatch, FrameSize, Grid
 from vidproc.models import Detector, ModelSettings, load_model
-from vidproc.pipeline import detect_upright, on_windows
-from vidproc.plan import CutSettings, cut
-from vidproc.probe import probe
+from vidproc.run.pipeline import detect_upright, on_windows
+from vidproc.video.container import MediaLimits, Source
+from vidproc.video.decode import decode
+from vidproc.video.plan import CutSettings, cut
+from vidproc.video.probe import probe
 
 DATA = Path(os.environ.get("VIDPROC_ACCEPTANCE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 COCO = DATA / "groundtruth" / "coco_val_ccby_dev"

@@ -46,10 +46,10 @@ def main() -> None:
 
 
 def _tasks(archive: Path, grid: Any) -> list[Any]:
-    from tests.media import video_of
-    from vidproc.container import MediaLimits, Source
-    from vidproc.plan import CutSettings, cut
-    from vidproc.probe import probe
+    from tests.support.media import video_of
+    from vidproc.video.container import MediaLimits, Source
+    from vidproc.video.plan import CutSettings, cut
+    from vidproc.video.probe import probe
 
     infos = [probe(video_of(p), Source(), MediaLimits()) for p in sorted(archive.iterdir())]
     return [task for info in infos for task in cut(info, CutSettings(), [grid], "alone")]
@@ -66,8 +66,8 @@ def decode(
     archive: Path, model: str, fps: Fraction, n: int, of: int, core: int, barrier: Any, answers: Any
 ) -> None:  # fmt: skip
     """Every n-th task, decoded by vidproc's own decoder and thrown away."""
-    from vidproc.container import MediaLimits, Source
-    from vidproc.decode import decode
+    from vidproc.video.container import MediaLimits, Source
+    from vidproc.video.decode import decode
 
     os.sched_setaffinity(0, {core})
     _, grid = _settings(model, fps)
@@ -81,9 +81,9 @@ def models(
     archive: Path, model: str, fps: Fraction, n: int, of: int, core: int, barrier: Any, answers: Any
 ) -> None:  # fmt: skip
     """As many frames as there are in every n-th task: those of the first, again and again."""
-    from vidproc.container import MediaLimits, Source
-    from vidproc.decode import decode
     from vidproc.models import load_model
+    from vidproc.video.container import MediaLimits, Source
+    from vidproc.video.decode import decode
 
     os.sched_setaffinity(0, {core})
     settings, grid = _settings(model, fps)

@@ -19,9 +19,9 @@ from tests.benchmarks import videos
 from tests.benchmarks.jobs import job
 from tests.benchmarks.measure import Cost, Row, Settings, run
 from vidproc.media import DecodeReport, Task, Video, VideoInfo
-from vidproc.outcome import VideoOutcome
-from vidproc.pipeline import TaskDone
-from vidproc.step import Resources
+from vidproc.run.pipeline import TaskDone
+from vidproc.runtime.step import Resources
+from vidproc.tables.outcome import VideoOutcome
 from vidproc.tables.publish import PublishReport
 from vidproc.tables.staging import TaskReport
 
@@ -142,9 +142,9 @@ class Listing:
 
 def main() -> None:
     from vidproc.config import load_job
-    from vidproc.pipeline import make_pipeline
     from vidproc.progress import Reporter
-    from vidproc.run import Driver, make_executor
+    from vidproc.run.driver import Driver, make_executor
+    from vidproc.run.pipeline import make_pipeline
     from vidproc.runtime.metrics import NoMetrics
     from vidproc.tables.lake import Lake
     from vidproc.tables.publish import RunInfo

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from tests.benchmarks import videos
 from tests.benchmarks.jobs import index, job
 from tests.benchmarks.measure import Cost, Row, Settings, median, run, size
-from tests.s3 import BUCKET, SeaweedFS
+from tests.support.s3 import BUCKET, SeaweedFS
 
 STRETCH_S = 10.0
 
@@ -113,16 +113,16 @@ def _counted(endpoint: str) -> Iterator[tuple[str, _Counter]]:
 def _index_stretch(archive: str, upto: str) -> None:
     """In a process of its own: list and probe, then (`all`) decode and infer one task of some 10 s."""
     from tests.benchmarks.models import Brightness
-    from vidproc.archive import list_videos
-    from vidproc.container import MediaLimits, Source
-    from vidproc.decode import decode
     from vidproc.media import Video
     from vidproc.models import ModelSettings
-    from vidproc.pipeline import detect_upright
-    from vidproc.plan import CutSettings, cut
-    from vidproc.probe import probe
+    from vidproc.run.pipeline import detect_upright
     from vidproc.storage import StorageOptions
     from vidproc.tables.rows import detections_table
+    from vidproc.video.archive import list_videos
+    from vidproc.video.container import MediaLimits, Source
+    from vidproc.video.decode import decode
+    from vidproc.video.plan import CutSettings, cut
+    from vidproc.video.probe import probe
 
     (video,) = [v for v in list_videos(archive, StorageOptions()) if isinstance(v, Video)]
     source, limits, model = Source(StorageOptions()), MediaLimits(), Brightness(ModelSettings())
@@ -185,7 +185,7 @@ def _second_job() -> dict[str, Any]:
 
 
 def _listed(archive: Path) -> int:
-    from vidproc.archive import list_videos
+    from vidproc.video.archive import list_videos
 
     return sum(1 for _ in list_videos(str(archive)))
 
@@ -194,9 +194,9 @@ def _pretend_indexed(archive: Path, lake_path: Path, number: int) -> None:
     """Files of a few bytes, and the rows that indexing them would have left in `videos`."""
     import pyarrow as pa
 
-    from tests.media import video_of
+    from tests.support.media import video_of
     from vidproc.config import load_job
-    from vidproc.pipeline import make_pipeline
+    from vidproc.run.pipeline import make_pipeline
     from vidproc.tables.lake import Lake
     from vidproc.tables.schema import load_schema
 

@@ -289,7 +289,7 @@ def agreement(rival: Rival, settings: Settings) -> str:
     frames. Raises RuntimeError where another frame was sampled."""
     import pyarrow.parquet as pq
 
-    from vidproc.query import connect
+    from vidproc.ask import connect
 
     archive = videos.archive("quick", 2, 8, 8)
     folder = Path(tempfile.mkdtemp(prefix="rows-", dir=videos.cache()))

@@ -35,8 +35,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from vidproc.ask import LakeDatabase, connect
 from vidproc.media import content_hash
-from vidproc.query import LakeDatabase, connect
 from vidproc.storage import StorageOptions
 from vidproc.tables.lake import Lake
 from vidproc.tables.schema import load_schema

@@ -30,7 +30,7 @@ from tests.benchmarks.jobs import job
 from tests.benchmarks.measure import Cost, Row, Settings, run
 from vidproc.errors import ConfigError
 from vidproc.media import Task, Video, VideoInfo
-from vidproc.pipeline import TaskDone, routes
+from vidproc.run.pipeline import TaskDone, routes
 from vidproc.storage import LocalStorage, open_storage
 from vidproc.tables.lake import Lake
 from vidproc.tables.staging import Staging
@@ -123,8 +123,8 @@ class StagingInfer(EmptyInfer):
 
 
 def main() -> None:
-    from vidproc import run as product
     from vidproc.config import load_job
+    from vidproc.run import driver as product
 
     parser = argparse.ArgumentParser()
     parser.add_argument("archive", help="a folder, which stays empty: what it lists is made up")

@@ -1,6 +1,6 @@
 """Answer questions to a lake: SQL that anybody may write, and a search for what is seen in the videos.
 
-One question goes through these files in order; `vidproc.query` is the public face of them all.
+One question goes through these files in order:
 
   database  open a lake, choose its pipeline, ask
   guard     the first lock: read the statement's tree, refuse what does more than read the lake, and write the
@@ -9,5 +9,24 @@ One question goes through these files in order; `vidproc.query` is the public fa
             reading of the lake's tables
   values    write each value exactly
   write     write an answer as a table for people, CSV, JSON or Parquet
-  search    the same tables asked by options in place of SQL
+  searching the same tables asked by options in place of SQL
 """
+
+from __future__ import annotations
+
+from vidproc.ask.database import ALL, PIPELINE, LakeDatabase, connect
+from vidproc.ask.searching import Hit, SearchQuery, search
+from vidproc.ask.write import ROWS_SHOWN, Format, write_result
+
+__all__ = [
+    "ALL",
+    "PIPELINE",
+    "ROWS_SHOWN",
+    "Format",
+    "Hit",
+    "LakeDatabase",
+    "SearchQuery",
+    "connect",
+    "search",
+    "write_result",
+]

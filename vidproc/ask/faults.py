@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import duckdb
 
 from vidproc.errors import ConfigError, TransientError
-from vidproc.storage import redact
+from vidproc.secrets import redact
 
 _LINE = re.compile(r"^LINE (\d+): ", re.M)
 

@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from vidproc.ask import LakeDatabase, connect
 from vidproc.config import Job, load_job
-from vidproc.decode import MediaLimits, Source, decode
 from vidproc.demo.score import Scores, score
 from vidproc.demo.sheet import SheetBox, SheetItem, contact_sheet
 from vidproc.demo.world import DEMO_SEED, RECORDED_PATTERN, draw_archive
 from vidproc.errors import ConfigError
 from vidproc.machine import cpu_count
 from vidproc.media import Clip, FrameSize, Grid, Task
-from vidproc.probe import probe
 from vidproc.progress import Reporter
-from vidproc.query import LakeDatabase, connect
-from vidproc.run import RunSummary, index
+from vidproc.run.driver import RunSummary, index
 from vidproc.storage import StorageOptions
+from vidproc.video.decode import MediaLimits, Source, decode
+from vidproc.video.probe import probe
 
 VIDEOS = 12
 FRAMES_SHOWN = 12
@@ -206,7 +206,7 @@ def _sheet(database: LakeDatabase, scores: Scores, summary: RunSummary) -> bytes
 
 def frame_at(uri: str, time_s: float) -> np.ndarray:
     """uint8 (h, w, 3) RGB: the upright frame of a local video that is on screen at `time_s`."""
-    from vidproc.archive import list_videos
+    from vidproc.video.archive import list_videos
 
     path = Path(uri)
     video = next(v for v in list_videos(str(path.parent)) if v.uri == uri)

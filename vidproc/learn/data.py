@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vidproc.decode import MediaLimits, Source, decode
 from vidproc.errors import ConfigError, MediaError
 from vidproc.learn.labels import IMAGES, LabelledClip, LabelledFrame
 from vidproc.media import Clip, FrameSize, Geometry, Grid, Task, Video, VideoInfo
 from vidproc.models.registry import Preprocessing
-from vidproc.probe import probe
 from vidproc.storage import open_storage
+from vidproc.video.decode import MediaLimits, Source, decode
+from vidproc.video.probe import probe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,7 +124,7 @@ def fit_image(image: np.ndarray, size: FrameSize) -> tuple[np.ndarray, Geometry]
     """An RGB image uint8 (h, w, 3) brought to a model's frame, as the decoder does with a video's."""
     from PIL import Image
 
-    from vidproc.pictures import Layout
+    from vidproc.video.pictures import Layout
 
     layout = Layout.of(size, image.shape[1], image.shape[0])
     scaled = np.array(

@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidproc.decode import MediaLimits, Source
 from vidproc.errors import ConfigError
 from vidproc.learn.data import EPS, Reader, normalise, windows_of
 from vidproc.learn.labels import object_at
 from vidproc.learn.lake import LakeRows, open_rows
 from vidproc.learn.overlay import captioned, overlay, picture, write_mp4
-from vidproc.learn.tracking import box_iou
+from vidproc.learn.scoring.tracking import box_iou
 from vidproc.media import Geometry, Video
 from vidproc.models import load_model, tiny
 from vidproc.models.base import ActionModel, Detector
@@ -35,6 +34,7 @@ from vidproc.models.slowfast import SlowFast
 from vidproc.models.tiny import DetectorNet
 from vidproc.secrets import hidden_in
 from vidproc.storage import StorageOptions, open_storage, signed
+from vidproc.video.decode import MediaLimits, Source
 
 Method = Literal["auto", "grad-cam", "occlusion"]
 Kind = Literal["detector", "actions"]

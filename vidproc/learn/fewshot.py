@@ -19,7 +19,6 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from vidproc.decode import MediaLimits, Source
 from vidproc.errors import ConfigError
 from vidproc.learn.data import ClipData, Reader, normalise
 from vidproc.learn.labels import Catalog, LabelledClip, read_kinetics, require_examples
@@ -33,6 +32,7 @@ from vidproc.models.features import clip_encoder
 from vidproc.models.prototypes import Answer, FewShotNetwork
 from vidproc.models.registry import ModelSettings, Recipe, find_recipe
 from vidproc.storage import StorageOptions, open_storage, signed
+from vidproc.video.decode import MediaLimits, Source
 
 HeadName = Literal["prototypes", "linear"]
 

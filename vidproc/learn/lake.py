@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from vidproc.ask import ALL, LakeDatabase, connect
 from vidproc.errors import ConfigError
 from vidproc.learn.labels import Catalog
 from vidproc.media import Video
-from vidproc.query import ALL, LakeDatabase, connect
 from vidproc.storage import StorageOptions
 
 

@@ -25,19 +25,19 @@ import torch
 
 from vidproc.errors import ConfigError, VidprocError
 from vidproc.learn.lake import LakeRows, open_rows
-from vidproc.link import LinkSettings, VideoKeys, link
 from vidproc.media import Video, VideoInfo, content_hash
 from vidproc.models import describe_model
 from vidproc.models.base import ModelCard
 from vidproc.models.prototypes import Answer, answer_of
 from vidproc.models.registry import ModelSettings, find_recipe
 from vidproc.models.weights import read_weights, state_dict_of
-from vidproc.outcome import VideoOutcome
 from vidproc.progress import Reporter
-from vidproc.pulse import Pulse
 from vidproc.storage import StorageOptions
 from vidproc.tables.delta import quoted
+from vidproc.tables.heartbeat import Pulse
 from vidproc.tables.lake import Lake
+from vidproc.tables.link import LinkSettings, VideoKeys, link
+from vidproc.tables.outcome import VideoOutcome
 from vidproc.tables.publish import RunInfo, publish
 from vidproc.tables.rows import actions_table
 

@@ -25,10 +25,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from vidproc.decode import MediaLimits, Source
 from vidproc.errors import ConfigError, VidprocError
-from vidproc.learn.classification import ClassificationScores, classification_scores
-from vidproc.learn.coco import CocoScores, coco_ap
 from vidproc.learn.data import (
     Augmentation,
     Balance,
@@ -63,11 +60,14 @@ from vidproc.learn.networks import (
     set_training,
 )
 from vidproc.learn.plots import confusion_png, curves_png, precision_recall_png
+from vidproc.learn.scoring.classification import ClassificationScores, classification_scores
+from vidproc.learn.scoring.coco import CocoScores, coco_ap
 from vidproc.learn.workers import WorkerSettings, World, run_workers
 from vidproc.models.registry import Recipe
 from vidproc.models.weights import Weights, fill, fitting, state_dict_of
 from vidproc.secrets import redact_values
 from vidproc.storage import Storage, StorageOptions, open_storage, signed
+from vidproc.video.decode import MediaLimits, Source
 
 Task = Literal["detection", "actions"]
 

@@ -33,8 +33,8 @@ from vidproc.media import FrameSize, Grid, content_hash
 from vidproc.models.base import ModelCard
 from vidproc.models.files import read_below, refuse_foreign_model
 from vidproc.models.weights import is_remote, shown
-from vidproc.s3 import StorageOptions
 from vidproc.secrets import refuse_credentials_in, refuse_credentials_within
+from vidproc.storage.credentials import StorageOptions
 
 Kind = Literal["detector", "actions", "embedding"]
 

@@ -31,8 +31,8 @@ from urllib.parse import urlsplit
 
 from vidproc.errors import ConfigError, VidprocError
 from vidproc.models.files import foreign_format, foreign_zip, is_pickle, is_zip, read_file, refuse_foreign
-from vidproc.s3 import StorageOptions
 from vidproc.secrets import refuse_credentials_in
+from vidproc.storage.credentials import StorageOptions
 
 if TYPE_CHECKING:
     import torch

@@ -27,7 +27,7 @@ from typing import Any, Protocol
 from vidproc.errors import ConfigError, Refused, RunAborted
 from vidproc.runtime.events import AttemptFailed, Event, Listener, UnitStarted
 from vidproc.runtime.retry import NOBODYS, PASSING, Abort, Fault, GiveUp, Retry, RetryRules, Tally, verdict
-from vidproc.step import AnyStep
+from vidproc.runtime.step import AnyStep
 
 ONE_MACHINE_BYTES = 1 << 30
 """In flight where nobody says how many: room for some minutes of frames, and for the rest of the machine."""

@@ -16,7 +16,7 @@ from vidproc.errors import ConfigError, NeverComesUp, RunAborted, TransientError
 from vidproc.runtime.events import Listener
 from vidproc.runtime.executor import DEFAULT_LIMITS, Admission, Done, Feed, Flight, Limits, Stop, UnitEnd, drive
 from vidproc.runtime.retry import Fault, understand
-from vidproc.step import AnyStep
+from vidproc.runtime.step import AnyStep
 
 
 class InlineExecutor:

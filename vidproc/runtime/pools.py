@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from vidproc.step import Resources
+from vidproc.runtime.step import Resources
 
 
 @dataclass(frozen=True, slots=True)

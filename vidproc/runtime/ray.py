@@ -72,8 +72,8 @@ from vidproc.runtime.executor import (
 )
 from vidproc.runtime.pools import Room, share
 from vidproc.runtime.retry import ERROR_CLASSES, Fault, Kind
+from vidproc.runtime.step import AnyStep, Resources
 from vidproc.runtime.worker import SETUP_LIMIT_S, Note, answer, attempt, fault_of, is_loaded, load, overgrown
-from vidproc.step import AnyStep, Resources
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from vidproc.machine import memory_bytes
 from vidproc.runtime.retry import Fault, understand
-from vidproc.step import AnyStep, Resources
+from vidproc.runtime.step import AnyStep, Resources
 
 SETUP_LIMIT_S = 1800.0
 """For `Step.setup`: weights may have to be downloaded first."""

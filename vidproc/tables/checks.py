@@ -26,10 +26,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vidproc import beneath
 from vidproc.documents import parse_json
 from vidproc.errors import ConfigError, Damaged, Forged, NotFound, TransientError
-from vidproc.storage import LocalStorage, ObjectInfo, Storage
+from vidproc.storage import LocalStorage, ObjectInfo, Storage, beneath
 from vidproc.text import printable
 
 LOG = "_delta_log"

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from vidproc import faults
 from vidproc.errors import ConfigError, Damaged, Refused, TransientError, VidprocError
-from vidproc.storage import Storage, redact
+from vidproc.secrets import redact
+from vidproc.storage import Storage, faults
 from vidproc.tables.checks import check_schema, check_table
 from vidproc.tables.schema import TableSchema, load_schema
 

@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 
 from vidproc import __version__
 from vidproc.errors import AlreadyExists, ConfigError, Damaged, NotFound
-from vidproc.folders import LAKE_MARKER
 from vidproc.media import content_hash
-from vidproc.pulse import begin, end, last_signs
 from vidproc.secrets import redact_json, redact_values
 from vidproc.storage import LocalStorage, Storage, StorageOptions, open_storage
+from vidproc.storage.folders import LAKE_MARKER
 from vidproc.tables import changes
 from vidproc.tables.checks import check_lake, document
 from vidproc.tables.delta import READ_ATTEMPTS, Tables, fenced, patiently, quoted, writer_properties
+from vidproc.tables.heartbeat import begin, end, last_signs
 from vidproc.tables.schema import MODEL_TABLES, TABLES, load_schema
 from vidproc.tables.staging import FOLDER as STAGING
 from vidproc.tables.vacuum import VacuumReport, vacuum
@@ -272,8 +272,8 @@ class Lake:
 
     def record_run(self, row: Mapping[str, Any]) -> None:
         """Writes the run's row, over an earlier one with its `run_id`: at its start and at its end. From its start on
-        the run has to give signs of life (see pulse.py). Secrets in its texts are not written. Raises ValueError for a
-        field that `runs` does not have."""
+        the run has to give signs of life (see heartbeat.py). Secrets in its texts are not written. Raises ValueError
+        for a field that `runs` does not have."""
         schema = load_schema("runs")
         unknown = set(row) - set(schema.names)
         if unknown:

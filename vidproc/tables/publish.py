@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from vidproc import __version__
 from vidproc.errors import NotFound, TransientError, VidprocError
 from vidproc.memory import give_back_freed
-from vidproc.outcome import Failure, VideoOutcome
-from vidproc.storage import redact
+from vidproc.secrets import redact
 from vidproc.tables import changes
 from vidproc.tables.delta import BATCH_ROWS, quoted
 from vidproc.tables.lake import Lake
+from vidproc.tables.outcome import Failure, VideoOutcome
 from vidproc.tables.schema import MODEL_TABLES, load_schema
 from vidproc.tables.staging import Staging
 

@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 
 from vidproc.errors import Damaged, NotFound
 from vidproc.media import DecodeReport, Task, content_hash
-from vidproc.outcome import Failure
 from vidproc.secrets import redact_values
 from vidproc.storage import Storage
 from vidproc.tables.checks import document, typed
+from vidproc.tables.outcome import Failure
 from vidproc.tables.schema import MODEL_TABLES
 
 FOLDER = "_staging"

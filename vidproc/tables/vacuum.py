@@ -29,8 +29,8 @@ import pyarrow as pa
 
 from vidproc.errors import NotFound
 from vidproc.storage import LocalStorage, ObjectInfo
-from vidproc.store_clock import FOLDER as CLOCK
-from vidproc.store_clock import store_now
+from vidproc.storage.clock import FOLDER as CLOCK
+from vidproc.storage.clock import store_now
 from vidproc.tables import changes
 from vidproc.tables.delta import Tables
 from vidproc.tables.schema import TABLES
