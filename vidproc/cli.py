@@ -28,7 +28,7 @@ from vidproc.errors import ConfigError, RunAborted, VidprocError
 from vidproc.output import as_a_filter, outlive_readers
 from vidproc.progress import hms, reporter, spell
 from vidproc.secrets import redact
-from vidproc.storage import StorageOptions, local_path
+from vidproc.storage import StorageOptions, hurried, local_path
 from vidproc.text import printable, printable_json, printable_lines, say
 from vidproc.video.archive import check_encoding
 
@@ -421,7 +421,7 @@ def status(
     """How many videos ended how, what the tables hold, and what runs just now."""
     from vidproc.tables.heartbeat import running
 
-    opened = _open(lake, s3)
+    opened = _open(lake, hurried(s3.options()))
     if watch:
         _watch(opened.storage, every, as_json)
     found, runs = opened.status(pipeline), running(opened.storage)
@@ -480,7 +480,7 @@ def failures(
     s3: S3 = S3(),
 ) -> None:
     """What failed, why, and where."""
-    opened = _open(lake, s3)
+    opened = _open(lake, hurried(s3.options()))
     rows = _rows(opened.failures(error_class=error_class or None, limit=limit + 1))
     if as_json:
         _print_json(rows[:limit])
@@ -505,7 +505,7 @@ def runs(
     s3: S3 = S3(),
 ) -> None:
     """The runs that wrote to this lake, the latest first."""
-    rows = _rows(_open(lake, s3).runs(limit=limit))
+    rows = _rows(_open(lake, hurried(s3.options())).runs(limit=limit))
     if as_json:
         _print_json(rows)
         return
@@ -623,7 +623,7 @@ def search(
 @reaches_s3
 def compact(lake: Lake_, as_json: AsJson = False, s3: S3 = S3()) -> None:
     """Rewrite small files into large ones, ordered by video."""
-    found = _open(lake, s3).compact()
+    found = _open(lake, s3.options()).compact()
     if as_json:
         _print_json(found)
         return
@@ -650,7 +650,7 @@ def vacuum(
 
     from vidproc.tables.heartbeat import running
 
-    opened = _open(lake, s3)
+    opened = _open(lake, s3.options())
     if now and (alive := [run for run in running(opened.storage) if not run.silent]):
         raise ConfigError(
             f"--now would take the files of a job that is running ({alive[0].run_id} on {alive[0].host}): "
@@ -677,7 +677,7 @@ def forget(
 
     What is still in the archive comes back with the next index: take it out there first.
     """
-    found = _open(lake, s3).forget([absolute(u) or u for u in uris])
+    found = _open(lake, s3.options()).forget([absolute(u) or u for u in uris])
     if as_json:
         _print_json(found)
         return
@@ -1101,10 +1101,10 @@ def _there_is(classes: Iterable[str]) -> str:
     return f"; there is {', '.join(found)}" if (found := sorted(classes)) else ""
 
 
-def _open(lake: str, s3: S3) -> Any:
+def _open(lake: str, options: StorageOptions) -> Any:
     from vidproc.tables.lake import Lake
 
-    found = Lake.open(absolute(lake) or lake, s3.options())
+    found = Lake.open(absolute(lake) or lake, options)
     found.mark_lost(signs_only=True)
     return found
 

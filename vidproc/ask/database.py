@@ -28,7 +28,7 @@ from vidproc.ask import guard, values
 from vidproc.ask.engine import ALL, Engine
 from vidproc.ask.faults import translated
 from vidproc.errors import ConfigError
-from vidproc.storage import StorageOptions
+from vidproc.storage import StorageOptions, hurried
 from vidproc.tables.lake import Lake
 
 PIPELINE = b"vidproc.pipeline"
@@ -51,7 +51,7 @@ def connect(
     `threads` and `memory_limit` (such as "4GB") are DuckDB's; what does not fit is spilled to a
     temporary folder. Raises ConfigError where there is no lake, or no such pipeline, or where storage refuses us.
     """
-    lake = Lake.open(lake_uri, options)
+    lake = Lake.open(lake_uri, hurried(options))
     lake.mark_lost(signs_only=True)
     spill = tempfile.TemporaryDirectory(prefix="vidproc-query-", ignore_cleanup_errors=True)
     with ExitStack() as undo, translated():

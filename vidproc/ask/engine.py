@@ -32,6 +32,9 @@ from vidproc.storage import Storage
 from vidproc.tables.delta import Tables, taken
 from vidproc.tables.schema import load_schemas
 
+REQUEST_S, REQUEST_TRIES = 20, 4
+"""How long one of DuckDB's requests to a store may take that does not answer, and how often it is made: a question
+ends after a minute and a half at most. Not less: a request on a slow line takes its time, too."""
 ROWS_A_BATCH = 50_000
 """Rows of a result that are made at a time: some 10 MB of detections."""
 
@@ -233,6 +236,8 @@ def _reach_s3(con: duckdb.DuckDBPyConnection, storage: Storage) -> None:
     for name in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
         con.execute(f"SET GLOBAL {name} = ''")
     con.execute("SET enable_server_cert_verification = true")
+    con.execute(f"SET http_timeout = {REQUEST_S}")
+    con.execute(f"SET http_retries = {REQUEST_TRIES - 1}")
     con.execute("SET s3_url_compatibility_mode = true")  # `?` and `*` in a prefix are letters
     con.execute("SET enable_http_metadata_cache = true")
     con.execute("SET validate_external_file_cache = 'NO_VALIDATION'")  # Delta's files never change

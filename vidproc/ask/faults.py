@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import duckdb
 
 from vidproc.errors import ConfigError, TransientError
 from vidproc.secrets import redact
+from vidproc.storage import LONG_S
 
 _LINE = re.compile(r"^LINE (\d+): ", re.M)
 
@@ -33,12 +35,18 @@ def translated(added_lines: int = 0) -> Iterator[None]:
                 f"SQL: the query needs more memory than it may have; ask for less, or set memory_limit: {message}"
             ) from e
         if isinstance(e, duckdb.HTTPException | duckdb.IOException):
-            raise TransientError(
-                f"the lake could not be read, try again (a vacuum may have removed what was being read): {message}"
-            ) from e
+            raise TransientError(f"the lake could not be read, {_way_out(message)}: {message}") from e
         raise ConfigError(f"SQL: {message}") from e
     except RecursionError as e:
         raise ConfigError("SQL: the statement is nested too deeply to be checked; write it flatter") from e
+
+
+def _way_out(message: str) -> str:
+    if re.search(
+        r"timeout was reached|timed out|could not connect|couldn't connect|error sending request", message, re.I
+    ):
+        return "its store does not answer: check the endpoint, the network and that the store is up, and try again"
+    return "try again (a vacuum may have removed what was being read)"
 
 
 _INTERRUPT = "INTERRUPT Error"
@@ -68,8 +76,9 @@ def streamed(ask: Callable[[], Iterable[object]]) -> Iterator[None]:
 def _reason(ask: Callable[[], Iterable[object]], error: OSError) -> OSError:
     """An error in one of DuckDB's threads interrupts the others, and now and then the interruption is
     what the reader is told. Nobody interrupts here, so the question is asked again for its own error."""
+    begun = time.monotonic()
     for _ in range(3):
-        if not str(error).startswith(_INTERRUPT):
+        if not str(error).startswith(_INTERRUPT) or time.monotonic() - begun > LONG_S:
             break
         try:
             deque(ask(), maxlen=0)

@@ -10,10 +10,11 @@ clock        the time of a store
 
 from __future__ import annotations
 
-from vidproc.storage.credentials import signed
+from vidproc.storage.credentials import hurried, signed
 from vidproc.storage.store import (
     BLOCK_BYTES,
     EARLIEST,
+    LONG_S,
     LocalStorage,
     ObjectBytes,
     ObjectInfo,
@@ -29,12 +30,14 @@ from vidproc.storage.store import (
 __all__ = [
     "BLOCK_BYTES",
     "EARLIEST",
+    "LONG_S",
     "LocalStorage",
     "ObjectBytes",
     "ObjectInfo",
     "S3Storage",
     "Storage",
     "StorageOptions",
+    "hurried",
     "local_path",
     "open_block_reader",
     "open_storage",

@@ -56,6 +56,9 @@ class StorageOptions:
     path_style: bool | None = None
     """`endpoint/bucket/key` instead of `bucket.endpoint/key`; None: as the profile says, else where there is an
     endpoint that is not AWS's own."""
+    hurried: bool = False
+    """For questions that somebody waits for: a store that does not answer is given up within a minute or so. A job that
+    works through a night waits for longer."""
     environment: tuple[tuple[str, str], ...] = field(default_factory=_environment, repr=False)
     """The variables of VARIABLES as they were."""
 
@@ -195,6 +198,11 @@ def signed(options: StorageOptions | None) -> StorageOptions:
     return options
 
 
+def hurried(options: StorageOptions | None) -> StorageOptions:
+    """The same for a question that somebody waits for."""
+    return replace(options or StorageOptions(), hurried=True)
+
+
 def client(options: StorageOptions) -> S3Client:
     """Made at first use and kept for the process: clients are safe among threads, making one is not."""
     where = _holds_for(options)
@@ -220,9 +228,9 @@ def _make_client(options: StorageOptions) -> S3Client:
             # The default presigner still makes version 2 signatures, which many servers refuse.
             signature_version=UNSIGNED if options.anonymous else "s3v4",
             s3=style,
-            retries={"mode": "standard", "total_max_attempts": 5},
+            retries={"mode": "standard", "total_max_attempts": 4 if options.hurried else 5},
             connect_timeout=5,
-            read_timeout=20,
+            read_timeout=10 if options.hurried else 20,
             max_pool_connections=32,
             # Trailing checksums are refused by many servers that only speak the older S3.
             request_checksum_calculation="when_required",
@@ -309,7 +317,7 @@ def presigned(bucket: str, key: str, options: StorageOptions, expires_s: int) ->
     return str(request.url)
 
 
-def delta_options(of: Access) -> dict[str, str]:
+def delta_options(of: Access, options: StorageOptions) -> dict[str, str]:
     """`storage_options` of the Delta library, each told, so that it takes none from the environment itself."""
     scheme, _, rest = of.endpoint.partition("://")
     found = {
@@ -318,9 +326,11 @@ def delta_options(of: Access) -> dict[str, str]:
         "AWS_ALLOW_HTTP": "true" if scheme == "http" else "false",
         "AWS_REGION": of.region,
         "AWS_SKIP_SIGNATURE": "true" if of.key_id is None else "false",
-        "timeout": "60s",
+        "timeout": "15s" if options.hurried else "60s",
         "connect_timeout": "5s",
     }
+    if options.hurried:
+        found["retry_timeout"] = "30s"
     if of.key_id is not None:
         found |= {"AWS_ACCESS_KEY_ID": of.key_id, "AWS_SECRET_ACCESS_KEY": of.secret or ""}
         if of.token:
@@ -416,7 +426,10 @@ def calling(uri: str, options: StorageOptions) -> Iterator[None]:
     except ParamValidationError as e:
         raise ConfigError(f"{uri} is not a place on S3: {redact(str(e))}") from e
     except (BotoCoreError, OSError) as e:
-        raise TransientError(f"{uri}: S3{_at(options)} did not answer well ({type(e).__name__})") from e
+        raise TransientError(
+            f"{uri}: S3{_at(options)} did not answer well ({type(e).__name__}): check the endpoint, the network and "
+            "that the store is up, and try again"
+        ) from e
     except Exception as e:
         if type(e).__module__.startswith("urllib3"):
             raise TransientError(f"{uri}: the connection broke while reading ({type(e).__name__})") from e

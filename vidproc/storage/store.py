@@ -45,6 +45,8 @@ BLOCK_BYTES = 4 << 20
 """4 MiB: the best wall time for seek-and-decode over S3-like latency among 1, 4 and 8 MiB."""
 READ_ATTEMPTS = 4
 """botocore does not retry the reading of a body, so the readers here do."""
+LONG_S = 20.0
+"""Who was kept waiting so long already, by the SDK's own tries, does not begin anew: waits would multiply."""
 WRITE_ATTEMPTS = 2
 """Of what the SDK has given up, or does not try again: a checksum that the store found wrong."""
 _TEMPORARY = ".vidproc-put-"
@@ -503,6 +505,7 @@ class S3Storage:
             arguments["Range"] = f"bytes={span[0]}-{span[0] + span[1] - 1}"
         if if_match is not None:
             arguments["IfMatch"] = f'"{if_match}"'
+        begun = time.monotonic()
         for attempt in range(1, READ_ATTEMPTS + 1):
             try:
                 with calling(self.uri_of(key), self.options):
@@ -517,7 +520,7 @@ class S3Storage:
             except SourceChanged:
                 raise
             except TransientError:
-                if attempt == READ_ATTEMPTS:
+                if attempt == READ_ATTEMPTS or time.monotonic() - begun > LONG_S:
                     raise
                 time.sleep(0.1 * 2**attempt)
         raise AssertionError("unreachable")
@@ -584,7 +587,7 @@ class S3Storage:
         return "s3://" + quote(_delta_path(self.uri_of(key)).removeprefix("s3://"))
 
     def delta_options(self) -> dict[str, str]:
-        return s3.delta_options(s3.access(self.bucket, self.options))
+        return s3.delta_options(s3.access(self.bucket, self.options), self.options)
 
     def duckdb_secrets(self) -> tuple[dict[str, str], dict[str, str]]:
         return s3.duckdb_secrets(s3.access(self.bucket, self.options))

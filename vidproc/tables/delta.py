@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from vidproc.errors import ConfigError, Damaged, Refused, TransientError, VidprocError
 from vidproc.secrets import redact
-from vidproc.storage import Storage, faults
+from vidproc.storage import LONG_S, Storage, faults
 from vidproc.tables.checks import check_schema, check_table
 from vidproc.tables.schema import TableSchema, load_schema
 
@@ -262,10 +262,13 @@ class Tables:
 
 def patiently(act: Callable[[], T]) -> T:
     """Has it done again where the store failed: the Delta library itself does not read a broken answer again."""
+    begun = time.monotonic()
     for attempt in range(1, READ_ATTEMPTS):
         try:
             return act()
         except TransientError:
+            if time.monotonic() - begun > LONG_S:
+                raise
             time.sleep(random.uniform(0.05, 0.15) * 2**attempt)
     return act()
 
