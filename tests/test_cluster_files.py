@@ -30,9 +30,9 @@ import yaml
 
 from tests.support.media import make_video
 from tests.support.s3 import find_weed
-from vidproc.config import Job, load_job
 from vidproc.run.driver import index
 from vidproc.runtime.metrics import COUNTERS, GAUGES
+from vidproc.settings import Job, load_job
 
 ROOT = Path(__file__).parents[1]
 CLUSTER, JOBS = ROOT / "cluster", ROOT / "jobs"

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidproc.config import load_job
 from vidproc.documents import MAX_DEPTH, load_json_file, parse_yaml, read_document
 from vidproc.errors import ConfigError
 from vidproc.learn.job import read_job
 from vidproc.learn.scoring.evaluate import EvalSettings, evaluate
 from vidproc.learn.train import TrainSettings
 from vidproc.models import describe_model
+from vidproc.settings import load_job
 
 
 def laughs(fan: int = 9, levels: int = 9) -> str:

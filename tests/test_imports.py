@@ -21,7 +21,7 @@ LAYERS = [
     ["models.base", "runtime"],
     ["tables"],
     ["ask", "models", "video"],
-    ["config"],
+    ["settings"],
     ["run", "runtime.jobs"],
     ["learn"],
     ["demo"],
@@ -89,6 +89,6 @@ def test_one_place_knows_each_library(library: str) -> None:
 
 def test_importing_the_package_is_light() -> None:
     heavy = ("torch", "ray", "av", "pyarrow", "duckdb", "boto3")
-    code = f"import sys, vidproc, vidproc.config, vidproc.media; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, vidproc, vidproc.settings, vidproc.media; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

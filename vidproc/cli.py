@@ -23,11 +23,11 @@ from zoneinfo import ZoneInfo
 import typer
 
 from vidproc import __version__
-from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError, RunAborted, VidprocError
 from vidproc.output import as_a_filter, outlive_readers
 from vidproc.progress import hms, reporter, spell
 from vidproc.secrets import redact
+from vidproc.settings import Job, load_job
 from vidproc.storage import StorageOptions, hurried, local_path
 from vidproc.text import printable, printable_json, printable_lines, say
 from vidproc.video.archive import check_encoding

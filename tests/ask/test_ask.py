@@ -311,7 +311,7 @@ def test_each_command_that_reports_ends_with_its_reader(two: Root, arguments: li
 def test_the_schema_of_jobs_ends_with_its_reader() -> None:
     code = "import os, sys; r, w = os.pipe(); os.close(r); os.dup2(w, 1); os.execv(sys.executable, sys.argv[1:])"
     for arguments, status in (
-        (["-m", "vidproc.config"], -signal.SIGPIPE),
+        (["-m", "vidproc.settings"], -signal.SIGPIPE),
         (["-m", "vidproc", "--version"], -signal.SIGPIPE),
     ):
         command = [sys.executable, "-c", code, sys.executable, *arguments]

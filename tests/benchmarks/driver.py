@@ -141,11 +141,11 @@ class Listing:
 
 
 def main() -> None:
-    from vidproc.config import load_job
     from vidproc.progress import Reporter
     from vidproc.run.driver import Driver, make_executor
     from vidproc.run.pipeline import make_pipeline
     from vidproc.runtime.metrics import NoMetrics
+    from vidproc.settings import load_job
     from vidproc.tables.lake import Lake
     from vidproc.tables.publish import RunInfo
 

@@ -195,8 +195,8 @@ def _pretend_indexed(archive: Path, lake_path: Path, number: int) -> None:
     import pyarrow as pa
 
     from tests.support.media import video_of
-    from vidproc.config import load_job
     from vidproc.run.pipeline import make_pipeline
+    from vidproc.settings import load_job
     from vidproc.tables.lake import Lake
     from vidproc.tables.schema import load_schema
 

@@ -123,8 +123,8 @@ class StagingInfer(EmptyInfer):
 
 
 def main() -> None:
-    from vidproc.config import load_job
     from vidproc.run import driver as product
+    from vidproc.settings import load_job
 
     parser = argparse.ArgumentParser()
     parser.add_argument("archive", help="a folder, which stays empty: what it lists is made up")

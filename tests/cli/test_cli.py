@@ -24,9 +24,9 @@ from tests.conftest import Root
 from tests.support.media import make_video
 from tests.support.s3 import READ_ONLY_ACCESS_KEY, READ_ONLY_SECRET_KEY, SeaweedFS
 from vidproc.cli import app, main
-from vidproc.config import load_job
 from vidproc.progress import Reporter
 from vidproc.run.driver import index
+from vidproc.settings import load_job
 from vidproc.storage import open_storage
 from vidproc.tables.heartbeat import Pulse, running
 from vidproc.tables.lake import Lake

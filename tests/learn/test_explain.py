@@ -22,7 +22,6 @@ from typer.testing import CliRunner
 from tests.support.media import make_video
 from vidproc.annotations import Detections
 from vidproc.cli import app
-from vidproc.config import load_job
 from vidproc.demo.world import Scene, SceneSettings
 from vidproc.errors import ConfigError
 from vidproc.learn.data import fit_image
@@ -46,6 +45,7 @@ from vidproc.models.embedded import embedded_recipe
 from vidproc.models.families import build_network, load_network
 from vidproc.models.registry import ModelSettings, Preprocessing, Recipe
 from vidproc.run.driver import index
+from vidproc.settings import load_job
 from vidproc.storage import open_storage
 
 H, W, T = 48, 64, 8

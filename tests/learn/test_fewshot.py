@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from tests.support.media import make_video
 from vidproc.ask import connect
 from vidproc.cli import app
-from vidproc.config import load_job
 from vidproc.errors import ConfigError
 from vidproc.learn.fewshot import SHRINKAGE, FewShotSettings, evaluate_episodes, few_shot, fit
 from vidproc.learn.networks import NetworkSettings, recipe_for
@@ -26,6 +25,7 @@ from vidproc.models import load_model
 from vidproc.models.families import build_network
 from vidproc.models.registry import ModelSettings
 from vidproc.run.driver import index
+from vidproc.settings import load_job
 from vidproc.storage import open_storage
 from vidproc.tables.lake import Lake
 

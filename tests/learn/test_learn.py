@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from tests.conftest import Root
 from tests.support.media import make_video
-from vidproc.config import load_job
 from vidproc.demo.world import Scene, SceneSettings, write_video
 from vidproc.learn.data import Augmentation
 from vidproc.learn.dataset import DatasetSettings, make_dataset
@@ -28,6 +27,7 @@ from vidproc.learn.scoring.evaluate import EvalSettings, evaluate
 from vidproc.learn.train import DataSettings, OptimisationSettings, TrainSettings, train
 from vidproc.learn.workers import WorkerSettings
 from vidproc.run.driver import index
+from vidproc.settings import load_job
 
 INLINE = WorkerSettings(executor="inline", gpu=False)
 W, H = 128, 96

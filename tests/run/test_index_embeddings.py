@@ -16,11 +16,11 @@ from tests.models.test_features import folder
 from tests.support.media import make_video
 from vidproc.ask import connect
 from vidproc.cli import app
-from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError
 from vidproc.models import ModelSettings, load_model
 from vidproc.run.driver import index
 from vidproc.run.pipeline import make_pipeline
+from vidproc.settings import Job, load_job
 from vidproc.tables.lake import Lake
 
 

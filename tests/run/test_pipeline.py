@@ -8,9 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from vidproc.config import load_job
 from vidproc.media import FrameBatch, FrameSize, Geometry, Grid
 from vidproc.run.pipeline import Pipeline, make_pipeline, on_windows, window_frames
+from vidproc.settings import load_job
 
 GRID = Grid(fps=Fraction(2), size=FrameSize(), window=4, stride=2)
 

@@ -17,7 +17,6 @@ import pytest
 from tests.support.fakes import Numbers, Order, Pairs
 from tests.support.media import make_video
 from vidproc.ask import connect
-from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError
 from vidproc.media import Task
 from vidproc.models import ModelSettings
@@ -28,6 +27,7 @@ from vidproc.runtime.events import said
 from vidproc.runtime.executor import Admission, Limits, PoolSize, Unit
 from vidproc.runtime.pools import Room, share
 from vidproc.runtime.step import Resources
+from vidproc.settings import Job, load_job
 from vidproc.storage import StorageOptions
 from vidproc.tables.publish import RunInfo
 

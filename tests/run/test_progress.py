@@ -19,11 +19,11 @@ from typer.testing import CliRunner, Result
 
 from tests.support.media import cut_off, make_video
 from vidproc.cli import app
-from vidproc.config import load_job
 from vidproc.errors import TransientError
 from vidproc.progress import LogReporter, Progress, Reporter
 from vidproc.run.driver import RunSummary, index
 from vidproc.runtime.metrics import NoMetrics
+from vidproc.settings import load_job
 from vidproc.storage import LocalStorage, open_storage
 from vidproc.tables import heartbeat as pulse
 from vidproc.tables.heartbeat import Pulse, Sign, running

@@ -15,10 +15,10 @@ import yaml
 from tests.support.media import damage, make_video
 from tests.whole.test_end_to_end import job
 from vidproc.ask import connect
-from vidproc.config import load_job
 from vidproc.media import DecodeReport, VideoInfo
 from vidproc.run.driver import index
 from vidproc.run.pipeline import make_pipeline
+from vidproc.settings import load_job
 from vidproc.video.container import MediaLimits, Source
 from vidproc.video.decode import coverage
 from vidproc.video.probe import probe

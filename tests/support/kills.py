@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tests.support.nodes import TOKEN, Nodes
-from vidproc.config import Job, load_job
+from vidproc.settings import Job, load_job
 from vidproc.storage import StorageOptions, open_storage
 
 REPOSITORY = Path(__file__).parents[2]

@@ -18,7 +18,6 @@ import pytest
 from tests.conftest import Root
 from tests.support.media import cut_off, make_sound, make_video
 from vidproc.ask import connect
-from vidproc.config import Job, load_job
 from vidproc.errors import ConfigError
 from vidproc.media import Video, VideoInfo
 from vidproc.run.driver import index
@@ -26,6 +25,7 @@ from vidproc.run.forecast import forecast
 from vidproc.run.pipeline import Probe
 from vidproc.runtime.executor import UnitEnd
 from vidproc.runtime.inline import InlineExecutor
+from vidproc.settings import Job, load_job
 from vidproc.storage import open_storage
 from vidproc.tables.lake import Lake
 from vidproc.video.plan import load_plan

@@ -18,8 +18,8 @@ from tests.conftest import Root
 from tests.support.media import make_video
 from tests.support.nodes import TOKEN, Nodes
 from tests.whole.test_end_to_end import job, tables, upload
-from vidproc.config import Job
 from vidproc.run.driver import index
+from vidproc.settings import Job
 from vidproc.storage import open_storage
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from tests.support.media import make_video
 from vidproc.ask import connect
-from vidproc.config import Job, load_job
 from vidproc.progress import Reporter
 from vidproc.run.driver import RunSummary, index
+from vidproc.settings import Job, load_job
 from vidproc.storage import LocalStorage
 
 

@@ -22,10 +22,10 @@ from tests.support.media import make_video
 from tests.support.odd_store import Odd, odd_store
 from tests.support.unprivileged import as_nobody, open_folder
 from tests.whole.test_end_to_end import job, statuses
-from vidproc.config import json_schema, load_job
 from vidproc.errors import ConfigError
 from vidproc.run.driver import index
 from vidproc.run.forecast import forecast
+from vidproc.settings import json_schema, load_job
 from vidproc.storage import StorageOptions
 from vidproc.tables.lake import Lake
 from vidproc.video.archive import Skipped, list_videos

@@ -14,10 +14,10 @@ from tests.support.odd_store import Odd, odd_store
 from tests.support.proxy import Rule, proxy
 from tests.support.s3 import SeaweedFS
 from tests.whole.test_end_to_end import job, statuses
-from vidproc.config import Job
 from vidproc.errors import ConfigError
 from vidproc.run.driver import index, release
 from vidproc.run.forecast import forecast
+from vidproc.settings import Job
 from vidproc.storage import StorageOptions
 from vidproc.tables.lake import Lake
 from vidproc.video.archive import Skipped, list_videos

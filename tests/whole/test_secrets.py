@@ -20,7 +20,6 @@ from tests.cli.test_cli import Run, vidproc  # noqa: F401 (a fixture)
 from tests.support.media import make_video
 from tests.whole.test_security import everything_in
 from vidproc.ask import connect
-from vidproc.config import load_job
 from vidproc.errors import ConfigError
 from vidproc.learn.job import read_job
 from vidproc.learn.train import TrainSettings
@@ -29,6 +28,7 @@ from vidproc.progress import LogReporter
 from vidproc.run.driver import index
 from vidproc.runtime.jobs import submit
 from vidproc.secrets import redact_json, refuse_credentials_in
+from vidproc.settings import load_job
 from vidproc.storage import open_storage
 from vidproc.tables.lake import Lake
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from vidproc.ask import LakeDatabase, connect
-from vidproc.config import Job, load_job
 from vidproc.demo.score import Scores, score
 from vidproc.demo.sheet import SheetBox, SheetItem, contact_sheet
 from vidproc.demo.world import DEMO_SEED, RECORDED_PATTERN, draw_archive
@@ -23,6 +22,7 @@ from vidproc.machine import cpu_count
 from vidproc.media import Clip, FrameSize, Grid, Task
 from vidproc.progress import Reporter
 from vidproc.run.driver import RunSummary, index
+from vidproc.settings import Job, load_job
 from vidproc.storage import StorageOptions
 from vidproc.video.decode import MediaLimits, Source, decode
 from vidproc.video.probe import probe

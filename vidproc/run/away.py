@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vidproc.config import Job
 from vidproc.media import Video, VideoInfo, content_hash
+from vidproc.settings import Job
 from vidproc.storage import StorageOptions, open_storage
 from vidproc.tables import changes
 from vidproc.tables.delta import quoted

@@ -25,7 +25,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vidproc import __version__
-from vidproc.config import Job, parse_failure_budget
 from vidproc.errors import Archived, ConfigError, FastPathWrong, NotFound, RunAborted, TransientError, VidprocError
 from vidproc.machine import cpu_count
 from vidproc.media import Task, Video, VideoInfo
@@ -39,6 +38,7 @@ from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
 from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
 from vidproc.runtime.retry import ERROR_CLASSES
 from vidproc.secrets import hidden_in, redact
+from vidproc.settings import Job, parse_failure_budget
 from vidproc.storage import StorageOptions, local_path, open_storage
 from vidproc.tables.delta import first_line
 from vidproc.tables.heartbeat import Pulse

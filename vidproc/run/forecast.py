@@ -17,7 +17,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidproc.config import Job
 from vidproc.machine import cpu_count
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.progress import Progress, Reporter, spell
@@ -36,6 +35,7 @@ from vidproc.run.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, ro
 from vidproc.runtime.executor import ONE_MACHINE_BYTES, Executor, Limits, Unit, UnitEnd
 from vidproc.runtime.step import AnyStep
 from vidproc.secrets import redact
+from vidproc.settings import Job
 from vidproc.storage import open_storage
 from vidproc.tables.lake import MARKER, Committed, Lake
 from vidproc.tables.publish import RunInfo

@@ -25,7 +25,6 @@ import numpy as np
 import pyarrow as pa
 
 from vidproc.annotations import Detections
-from vidproc.config import MemoryJob, PoolJob
 from vidproc.errors import ConfigError
 from vidproc.machine import memory_bytes
 from vidproc.media import DecodeReport, FrameBatch, Grid, Task, Video, VideoInfo, content_hash
@@ -34,6 +33,7 @@ from vidproc.models import Kind, ModelSettings, describe_model, load_model, reso
 from vidproc.models.base import ActionModel, Detector, EmbeddingModel, ModelCard
 from vidproc.models.device import pick_device
 from vidproc.runtime.step import AnyStep, Resources
+from vidproc.settings import MemoryJob, PoolJob
 from vidproc.storage import StorageOptions, open_storage
 from vidproc.tables.lake import Lake
 from vidproc.tables.link import LinkSettings, VideoKeys, link
@@ -47,7 +47,7 @@ from vidproc.video.probe import probe
 from vidproc.video.verify import decode_and_verify
 
 if TYPE_CHECKING:
-    from vidproc.config import Job, ModelJob
+    from vidproc.settings import Job, ModelJob
 
 # Raised by hand whenever the meaning of a row changes: then old rows are made again.
 ROW_SEMANTICS = 2

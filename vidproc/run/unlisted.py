@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vidproc.config import Job
 from vidproc.media import Video, content_hash
+from vidproc.settings import Job
 from vidproc.storage import StorageOptions, open_storage
 from vidproc.storage.folders import why_perhaps_there
 from vidproc.tables import changes

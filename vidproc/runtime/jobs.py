@@ -27,9 +27,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from vidproc.config import load_job
 from vidproc.errors import ConfigError, TransientError, VidprocError
 from vidproc.secrets import refuse_credentials_within
+from vidproc.settings import load_job
 
 Status = Literal["pending", "running", "stopped", "succeeded", "failed"]
 

@@ -1,7 +1,7 @@
 """A job: everything that `vidproc index` can be told, from a file, from options, or from Python.
 
 The file is YAML, read once, checked against the JSON Schema that this module publishes
-(`python -m vidproc.config` prints it). Options win over the file, the file over the defaults.
+(`python -m vidproc.settings` prints it). Options win over the file, the file over the defaults.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vidproc.config import Job, json_schema, load_job, parse_failure_budget
 from vidproc.errors import ConfigError
+from vidproc.settings import Job, json_schema, load_job, parse_failure_budget
 
 MINIMAL = {"archive": "/videos", "lake": "/lake"}
 
