@@ -16,7 +16,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from unittest.mock import patch
@@ -34,8 +34,8 @@ from tests.support.containers.numbers import read
 from tests.support.containers.streams import pictures
 from tests.support.containers.truth import Case
 from tests.support.media import video_of
-from vidproc.errors import VidprocError
-from vidproc.media import FrameSize, Grid
+from vidproc.errors import FastPathWrong, VidprocError
+from vidproc.media import DecodeReport, FrameBatch, FrameSize, Grid, VideoInfo
 from vidproc.video import mp4
 from vidproc.video.container import MediaLimits, Source
 from vidproc.video.decode import coverage, decode
@@ -92,8 +92,10 @@ def look(path: Path, fps: Fraction, clip_seconds: float, *, keyframes_only: bool
     grid = Grid(fps=fps, size=FrameSize(), keyframes_only=keyframes_only)
     try:
         info = probe(video_of(path), source, limits)
-        tasks = cut(info, CutSettings(clip_seconds=clip_seconds, clips_per_task=1), [grid], "p")
-        done = [decode(task, [grid], source, limits) for task in tasks]
+        try:
+            done = _decoded(info, clip_seconds, grid, source, limits)
+        except FastPathWrong:
+            done = _decoded(replace(info, plain=True), clip_seconds, grid, source, limits)
     except VidprocError as e:
         return Seen({}, (), {}, (), "failed", 0.0, (str(e),))
     batches, reports = [b for (b,), _ in done], [r for _, r in done]
@@ -112,6 +114,13 @@ def look(path: Path, fps: Fraction, clip_seconds: float, *, keyframes_only: bool
     status = "partial" if errors or share < WHOLE else "indexed"
     doubled = tuple(k for k, n in rows.items() if n > 1)
     return Seen(numbers, doubled, pixels, tuple(times), status, share, said)
+
+
+def _decoded(
+    info: VideoInfo, clip_seconds: float, grid: Grid, source: Source, limits: MediaLimits
+) -> list[tuple[tuple[FrameBatch, ...], DecodeReport]]:
+    tasks = cut(info, CutSettings(clip_seconds=clip_seconds, clips_per_task=1), [grid], "p")
+    return [decode(task, [grid], source, limits) for task in tasks]
 
 
 def differences(case: Case, path: Path) -> list[str]:

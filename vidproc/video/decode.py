@@ -17,7 +17,7 @@ from dataclasses import replace
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-from vidproc.errors import Archived, Declined, LimitExceeded, MediaError
+from vidproc.errors import Archived, Declined, FastPathWrong, LimitExceeded, MediaError
 from vidproc.media import DecodeReport, FrameBatch, Grid, Task, VideoInfo
 from vidproc.video import sparse
 from vidproc.video.container import (
@@ -50,7 +50,8 @@ def decode(
 
     Damage inside the range is no error here: what decoded stands, and the report says what is
     missing. Raises Undecodable or Declined where the video cannot be opened any more, SourceChanged
-    and TransientError where its source fails, LimitExceeded.
+    and TransientError where its source fails, LimitExceeded, and FastPathWrong where the whole video must be decoded
+    plainly.
     """
     began = time.perf_counter()
     result, closer = None, source.closer(task.video)
@@ -103,16 +104,19 @@ def _fast(task: Task, grids: Sequence[Grid], source: Source, limits: MediaLimits
 
 def _plainly(task: Task, grids: Sequence[Grid], source: Source, limits: MediaLimits) -> Result:
     counted = False
+    anew: set[int] = set()
     leads = list(LEADS_S if not task.info.plain else LEADS_S[-1:])
     while True:
         result = Result(task, grids, limits)
         for sweep in result.sweeps():
-            attempt = Sequential(result, sweep, leads[0], counted=counted)
+            attempt = Sequential(result, sweep, leads[0], counted=counted, anew=anew)
             _run(attempt, task, source, limits)
-            if attempt.found_no_entry or attempt.disordered:
+            if attempt.found_no_entry or attempt.disordered or attempt.must_begin_anew_at is not None:
                 break
         if attempt.disordered and not counted:
             counted = True
+        elif attempt.must_begin_anew_at is not None:
+            anew.add(attempt.must_begin_anew_at)
         elif attempt.found_no_entry and len(leads) > 1:
             del leads[0]
         else:
@@ -221,6 +225,8 @@ def _feed(
     try:
         for packet in packets:
             result.bytes_read += packet.size
+            if attempt.from_header and attempt.is_contradicted_by(packet):
+                raise FastPathWrong(f"{task.video.uri}: its decoder parameters change on the way, and no index says so")
             attempt.feed(packet)
             if attempt.done:
                 break
@@ -274,7 +280,11 @@ def _from(
     info = attempt.result.info
     first_pts = info.origin_pts if not info.edits else None
     if start is None or (first_pts is not None and start <= first_pts):
-        return packets_of(container, stream)
+        packets = packets_of(container, stream)
+        if (first := next(packets, None)) is None:
+            return packets
+        attempt.began_with(first)
+        return chain([first], packets)
     if not attempt.prime(start):
         return None
     # Transport streams are entered at any packet, so the keyframe is behind wherever the seek led.
@@ -292,7 +302,7 @@ def _from(
         except av.error.FFmpegError:
             continue
         if first is not None and first.pts is not None and first.pts <= start:
-            return chain([first], packets)
+            return chain([first], packets) if attempt.may_enter_at(first) else None
         if first_pts is not None and aim <= first_pts:
             break
     return None

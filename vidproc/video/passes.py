@@ -192,15 +192,22 @@ class Result:
             self.fail(f"frames are damaged or do not decode from {self._named(self.damaged)}")
         if not self.ended or self.error is not None or self.info.edits:
             return
-        info = self.info
-        promised = info.origin_pts + round(info.duration_s / info.time_base)
-        end = promised if self.end is None else min(self.end, promised)
-        seen = self.end_pts if self.end_pts is not None else info.origin_pts
-        usual = 1 / (Fraction(info.fps).limit_denominator(100_000) * info.time_base) if info.fps else Fraction(0)
+        seen = self.end_pts if self.end_pts is not None else self.info.origin_pts
         seen = max([seen, *(stop for _, stop in self.gaps)])
-        if (end - seen) * info.time_base > max(TOLERANCE_S, 2 * usual * info.time_base):
-            seconds = info.pts_to_seconds
+        end = self.media_end if self.end is None else min(self.end, self.media_end)
+        if self._is_much(end - seen):
+            seconds = self.info.pts_to_seconds
             self.fail(f"the file ends at {seconds(seen):.3f} s, and {seconds(end):.3f} s were promised")
+
+    def is_cut_off_at(self, end: int) -> bool:
+        """Whether a file whose last frame ends there promises more."""
+        return not self.info.held and self._is_much(self.media_end - end)
+
+    def _is_much(self, ticks: int) -> bool:
+        """More than muxers round."""
+        info = self.info
+        usual = 1 / (Fraction(info.fps).limit_denominator(100_000) * info.time_base) if info.fps else Fraction(0)
+        return ticks * info.time_base > max(TOLERANCE_S, 2 * usual * info.time_base)
 
     def batches(self) -> tuple[FrameBatch, ...]:
         edits = self.info.edits
@@ -256,6 +263,7 @@ class Parameters:
         self._sets = {"h264": (7, 8), "hevc": (32, 33, 34)}.get(codec, ())
         self._hevc = codec == "hevc"
         extradata = extradata or b""
+        self._header = extradata
         self._length_bytes = 0
         if extradata[:1] == b"\1" and self._sets:
             at = 21 if self._hevc else 4
@@ -264,11 +272,24 @@ class Parameters:
         self._within: bytes | None = None
         self._known: bytes | None = None
 
+    def are_new_in(self, packet: Packet[Any]) -> bool:
+        """Whether a packet holds parameter sets that the stream's header lacks."""
+        sets = self.found_in(packet)
+        return sets is not None and not all(sets[body:stop] in self._header for _, body, stop in self._units(sets))
+
+    def are_inside(self, parameters: bytes) -> bool:
+        """Whether they stand as NAL units do in this stream, and not as beside it or in its header."""
+        return self._length_bytes > 0 and parameters[:1] != b"\1"
+
+    def missed(self, parameters: bytes) -> None:
+        """A packet is left out that held these NAL units."""
+        self._within = parameters
+
     def skipped(self, packet: Packet[Any]) -> None:
         """A packet is left out."""
         if packet.has_sidedata("new_extradata"):
             self._side, self._within = packet.get_sidedata("new_extradata"), None
-        if (sets := self._sets_in(packet)) and sets != self._known:
+        if (sets := self.found_in(packet)) and sets != self._known:
             self._within = sets
 
     def sent(self, packet: Packet[Any], context: Any) -> None:
@@ -280,7 +301,7 @@ class Parameters:
         self._side = None
         if self._within is None and not packet.is_keyframe:
             return
-        own = self._sets_in(packet)
+        own = self.found_in(packet)
         if self._within is not None and own is None and context.is_open:
             with suppress(av.error.FFmpegError):  # it holds no picture
                 context.decode(packet_of(self._within))
@@ -288,11 +309,6 @@ class Parameters:
         self._within = None
 
     def found_in(self, packet: Packet[Any]) -> bytes | None:
-        """The parameter sets at a packet's beginning, where they stand as a decoder can be told beforehand (with
-        start codes)."""
-        return None if self._length_bytes else self._sets_in(packet)
-
-    def _sets_in(self, packet: Packet[Any]) -> bytes | None:
         """The NAL units with parameter sets at a packet's beginning, as they stand there."""
         if not self._sets or packet.size < 8:
             return None
@@ -374,6 +390,9 @@ class Pass:
         """Packets so far. A packet's place is its identity: the decoder hands it on as the frame's timestamp."""
         self.done = self.ended = False
         self.surprised = self.found_no_entry = False
+        self.from_header: bool | None = None
+        """The parameters of the stream's first packet are the header's alone. None: not known, or of
+        no matter."""
         self.leaps = False
         """From keyframe to keyframe, as nothing else is wanted and the index lists them all."""
 
@@ -384,23 +403,40 @@ class Pass:
         fps = Fraction(self.info.fps).limit_denominator(100_000) if self.info.fps else Fraction(25)
         self.usual = max(1, round(1 / (fps * self.info.time_base)))
 
+    def began_with(self, first: Packet[Any]) -> None:
+        """`first` is the stream's. A scan has seen all parameters there are; an index tells nothing of them."""
+        if not self.info.scanned and not self.info.plain:
+            self.from_header = self.decoder.parameters.found_in(first) is None
+
+    def may_enter_at(self, packet: Packet[Any]) -> bool:
+        """False: its parameters may stand in any packet before it."""
+        return self.from_header is not False or self.decoder.parameters.found_in(packet) is not None
+
+    def is_contradicted_by(self, packet: Packet[Any]) -> bool:
+        """The header's parameters do not hold for all: who enters behind this packet must have seen it."""
+        return bool(self.from_header) and packet.is_keyframe and self.decoder.parameters.are_new_in(packet)
+
     def prime(self, start: int) -> bool:
         """Shows the decoder the stream's first packet, and forgets the picture: it may tell what holds for all
         (an encoder's version, parameters that are not repeated). False: it cannot be read."""
         import av
 
         context: Any = self.stream.codec_context
-        changed = [data for pts, data in self.info.parameters if pts <= start]
-        if changed:
-            context.extradata = changed[-1]
+        parameters = self.decoder.parameters
+        changed = next((data for pts, data in reversed(self.info.parameters) if pts <= start), None)
+        if changed is not None and not parameters.are_inside(changed):
+            context.extradata = changed
             return True
         with suppress(av.error.FFmpegError):
             first = next(packets_of(self.container, self.stream), None)
             if first is None:
                 return False
+            self.began_with(first)
             self.decoder.decoded(first)
         if context.is_open:
             context.flush_buffers()
+        if changed is not None:
+            parameters.missed(changed)
         return True
 
     def feed(self, packet: Packet[Any]) -> None:

@@ -82,6 +82,8 @@ class _Head:
     """From the decoding time of the first keyframe to its presentation."""
     counted: bool
     """Frames come in another order than the times of their packets, which are none but decoding times."""
+    brings_parameters: bool
+    """The first keyframe holds parameter sets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,7 @@ def _read_head(video: Video, container: InputContainer, stream: VideoStream, lim
     fallback: tuple[int, VideoFrame] | None = None
     with watching_the_decoder() as log:
         decoder = Decoder(context, log)
+        brings: bool | None = None
         in_order = InOrder(decoder, usual=_duration_guess(stream), counted=False)
         packets = packets_of(container, stream)
         while True:
@@ -226,6 +229,8 @@ def _read_head(video: Video, container: InputContainer, stream: VideoStream, lim
                 pts, dts = packet.pts, packet.dts
                 if delay is None and packet.is_keyframe and pts is not None and dts is not None:
                     delay = pts - dts
+                if brings is None and packet.is_keyframe:
+                    brings = decoder.parameters.found_in(packet) is not None
                 # Streams whose packets are never shown in another order than they are decoded.
                 offsets |= pts is not None and bool(times) and pts < times[-1]
                 now = clock.push(decoding_time(packet, container.format.name), packet.duration)
@@ -269,7 +274,7 @@ def _read_head(video: Video, container: InputContainer, stream: VideoStream, lim
     first = min(times, default=time)
     if counted and begins is not None:
         time = first = begins
-    return _Head(frame, time, first, delay or 0, counted)
+    return _Head(frame, time, first, delay or 0, counted, bool(brings))
 
 
 def _base(stream: VideoStream) -> Fraction:
@@ -389,7 +394,11 @@ def _mov_index(
     if missing:
         warnings = (f"{missing} of the {frames} frames in its index lie behind the end of the file",)
     elif (tail := _tail(container, stream, tail_at)) is not None:
-        end = tail
+        end, brings_parameters = tail
+        if brings_parameters is None and head.brings_parameters:
+            brings_parameters = _brings_parameters(container, stream, keyframes[-1])
+        if brings_parameters not in (None, head.brings_parameters):
+            return None  # they change on the way, or stand there once
     if as_media and track is not None:
         edits = track.timeline(end)
         if not edits:
@@ -400,24 +409,39 @@ def _mov_index(
     return _Index(keyframes, end, frames, warnings=warnings, held=not missing)
 
 
-def _tail(container: InputContainer, stream: VideoStream, at: int) -> int | None:
-    """Reads the packets from that decoding time to the end: when the last frame leaves the screen. None where they
-    cannot be reached. Frames that change places swap durations: the one shown last lasts as long as the packet
-    decoded last."""
+def _tail(container: InputContainer, stream: VideoStream, at: int) -> tuple[int, bool | None] | None:
+    """Reads the packets from that decoding time to the end: when the last frame leaves the screen, and whether the
+    last keyframe among them holds parameter sets (None: there is none). None where they cannot be reached. Frames
+    that change places swap durations: the one shown last lasts as long as the packet decoded last."""
     import av
 
     latest, lasts = None, 0
+    parameters, brings = Parameters(stream.codec_context.name, stream.codec_context.extradata), None
     try:
         container.seek(at, stream=stream, any_frame=True)
         for count, packet in enumerate(packets_of(container, stream)):
             if packet.pts is not None:
                 latest = packet.pts if latest is None else max(latest, packet.pts)
                 lasts = packet.duration or _duration_guess(stream)
+            if packet.is_keyframe:
+                brings = parameters.found_in(packet) is not None
             if count > 16 * TAIL_PACKETS:
                 return None
     except av.error.FFmpegError:
         return None
-    return None if latest is None else latest + lasts
+    return None if latest is None else (latest + lasts, brings)
+
+
+def _brings_parameters(container: InputContainer, stream: VideoStream, keyframe: int) -> bool | None:
+    """Whether the keyframe shown at that time, or before it, holds parameter sets."""
+    import av
+
+    with suppress(av.error.FFmpegError):
+        container.seek(keyframe, stream=stream)
+        packet = next(packets_of(container, stream), None)
+        if packet is not None and packet.is_keyframe:
+            return Parameters(stream.codec_context.name, stream.codec_context.extradata).found_in(packet) is not None
+    return None
 
 
 def _matroska_index(container: InputContainer, stream: VideoStream, head: _Head) -> _Index | None:
@@ -439,6 +463,7 @@ def _matroska_index(container: InputContainer, stream: VideoStream, head: _Head)
         container.seek(keyframes[-1], stream=stream)
         end, end_of_all, size = keyframes[-1], 0.0, 0
         first: bool = True
+        parameters = Parameters(stream.codec_context.name, stream.codec_context.extradata)
         for packet in packets_of(container):
             if packet.pts is None or not packet.time_base:
                 continue
@@ -447,6 +472,8 @@ def _matroska_index(container: InputContainer, stream: VideoStream, head: _Head)
             if packet.stream_index == stream.index:
                 if first and (packet.pts != end or not packet.is_keyframe):
                     return None  # blocks flagged as keyframes that are none
+                if first and (parameters.found_in(packet) is not None) != head.brings_parameters:
+                    return None  # they change on the way, or stand there once
                 first = False
                 end = max(end, packet.pts + _duration(packet, stream))
             if size > 32 << 20:  # cues that sparse: the header's word must do

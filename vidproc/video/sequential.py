@@ -8,6 +8,7 @@ as damaged if the decoder says so, and so does whatever is decoded from it, up t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from vidproc.video.clock import Display, Sent, SteadyClock, believable_duration
@@ -139,11 +140,25 @@ class InOrder:
 class Sequential(Pass):
     """One sweep of the plain way.
 
-    `lead_s` None: from the first packet on. `counted`: see VideoInfo.counted.
+    `lead_s` None: from the first packet on. `counted`: see VideoInfo.counted. `anew`: places of packets at which
+    another recording begins, as an earlier sweep found.
     """
 
-    def __init__(self, result: Result, sweep: Sweep, lead_s: float | None, *, counted: bool = False) -> None:
+    def __init__(
+        self,
+        result: Result,
+        sweep: Sweep,
+        lead_s: float | None,
+        *,
+        counted: bool = False,
+        anew: AbstractSet[int] = frozenset(),
+    ) -> None:
         super().__init__(result, sweep)
+        self.anew = anew
+        self.leapt_to: Sent | None = None
+        """The keyframe to which the clock leapt ahead last, and that did not come out yet."""
+        self.must_begin_anew_at: int | None = None
+        """Place of a keyframe that was lost as it does not go on with what was before."""
         self.counted = counted or self.info.counted
         self.enter_at: int | None = None
         """Timestamp from which on a keyframe is looked for. None: the first packet begins."""
@@ -165,6 +180,12 @@ class Sequential(Pass):
         self.stream_index = stream.index
         self.switched = False
         """The next packet is the first of another stream."""
+        self.next_decoded: int | None = None
+        """When what follows would be decoded: none of it is shown earlier."""
+        self.cut_from: int | None = None
+        """The same, of a file that is cut off: from then on frames are missing between those that are there."""
+        self.latest_end = self.info.origin_pts
+        """When the frame that is shown last ends."""
 
     @property
     def disordered(self) -> bool:
@@ -190,14 +211,23 @@ class Sequential(Pass):
             self.decoder.parameters.skipped(packet)
             return
         leap = self.clock.leaps[-1] if self.clock.leaps else None
-        if leap is not None and leap.at == self.clock.last and leap.by < 0 and packet.is_keyframe:
-            self.begin_again()  # ahead, the clock of one and the same recording may leap as well
+        if leap is not None and leap.at == self.clock.last and packet.is_keyframe:
+            if leap.by < 0 or sent.order in self.anew:
+                self.begin_again()
+            else:  # the clock of one and the same recording may leap ahead as well
+                self.leapt_to = sent
         cut_off = is_cut_off(packet, self.info.container)
-        if cut_off and not self.counted and sent.stamp is not None and packet.dts is not None:
-            # What is behind it is shown once it would be decoded, perhaps before this one.
-            sent.stamp = min(sent.stamp, packet.dts + self.clock.offset + (packet.duration or self.usual))
+        if packet.dts is not None and packet.pts is not None:
+            self.next_decoded = packet.dts + self.clock.offset + (packet.duration or self.usual)
+            if cut_off:
+                self.cut_from = self.next_decoded
+        self.latest_end = max(self.latest_end, (sent.stamp or 0) + (packet.duration or self.usual))
         for time, shown in self.in_order.send(packet, sent, cut_off=cut_off):
             self.show_next(time, shown)
+        if self.leapt_to is not None and self.leapt_to.state != "pending":
+            if self.leapt_to.state == "gone" and self.leapt_to.whole:
+                self.must_begin_anew_at, self.done = self.leapt_to.order, True
+            self.leapt_to = None
         self.done |= self.disordered
 
     def begin_again(self) -> None:
@@ -250,12 +280,25 @@ class Sequential(Pass):
         if self.done or (time < self.info.origin_pts and not self.info.edits):
             return
         if self.shown is not None:
-            self.show(*self.shown, max(time, self.shown[1]))
+            self.show_until(time)
         elif self.enter_at is not None and self.sweep.start is not None and time > self.sweep.start:
             self.found_no_entry = self.done = True
             return
         self.shown = (sent, time)
         self.done = self.sweep.last is not None and time > self.sweep.last
+
+    def show_until(self, end: int) -> None:
+        """The last frame is shown until another follows it, or may follow it in what was cut off."""
+        assert self.shown is not None
+        sent, time = self.shown
+        end = max(end, time)
+        if self.cut_from is not None and not self.counted:
+            known = self.cut_from if time < self.cut_from else time + (sent.duration or self.usual)
+            if known < end:
+                self.show(sent, time, known)
+                self.result.saw(self.result.spans(known, end, self.sweep), whole=False)
+                return
+        self.show(sent, time, end)
 
     def show(self, sent: Sent, time: int, end: int) -> None:
         result, frame = self.result, sent.frame
@@ -271,6 +314,8 @@ class Sequential(Pass):
         if not self.done and not self.entered:
             self.found_no_entry = True
         elif not self.done:
+            if self.ended and self.result.is_cut_off_at(self.latest_end):
+                self.cut_from = self.next_decoded
             for time, shown in self.in_order.drain():
                 self.show_next(time, shown)
             if self.shown is not None and not self.done:

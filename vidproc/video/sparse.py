@@ -87,6 +87,9 @@ class Sparse(Pass):
         self.queue: deque[_Item] = deque()
         """Read and not sent, in decoding order."""
         self.held = 0
+        self.latest_end = self.info.origin_pts
+        self.reordered = False
+        """Frames may be shown in another order than they are decoded."""
         self.undecided: list[_Item] = []
         """Heap by time of what may still be wanted."""
         self.expected: dict[int, _Item] = {}
@@ -104,7 +107,7 @@ class Sparse(Pass):
         self.leading = False
         """What is shown before the keyframe entered by may still come."""
         self.skipping: bool | None = None
-        self.references = self.references_of(stream)
+        self.references = None if self.info.parameters else self.references_of(stream)
         """Which pictures of a group others are decoded from. None: not known, so wanted frames are sent for at once."""
         self.due: list[_Item] = []
         """Wanted and not sent, as their group of pictures is not whole yet: in the order of their time."""
@@ -135,11 +138,15 @@ class Sparse(Pass):
         item = _Item(packet, pts, packet.is_keyframe, self.count, stamped, wanted=False if hidden else None)
         if packet.pts is not None:
             self.frontier.add(packet.pts, packet.dts)
+            self.reordered |= packet.pts != packet.dts
+            self.latest_end = max(self.latest_end, packet.pts + (packet.duration or self.usual))
         if not hidden:
             heappush(self.undecided, item)
         self.queue.append(item)
         self.held += packet.size
         self.decide()
+        if self.count == 1 and self.key_wanted and self.sweep.start is not None:
+            self.send_through(item)  # no keyframe lies before it and is shown behind it, if it proves to be one
         if item.key:
             self.drop_unneeded()
         if self.references is not None:
@@ -352,6 +359,9 @@ class Sparse(Pass):
 
     def finish(self) -> None:
         if self.surprised:
+            return
+        if self.ended and self.reordered and self.result.is_cut_off_at(self.latest_end):
+            self.surprise()  # frames are missing between those that are there
             return
         # What comes next in time is now known to come after all that is needed, or not at all.
         heap, frontier = self.undecided, self.frontier.pts

@@ -423,6 +423,34 @@ def mp4_new_entry(draw: Draw) -> Case:
 
 
 @kind
+def mp4_new_parameters(draw: Draw) -> Case:
+    """Parameter sets that change inside the samples (`avc3`, `hev1`); the sample entry knows the first ones only."""
+    films, scale = _joined(draw, ("h264", "hevc"), draw.flip()), draw.pick(SCALES)
+    shift, first = max(_samples(f, scale).shift for f in films), films[0]
+    everywhere, from_the_start = draw.flip(), draw.flip()
+    samples: list[mp4.Sample] = []
+    for i, film in enumerate(films):
+        packets = [
+            replace(p, data=film.stream.header + p.data)
+            if (everywhere and p.key) or (n == 0 and (i or from_the_start))
+            else p
+            for n, p in enumerate(film.stream.packets)
+        ]
+        made = _samples(Film(replace(film.stream, packets=tuple(packets)), film.times), scale)
+        samples += [replace(s, offset=s.offset + shift - made.shift) for s in made.samples]
+    track = _track(
+        first, Written(samples, shift), scale, entries=[mp4.entry(first.stream, inside=from_the_start)],
+        edits=[(int(films[-1].end * 1000), shift, 1)] if shift else [],
+    )  # fmt: skip
+    return _case(
+        draw, first, "mp4", mp4.write([track], front=draw.flip()), _joined_truth(films),
+        recipes=tuple(f.stream.recipe for f in films), fps=Fraction(draw.pick((5, 1, Fraction(1, 2)))),
+        why=f"{_about(first)}; {len(films)} parts, {everywhere=}, {from_the_start=}, "
+        f"sizes {[f.stream.size for f in films]}",
+    )  # fmt: skip
+
+
+@kind
 def mp4_fragments(draw: Draw) -> Case:
     film, scale = _film(draw, ("h264", "hevc", "mpeg4", "vp9", "av1"), even=True), draw.pick(SCALES)
     written = _samples(film, scale)
