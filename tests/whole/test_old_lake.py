@@ -15,8 +15,8 @@ import pytest
 
 from tests.support.media import make_video
 from vidproc.ask import SearchQuery, connect, search
-from vidproc.config import load_job
 from vidproc.run.driver import index
+from vidproc.settings import load_job
 from vidproc.tables.lake import Lake
 
 ROWS = {"videos": 3, "detections": 247, "tracks": 8, "actions": 114, "segments": 9, "failures": 1, "embeddings": 0}
