@@ -32,9 +32,11 @@ import cv2
 import numpy as np
 import torch
 
-from vidproc.demo.people import MORE_ACTIONS
+from vidproc.demo.acts import MORE_ACTIONS
+from vidproc.demo.archive import write_video
+from vidproc.demo.scene import Scene
+from vidproc.demo.settings import DEMO_SEED, HEIGHT, WIDTH, SceneSettings
 from vidproc.demo.truth import LABELS, Truth, VideoTruth
-from vidproc.demo.world import DEMO_SEED, HEIGHT, WIDTH, Scene, SceneSettings, write_video
 from vidproc.learn.data import Augmentation, FrameData, Reader, sample_range, spread, windows_of
 from vidproc.learn.explain import mirrored_grad_cam, points_at, randomise
 from vidproc.learn.fewshot import FewShotSettings, few_shot

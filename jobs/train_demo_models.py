@@ -29,10 +29,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vidproc.demo.people import ACTIONS
+from vidproc.demo.acts import ACTIONS
+from vidproc.demo.scene import Scene
 from vidproc.demo.score import AveragePrecision, Found, label_of_window
+from vidproc.demo.settings import HEIGHT, TRAIN_SEEDS, VALIDATION_SEED, WIDTH, Kind, SceneSettings
 from vidproc.demo.truth import LABELS, Box
-from vidproc.demo.world import HEIGHT, TRAIN_SEEDS, VALIDATION_SEED, WIDTH, Kind, Scene, SceneSettings
 from vidproc.models.tiny import (
     ACTIONS_GRID,
     DETECTOR_GRID,

@@ -30,7 +30,7 @@ LAYERS = [
 ]
 
 OWNERS = {
-    "av": {"video", "demo.world", "learn.overlay"},
+    "av": {"video", "demo.archive", "learn.overlay"},
     "ray": {"runtime.ray", "runtime.cluster", "runtime.jobs", "runtime.metrics", "learn.workers"},
     "boto3": {"storage"},
     "deltalake": {"tables", "ask.engine"},

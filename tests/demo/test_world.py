@@ -16,11 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vidproc.demo.people import ACTIONS, MORE_ACTIONS, REVERSED, Manner, act
+from vidproc.demo.actors import Vehicle
+from vidproc.demo.acts import ACTIONS, MORE_ACTIONS, REVERSED, Manner, act
+from vidproc.demo.archive import RECORDED_PATTERN, draw_archive
+from vidproc.demo.scene import Scene
 from vidproc.demo.score import AveragePrecision, Found, Identity, Scores, iou, label_of_window, score
+from vidproc.demo.settings import HEIGHT, WIDTH, SceneSettings
 from vidproc.demo.sheet import SheetBox, SheetItem, contact_sheet, track_colour
 from vidproc.demo.truth import ActionSegment, Box, Truth, VideoTruth
-from vidproc.demo.world import HEIGHT, RECORDED_PATTERN, WIDTH, Scene, SceneSettings, Vehicle, draw_archive
 from vidproc.errors import ConfigError
 
 KINDS = ("street", "activity")

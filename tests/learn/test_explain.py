@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 from tests.support.media import make_video
 from vidproc.annotations import Detections
 from vidproc.cli import app
-from vidproc.demo.world import Scene, SceneSettings
+from vidproc.demo.scene import Scene
+from vidproc.demo.settings import SceneSettings
 from vidproc.errors import ConfigError
 from vidproc.learn.data import fit_image
 from vidproc.learn.explain import (

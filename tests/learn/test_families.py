@@ -17,7 +17,9 @@ import yaml
 from safetensors.torch import load_file
 
 from vidproc.cli import main
-from vidproc.demo.world import Scene, SceneSettings, write_video
+from vidproc.demo.archive import write_video
+from vidproc.demo.scene import Scene
+from vidproc.demo.settings import SceneSettings
 from vidproc.learn.labels import Catalog, read_coco
 from vidproc.learn.networks import TEMPORAL as TEMPORAL_NETWORKS
 from vidproc.models import load_model

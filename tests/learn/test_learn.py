@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 
 from tests.conftest import Root
 from tests.support.media import make_video
-from vidproc.demo.world import Scene, SceneSettings, write_video
+from vidproc.demo.archive import write_video
+from vidproc.demo.scene import Scene
+from vidproc.demo.settings import SceneSettings
 from vidproc.learn.data import Augmentation
 from vidproc.learn.dataset import DatasetSettings, make_dataset
 from vidproc.learn.explain import ExplainSettings, explain

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from vidproc.demo.people import ACTIONS
+from vidproc.demo.acts import ACTIONS
+from vidproc.demo.scene import Scene
 from vidproc.demo.score import AveragePrecision, Found, label_of_window
+from vidproc.demo.settings import DEMO_SEED, HEIGHT, TRAIN_SEEDS, VALIDATION_SEED, WIDTH, SceneSettings
 from vidproc.demo.truth import LABELS
-from vidproc.demo.world import DEMO_SEED, HEIGHT, TRAIN_SEEDS, VALIDATION_SEED, WIDTH, Scene, SceneSettings
 from vidproc.errors import ConfigError
 from vidproc.models import tiny
 from vidproc.models.registry import ModelSettings

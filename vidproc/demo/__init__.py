@@ -1,6 +1,7 @@
-"""A synthetic world with known truth: what the embedded models learn from, and what `vidproc demo` is scored on.
+"""A drawn world with known truth: what the embedded models learn from, and what `vidproc demo` is scored on.
 
-`shapes` filled polygons, `people` a jointed figure and its actions, `things` cars, buses, bicycles and dogs,
-`scenery` the backgrounds, `world` scenes and archives, `truth` what is in them, `score` how well an index found it,
-`sheet` the picture for a person.
+`shapes` holds filled polygons. `poses`, `acts`, `looks` and `figure` make people; `things` makes cars, buses, bicycles
+and dogs. `actors` moves them, `passers` and `performance` say who comes and what happens, `scenery` paints the
+background, and `scene` puts all of it together. `archive` writes videos, `truth` says what is in them, `score` measures
+how well an index found it, and `sheet` draws the contact sheet.
 """

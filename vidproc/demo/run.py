@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from vidproc.ask import LakeDatabase, connect
+from vidproc.demo.archive import RECORDED_PATTERN, draw_archive
 from vidproc.demo.score import Scores, score
+from vidproc.demo.settings import DEMO_SEED
 from vidproc.demo.sheet import SheetBox, SheetItem, contact_sheet
-from vidproc.demo.world import DEMO_SEED, RECORDED_PATTERN, draw_archive
 from vidproc.errors import ConfigError
 from vidproc.machine import cpu_count
 from vidproc.media import Clip, FrameSize, Grid, Task

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vidproc.demo.people import HEAD, SHIN, THIGH, Look
+from vidproc.demo.looks import Look
+from vidproc.demo.poses import HEAD, SHIN, THIGH
 from vidproc.demo.shapes import Colour, Shape, box, capsule, disc, hull, polygon, shade
 
 _TYRE, _RIM, _GLASS, _CHROME = (32, 32, 36), (172, 176, 182), (126, 166, 188), (220, 222, 224)
