@@ -73,7 +73,7 @@ def test_an_error_cannot_forge_a_second_message(
     def fails(*_: object, **__: object) -> None:
         raise ConfigError(f"cannot read {HOSTILE}\nvidproc: all is well")
 
-    monkeypatch.setattr("vidproc.cli.load_job", fails)
+    monkeypatch.setattr("vidproc.settings.load_job", fails)
     monkeypatch.setattr(sys, "argv", ["vidproc", "index", "a", "b"])
     with pytest.raises(SystemExit) as left:
         main()

@@ -14,7 +14,7 @@ import pytest
 from tests.support.fakes import Numbers
 from tests.support.media import make_video
 from tests.whole.test_end_to_end import job
-from vidproc.cli import _show_summary
+from vidproc.cli.indexing import show_summary
 from vidproc.models import ModelSettings
 from vidproc.run.driver import Driver, RunSummary, index
 from vidproc.tables.lake import Lake
@@ -69,6 +69,6 @@ def test_what_was_due_and_did_not_end_is_not_nothing(capsys: pytest.CaptureFixtu
     counted: dict[str, Any] = {f.name: {} if "Mapping" in str(f.type) else 0 for f in fields(RunSummary)}
     for outcome, due in (("interrupted", 10), ("ok", 0)):
         told = {"outcome": outcome, "reason": "", "run_id": "r", "pipeline_id": "p"}
-        _show_summary(RunSummary(**counted | told | {"due": due}), job("/a", "/l"))
+        show_summary(RunSummary(**counted | told | {"due": due}), "/l")
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("interrupted", "ok"))]
     assert said == ["interrupted: none of 10 due videos ended", "ok: nothing was due"]
