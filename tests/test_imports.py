@@ -87,6 +87,14 @@ def test_one_place_knows_each_library(library: str) -> None:
     assert not strangers, f"{strangers} import {library}"
 
 
+def test_one_file_looks_at_the_scheme_of_an_address() -> None:
+    def looks(path: Path) -> bool:
+        constants = (node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant))
+        return "s3://" in constants
+
+    assert {name for name, path in modules().items() if looks(path)} - {"video.container"} == {"storage.addresses"}
+
+
 def test_importing_the_package_is_light() -> None:
     heavy = ("torch", "ray", "av", "pyarrow", "duckdb", "boto3")
     code = f"import sys, vidproc, vidproc.settings, vidproc.media; print([m for m in {heavy} if m in sys.modules])"

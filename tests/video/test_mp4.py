@@ -19,8 +19,7 @@ from tests.conftest import Root
 from tests.support.media import Made, cut_off, damage, make_video, video_of
 from vidproc.errors import SourceChanged
 from vidproc.media import Clip, DecodeReport, FrameBatch, FrameSize, Grid, Task, Video, VideoInfo
-from vidproc.storage import S3Storage
-from vidproc.storage import store as storage
+from vidproc.storage import S3Storage, ranges
 from vidproc.video import decode as decode_module
 from vidproc.video import mp4
 from vidproc.video.container import MediaLimits, Source
@@ -295,7 +294,7 @@ def test_on_s3_it_is_the_same_and_sparing(
         return get_range(self, key, start, length, if_match)
 
     monkeypatch.setattr(S3Storage, "get_range", counted)
-    monkeypatch.setattr(storage, "READ_AHEAD_BYTES", 64 << 10)
+    monkeypatch.setattr(ranges, "READ_AHEAD_BYTES", 64 << 10)
     for task in tasks_of(info, GRIDS)[:-1]:
         read.clear()
         local = replace(info, video=made.video)

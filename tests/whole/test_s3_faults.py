@@ -271,7 +271,7 @@ def test_a_listing_that_changes_between_its_pages(s3_root: Root, s3_server: Seaw
     with proxy(s3_server.endpoint, *(listing(uri=f"{archive}/{n}", content=c) for n, c in changes)) as bad:
         options = StorageOptions(endpoint_url=bad.endpoint)
         two = lambda params, **_: params.update(MaxKeys=2)  # noqa: E731
-        vidproc.storage.store._s3_client(options).meta.events.register("before-parameter-build.s3.ListObjectsV2", two)
+        vidproc.storage.credentials.client(options).meta.events.register("before-parameter-build.s3.ListObjectsV2", two)
         seen = [o.key for o in open_storage(archive, options=options).list()]
         assert bad.hits >= 2, "the listing did not change"
         assert {f"{n}.mp4" for n in "bdfhj"} <= set(seen) and len(seen) == len(set(seen))

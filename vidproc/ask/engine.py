@@ -13,7 +13,6 @@ written to.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -28,7 +27,7 @@ import pyarrow as pa
 from vidproc.ask.faults import streamed, translated
 from vidproc.ask.twin import EVERY, MAIN, Params, Twin, identifier
 from vidproc.errors import ConfigError
-from vidproc.storage import Storage
+from vidproc.storage import Storage, is_s3, resolved_address
 from vidproc.tables.delta import Tables, taken
 from vidproc.tables.schema import load_schemas
 
@@ -134,7 +133,7 @@ def _literal(text: str) -> str:
 
 def _root(storage: Storage) -> str:
     # The Delta extension resolves links, and the permissions compare paths as they are written.
-    return storage.uri if storage.uri.startswith("s3://") else os.path.realpath(storage.uri)
+    return resolved_address(storage.uri)
 
 
 def _pin(con: duckdb.DuckDBPyConnection, tables: Tables) -> dict[str, str]:
@@ -143,10 +142,10 @@ def _pin(con: duckdb.DuckDBPyConnection, tables: Tables) -> dict[str, str]:
     con.execute(f"LOAD {_literal(_extension('delta'))}")
     con.execute("SET GLOBAL TimeZone = 'UTC'")  # for each cursor, whatever the zone of the machine
     con.execute("SET parquet_metadata_cache = true")  # files of a Delta table never change: one look is enough
-    if storage.uri.startswith("s3://"):
+    if is_s3(storage.uri):
         _reach_s3(con, storage)
     # As a URL: in a bare path the extension takes `%` for the beginning of an escape.
-    root = _root(storage) if storage.uri.startswith("s3://") else f"file://{quote(_root(storage))}"
+    root = _root(storage) if is_s3(storage.uri) else f"file://{quote(_root(storage))}"
 
     def pin(name: str, changes: int | None) -> int | None:
         version, done = _version(tables, name, changes)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from vidproc.storage import StorageOptions, local_path
+from vidproc.storage import StorageOptions, absolute_address
 
 Executor = Literal["ray", "inline"]
 LogFormat = Literal["auto", "text", "json"]
@@ -191,7 +191,7 @@ def merged(*sections: Mapping[str, Any]) -> dict[str, Any]:
 
 def absolute(path: str) -> str:
     """Return a local path from where the user stands as an absolute one, and an s3:// address as it is."""
-    return path if path.startswith("s3://") else local_path(path)
+    return absolute_address(path)
 
 
 def absolute_or_none(path: str | None) -> str | None:

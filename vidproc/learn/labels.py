@@ -19,7 +19,7 @@ import numpy as np
 from vidproc.documents import load_json_file
 from vidproc.errors import ConfigError
 from vidproc.media import Video
-from vidproc.storage import StorageOptions, open_storage
+from vidproc.storage import StorageOptions, is_s3, open_storage
 
 BOX_SLACK = 1.0
 """Pixels by which a box may stick out of its image: rounding, not a mistake. It is clipped."""
@@ -82,7 +82,7 @@ class Catalog:
             name = PurePosixPath(key)
             for alias in {name.name, name.stem, name.stem.removeprefix("v_")}:
                 self._by_name[alias].append(video)
-        self.keys = tuple(key for key in self._by_path if not key.startswith(("/", "s3://")))
+        self.keys = tuple(key for key in self._by_path if not (key.startswith("/") or is_s3(key)))
 
     @classmethod
     def of(cls, uri: str, options: StorageOptions | None = None) -> Catalog:

@@ -66,7 +66,7 @@ from vidproc.learn.workers import WorkerSettings, World, run_workers
 from vidproc.models.registry import Recipe
 from vidproc.models.weights import Weights, fill, fitting, state_dict_of
 from vidproc.secrets import redact_values
-from vidproc.storage import Storage, StorageOptions, open_storage, signed
+from vidproc.storage import Storage, StorageOptions, is_s3, open_storage, signed
 from vidproc.video.decode import MediaLimits, Source
 
 Task = Literal["detection", "actions"]
@@ -773,7 +773,7 @@ def _csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
 
 def _tensorboard(storage: Storage) -> Any:
     """A writer beside the model, where TensorBoard is installed and the folder is local."""
-    if storage.uri.startswith("s3://"):
+    if is_s3(storage.uri):
         return None
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -13,7 +13,7 @@ import numpy as np
 
 from vidproc.media import Video, VideoInfo, content_hash
 from vidproc.settings import Job
-from vidproc.storage import StorageOptions, open_storage
+from vidproc.storage import StorageOptions, is_s3, open_storage
 from vidproc.tables import changes
 from vidproc.tables.delta import quoted
 from vidproc.tables.lake import Committed, Lake
@@ -110,7 +110,7 @@ class Away:
 
     def _folders_that_were_read(self, lake: Lake) -> Iterator[str]:
         """Folders that an earlier run could not look into, and so gave a row: they have none any more."""
-        if self._root.startswith("s3://"):
+        if is_s3(self._root):
             return
         predicate = f"pipeline = {quoted([self._job.name])} AND error_class IN ({quoted(_NO_FILE)})"
         rows = lake.tables.read("videos", ["video_id", "uri"], predicate)

@@ -39,7 +39,7 @@ from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
 from vidproc.runtime.retry import ERROR_CLASSES
 from vidproc.secrets import hidden_in, redact
 from vidproc.settings import Job, parse_failure_budget
-from vidproc.storage import StorageOptions, local_path, open_storage
+from vidproc.storage import StorageOptions, is_s3, open_storage, resolved_address
 from vidproc.tables.delta import first_line
 from vidproc.tables.heartbeat import Pulse
 from vidproc.tables.lake import MARKER, CommittedVideo, Lake, stranger_in
@@ -253,7 +253,7 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
 
 def check_apart(archive: str, lake: str) -> None:
     """Refuses a lake whose files would be listed as videos, and an archive inside a lake."""
-    a, b = (uri if uri.startswith("s3://") else os.path.realpath(local_path(uri)) for uri in (archive, lake))
+    a, b = resolved_address(archive), resolved_address(lake)
     if f"{b.rstrip('/')}/".startswith(f"{a.rstrip('/')}/"):
         raise ConfigError(f"the lake {lake} lies in the archive {archive}, where its files would be taken for videos: "
                           "give a place beside the archive")  # fmt: skip
@@ -267,7 +267,7 @@ def check_place(uri: str, options: StorageOptions) -> None:
     if storage.exists(MARKER):
         Lake.open(uri, options)
         return
-    if not uri.startswith("s3://") and not os.path.isdir(uri):
+    if not is_s3(uri) and not os.path.isdir(uri):
         return
     if (stranger := stranger_in(storage)) is not None:
         raise ConfigError(f"{uri} is not a lake, and not empty (there is {stranger!r}): give an empty or a new place")

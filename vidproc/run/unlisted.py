@@ -12,7 +12,7 @@ import numpy as np
 
 from vidproc.media import Video, content_hash
 from vidproc.settings import Job
-from vidproc.storage import StorageOptions, open_storage
+from vidproc.storage import StorageOptions, is_s3, open_storage
 from vidproc.storage.folders import why_perhaps_there
 from vidproc.tables import changes
 from vidproc.tables.delta import quoted
@@ -77,7 +77,7 @@ class Unlisted:
                 key = uri.removeprefix(self._below)
                 if not filters.admits_name(key):
                     continue
-                if not self._below.startswith("s3://") and (why := why_perhaps_there(self._below.rstrip("/"), key)):
+                if not is_s3(self._below) and (why := why_perhaps_there(self._below.rstrip("/"), key)):
                     self.doubt = self.doubt or why
                 else:
                     yield video_id

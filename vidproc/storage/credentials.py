@@ -24,6 +24,7 @@ from urllib.parse import quote, urlsplit
 from vidproc.errors import ConfigError, NotFound, Refused, SourceChanged, TransientError
 from vidproc.secrets import redact, refuse_credentials_in, remember
 from vidproc.storage import faults
+from vidproc.storage.addresses import s3_address, split_s3_uri
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -258,7 +259,7 @@ def _stop(request: Any, **_: Any) -> None:
 
 def access(bucket: str, options: StorageOptions) -> Access:
     """Raises ConfigError where there are no credentials, or where they cannot be renewed."""
-    uri = f"s3://{bucket}"
+    uri = s3_address(bucket)
     with calling(uri, options):
         asked, token = client(options), None
         frozen = None
@@ -366,7 +367,7 @@ def duckdb_secrets(of: Access) -> tuple[dict[str, str], dict[str, str]]:
 def head(bucket: str, key: str, options: StorageOptions) -> HeadObjectOutputTypeDef:
     """Raises NotFound, or Refused for the store's own reason: the answer to a HEAD has no body that could name it,
     so whatever was refused is asked for once more, by a GET of its first byte."""
-    uri = f"s3://{bucket}/{key}"
+    uri = s3_address(bucket, key)
     try:
         with calling(uri, options):
             return client(options).head_object(Bucket=bucket, Key=key)
@@ -377,7 +378,7 @@ def head(bucket: str, key: str, options: StorageOptions) -> HeadObjectOutputType
 
 def ask(uri: str, options: StorageOptions, etag: str | None = None) -> None:
     """Whether one object can be read, in the store's own words: raises what reading its first byte raises."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    bucket, key = split_s3_uri(uri)
     match: Any = {} if etag is None else {"IfMatch": f'"{etag}"'}
     with suppress(RangePastEnd), calling(uri, options):
         client(options).get_object(Bucket=bucket, Key=key, Range="bytes=0-0", **match)["Body"].close()
