@@ -98,6 +98,14 @@ def no_secret_is_left_in_a_file(tmp_path_factory: pytest.TempPathFactory) -> Ite
     assert not found, f"a secret stands in {found}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What vidproc remembers for a user is remembered here, and for child processes too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @dataclass(frozen=True)
 class Root:
     """An empty place of one test's own: a folder, or a prefix on the S3 server."""

@@ -360,3 +360,23 @@ def test_retry_says_what_it_released_and_runs_it(made: Path, vidproc: Run) -> No
     code, out, _ = vidproc("retry", made / "lake", "--class", "not_media", "--json")
     found = json.loads(out)
     assert code == 0 and (found["due"], found["statuses"]) == (1, {"declined": 1})
+
+
+def test_retry_of_a_lake_that_somebody_handed_over_runs_nothing_unasked(
+    made: Path, vidproc: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job in the lake was run by another user, or on another machine: they chose what it reads and loads."""
+    lake = tmp_path / "lake"
+    shutil.copytree(made / "lake", lake)
+    runs = Lake.open(str(lake)).runs().num_rows
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "of somebody else"))
+    code, out, err = vidproc("retry", lake, "--class", "not_media")
+    assert code == 2 and "1 video(s) released" in out and Lake.open(str(lake)).runs().num_rows == runs
+    assert f"reads {made / 'in'}, loads tests.support.fakes:Numbers" in err and "--job FILE" in err
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"archive: {made / 'in'}\ndetector: demo\nactions: none\nexecution: {{executor: inline}}\n")
+    code, out, _ = vidproc("retry", lake, "--class", "not_media", "--job", mine, "--json")
+    assert code == 0 and json.loads(out)["statuses"] == {"declined": 1, "indexed": 1}, "another detector: both are due"
+    code, out, _ = vidproc("retry", made / "lake", "--class", "not_media", "--trust-job", "--json")
+    assert code == 0 and json.loads(out)["statuses"] == {"declined": 1}
+    assert vidproc("retry", made / "lake", "--class", "not_media")[0] == 0, "it is the user's own from then on"

@@ -292,6 +292,11 @@ def test_a_row_is_explained_by_the_model_that_wrote_it(video: str, tmp_path: Pat
     assert action.exit_code == 0 and "by grad-cam" in action.output, action.output
     assert json.loads((tmp_path / "why" / "explanation.json").read_text())["model"].startswith("demo-actions@")
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path / "of somebody else"))
+        assert f"names the model {folder}" in said_of(asked("--row", "d.time_s > 1")), "whoever wrote the lake chose it"
+        assert asked("--row", "d.time_s > 1", "--model", folder).exit_code == 0
+
     assert "no row of detections fits d.score > 2" in said_of(asked("--row", "d.score > 2"))
     write_model(open_storage(folder), detector(), tensor_bytes(randomise(detector(), 6)))
     assert "the row is of boxes@" in said_of(asked("--row", "d.time_s > 1"))

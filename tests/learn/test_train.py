@@ -28,6 +28,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.support.media import make_video
+from tests.support.odd_store import Odd, odd_store
 from vidproc.errors import ConfigError
 from vidproc.learn.data import Augmentation
 from vidproc.learn.job import read_job
@@ -491,6 +492,24 @@ def test_a_checkpoint_of_another_architecture_fails_and_one_of_other_classes_is_
     save_file({"x": torch.zeros(1)}, tmp_path / "y.safetensors")
     with pytest.raises(ConfigError, match=r"y\.safetensors is a checkpoint of another architecture.*it has no encoder"):
         network_for(recipe, replace(start, start=str(tmp_path / "y.safetensors")))
+
+
+def test_first_weights_on_s3_are_reached_as_the_job_is_told(
+    trained: Any, moving: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The options of the command, and not what the environment says of some other store."""
+    settings, report = trained
+    weights = (Path(report.folder) / "weights.safetensors").read_bytes()
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("VIDPROC_MODEL_CACHE", str(tmp_path / "cache"))
+    with odd_store({"w.safetensors": Odd(weights)}) as options:
+        network = replace(settings.network, start="s3://odd/w.safetensors", sha256=hashlib.sha256(weights).hexdigest())
+        recipe, _ = prepare(job(moving, tmp_path / "m", network=network), options)
+        state = network_for(recipe, network, options).state_dict()
+    began = load_file(Path(report.folder) / "weights.safetensors")
+    assert all(torch.equal(state[name], began[name]) for name in began)
 
 
 def test_job_files_are_read_strictly(moving: Path, tmp_path: Path) -> None:

@@ -179,7 +179,14 @@ def retry(
     error_class: Annotated[
         list[str] | None, typer.Option("--class", help="Only failures of this class; may be repeated.")
     ] = None,
-    run: Annotated[bool, typer.Option("--run/--no-run", help="Index them at once with the last run's job.")] = True,
+    run: Annotated[
+        bool, typer.Option("--run/--no-run", help="Index them at once, with the last run's job or --job.")
+    ] = True,
+    job: JobFileOption = None,
+    trust_job: Annotated[
+        bool,
+        typer.Option("--trust-job", help="Run the lake's last job though somebody else ran it, or on another machine."),
+    ] = False,
     log_format: LogFormatOption = "auto",
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -187,20 +194,30 @@ def retry(
 ) -> None:
     """Release what was given up, so that it is tried again."""
     from vidproc.run.driver import release
+    from vidproc.settings import load_job
+    from vidproc.tables.own import what_it_names
 
     options = replace(s3.options(), anonymous=False)  # it writes to the lake
+    given = None if job is None else load_job(job, {"lake": absolute(lake), "storage": s3.given()})
     found = release(absolute(lake), options, tuple(error_class or ()))
     released = sum(found.videos.values())
-    if not (run and found.job is not None) and as_json:
+    if not (run and (given or found.job) is not None) and as_json:
         print_json({"released": released})
     elif not as_json:
         wanted = f" ({', '.join(error_class)})" if error_class else ""
         say(f"{released} video(s) released{wanted}" + ("" if released else there_is(found.classes)))
+    if run and given is not None:
+        _run(given, log_format, quiet=quiet, as_json=as_json)
     if run and found.hidden:
         raise ConfigError(
             f"the last job was written down without its secrets ([redacted] in {', '.join(found.hidden)}), so it "
             "cannot be run again from the lake alone. The videos are released: run `vidproc index` with the job file "
             "or the options of that time"
+        )
+    if run and found.job is not None and not (found.own or trust_job):
+        raise ConfigError(
+            f"the lake's last job was not run by you on this machine: it {what_it_names(found.job)}. The videos are "
+            "released; give your own job by --job FILE, or say --trust-job if you know whose this one is"
         )
     if run and found.job is not None:
         others = ", ".join(f"{n} of {name}" for name, n in found.videos.items() if name != found.job.name)

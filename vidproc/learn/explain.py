@@ -25,7 +25,7 @@ from vidproc.learn.lake import LakeRows, open_rows
 from vidproc.learn.overlay import captioned, overlay, picture, write_mp4
 from vidproc.learn.scoring.tracking import box_iou
 from vidproc.media import Geometry, Video
-from vidproc.models import load_model, tiny
+from vidproc.models import list_models, load_model, tiny
 from vidproc.models.base import ActionModel, Detector
 from vidproc.models.embedded import embedded_recipe
 from vidproc.models.families import build_network, load_network
@@ -34,6 +34,7 @@ from vidproc.models.slowfast import SlowFast
 from vidproc.models.tiny import DetectorNet
 from vidproc.secrets import hidden_in
 from vidproc.storage import StorageOptions, open_storage, signed
+from vidproc.tables.own import is_own
 from vidproc.video.decode import MediaLimits, Source
 
 Method = Literal["auto", "grad-cam", "occlusion"]
@@ -195,7 +196,13 @@ def _model_of_run(lake: LakeRows, run_id: str, ref: str, kind: Kind) -> tuple[st
         )
     if not isinstance(wanted, dict) or wanted.get("model") in (None, "auto"):
         raise ConfigError(f"{lake.lake.uri}: the run {run_id} does not say where {ref} lies; say which model is meant.")
-    known = {f.name for f in fields(ModelSettings)} - {"kind", "device"}
+    listed = wanted["model"] in {m.name for m in list_models()} and not (wanted.get("weights") or wanted.get("options"))
+    if not listed and not is_own(jobs["job"][0].as_py()):
+        raise ConfigError(
+            f"{lake.lake.uri}: its run {run_id}, which was not yours on this machine, names the model "
+            f"{wanted['model']}: say that it is meant (--model), or another one."
+        )
+    known = {f.name for f in fields(ModelSettings)} - {"kind", "device", "storage"}
     given = {k: v for k, v in wanted.items() if k in known and v is not None}
     return str(wanted["model"]), ModelSettings(kind=kind, **given)
 

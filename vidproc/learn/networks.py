@@ -25,7 +25,8 @@ from vidproc.models.registry import (
     torchvision_names,
     torchvision_recipe,
 )
-from vidproc.models.weights import fill, read_weights, state_dict_of
+from vidproc.models.weights import fill, reaching, read_weights, state_dict_of
+from vidproc.storage import StorageOptions
 
 TEMPORAL = tuple(f"cnn+{head}" for head in ("lstm", "gru", "tcn", "mean"))
 TEMPORAL_SIZE = FrameSize(mode="letterbox", height=112, width=112)
@@ -142,8 +143,9 @@ WEIGHTS = "weights.safetensors"
 """Of a model folder, beside its model.yaml."""
 
 
-def network_for(recipe: Recipe, settings: NetworkSettings) -> nn.Module:
-    """The network, its weights begun as `settings.start` says, frozen as told, ready to train."""
+def network_for(recipe: Recipe, settings: NetworkSettings, options: StorageOptions | None = None) -> nn.Module:
+    """The network, its weights begun as `settings.start` says, frozen as told, ready to train. `options` say how S3 is
+    reached, where the weights lie there."""
     network = prepare_for_training(build_network(recipe), recipe)
     if settings.start == "published" and recipe.family == "temporal":
         _published_backbone(network, recipe)
@@ -156,7 +158,8 @@ def network_for(recipe: Recipe, settings: NetworkSettings) -> nn.Module:
         if isinstance(network, FCOS):
             nn.init.constant_(network.head.regression_head.bbox_reg.bias, FCOS_DISTANCE)
     else:
-        state, source = _first_weights(recipe, settings)
+        with reaching(options):
+            state, source = _first_weights(recipe, settings)
         begin_from(network, recipe, state, source)
     matched = {prefix: 0 for prefix in settings.freeze}
     for name, parameter in network.named_parameters():

@@ -238,7 +238,7 @@ def prepare(settings: TrainSettings, options: StorageOptions | None = None) -> t
     data = read_data(settings, options)
     recipe = recipe_for(settings.name, data.labels, settings.network, _KIND[settings.task])
     check_input(recipe)
-    network_for(recipe, settings.network)
+    network_for(recipe, settings.network, options)
     _check_videos(data, _reader(settings, options), settings.data.check_videos)
     return recipe, data
 
@@ -322,7 +322,7 @@ def training_loop(
     steps = -(-len(class_ids) // o.batch)
 
     # 2. The model
-    network = quick_layout(network_for(recipe, settings.network), world.device)
+    network = quick_layout(network_for(recipe, settings.network, options), world.device)
     frozen_norms = freezes_norms(recipe, settings.network)
     wrapped = world.wrap(network)
 

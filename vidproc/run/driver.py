@@ -44,6 +44,7 @@ from vidproc.tables.delta import first_line
 from vidproc.tables.heartbeat import Pulse
 from vidproc.tables.lake import MARKER, CommittedVideo, Lake, stranger_in
 from vidproc.tables.outcome import Failure, Status, VideoOutcome
+from vidproc.tables.own import is_own, remember
 from vidproc.tables.publish import PublishReport, RunInfo, record_failures, recover
 from vidproc.tables.staging import Staging, TaskReport
 from vidproc.video.archive import Filters as ArchiveFilters
@@ -182,6 +183,7 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
         "host": socket.gethostname(),
         "versions": versions(),
     }
+    remember(job.model_dump_json())
     # The first write is one of our own, so that a lake which may only be read is refused in plain words.
     sign = {name: about[name] for name in ("run_id", "pipeline", "host", "started_at")}
     pulse = reporter = Pulse(reporter, lake.storage, **sign)
@@ -290,6 +292,8 @@ class Released:
     done again from the lake alone."""
     classes: tuple[str, ...]
     """Error classes that there are in the lake."""
+    own: bool = True
+    """Whether this user ran that job. Else whoever made the lake chose what `job` reads and loads."""
 
 
 def release(lake_uri: str, options: StorageOptions, classes: tuple[str, ...] = ()) -> Released:
@@ -309,7 +313,8 @@ def release(lake_uri: str, options: StorageOptions, classes: tuple[str, ...] = (
     jobs = ((r["run_id"], r["job"]) for r in lake.runs().to_pylist() if r["pipeline"] in released and r["job"])
     run_id, text = next(jobs, ("", None))
     hidden, job = _recorded_job(lake, run_id, text) if text else ((), None)
-    return Released(videos=dict(released), job=job, hidden=hidden, classes=tuple(sorted(known)))
+    own = not text or is_own(text)
+    return Released(videos=dict(released), job=job, hidden=hidden, classes=tuple(sorted(known)), own=own)
 
 
 def _recorded_job(lake: Lake, run_id: str, text: str) -> tuple[tuple[str, ...], Job | None]:
