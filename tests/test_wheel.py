@@ -41,7 +41,7 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "vidproc/_schemas/videos.yaml" in names
     assert sum(name.endswith(".safetensors") for name in names) == 2
-    assert all(name.split("/")[0] in ("vidproc", "vidproc-0.1.0.dist-info") for name in names)
+    assert all(name.split("/")[0] in ("vidproc", "vidproc-0.2.0.dist-info") for name in names)
     assert wheel.stat().st_size < 12 << 20
 
 
@@ -64,4 +64,4 @@ def test_the_installed_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
     version = subprocess.run(
         [home / "bin" / "vidproc", "--version"], cwd=tmp_path, env=env, capture_output=True, text=True
     )
-    assert version.stdout.strip() == "vidproc 0.1.0", version.stderr
+    assert version.stdout.strip() == "vidproc 0.2.0", version.stderr

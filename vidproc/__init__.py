@@ -3,4 +3,4 @@
 Importing this package stays light: torch, ray and the codec load where they are used.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
