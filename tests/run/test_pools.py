@@ -24,9 +24,10 @@ from vidproc.run.driver import index, pool_sizes, release
 from vidproc.run.forecast import forecast
 from vidproc.run.pipeline import Decode, DecodedTask, make_pipeline, routes
 from vidproc.runtime.events import said
-from vidproc.runtime.executor import Admission, Limits, PoolSize, Unit
+from vidproc.runtime.executor import Admission, Limits, PoolSize
 from vidproc.runtime.pools import Room, share
 from vidproc.runtime.step import Resources
+from vidproc.runtime.units import Unit
 from vidproc.settings import Job, load_job
 from vidproc.storage import StorageOptions
 from vidproc.tables.publish import RunInfo

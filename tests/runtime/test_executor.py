@@ -14,10 +14,11 @@ import pytest
 from tests.support.faults import FaultTable, Faulty, ListFeed, seeded_faults, units
 from vidproc.errors import ConfigError, RunAborted
 from vidproc.runtime.events import AttemptFailed, Event, UnitStarted
-from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
+from vidproc.runtime.executor import Executor, Limits, PoolSize
 from vidproc.runtime.inline import InlineExecutor
 from vidproc.runtime.ray import RayExecutor
 from vidproc.runtime.step import AnyStep, Resources
+from vidproc.runtime.units import Unit, UnitEnd
 
 QUICK = Limits(first_wait_s=0.01, max_quarantined_share=1.0, pools={"infer": PoolSize(1, 1)})
 

@@ -26,10 +26,11 @@ from vidproc.errors import ConfigError, RunAborted
 from vidproc.media import FrameBatch, Geometry
 from vidproc.runtime.cluster import own_folder
 from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, SetupFailed
-from vidproc.runtime.executor import Limits, PoolSize, Unit, UnitEnd
+from vidproc.runtime.executor import Limits, PoolSize
 from vidproc.runtime.pools import Room, share
 from vidproc.runtime.ray import MAX_BAD_SETUPS, RayExecutor, _find
 from vidproc.runtime.step import AnyStep, Resources
+from vidproc.runtime.units import Unit, UnitEnd
 from vidproc.runtime.worker import held
 
 ONE_ACTOR = {"infer": PoolSize(1, 1)}
@@ -467,7 +468,7 @@ BESIDE = """
 import sys
 from pathlib import Path
 from tests.support.faults import FaultTable, Faulty, ListFeed
-from vidproc.runtime.executor import Unit
+from vidproc.runtime.units import Unit
 from vidproc.runtime.ray import RayExecutor
 from vidproc.runtime.step import Resources
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from vidproc.errors import ConfigError, SourceChanged, TransientError, Undecodable
-from vidproc.runtime.executor import Unit
 from vidproc.runtime.step import Resources
+from vidproc.runtime.units import Unit
 
 SURVIVABLE = ("error", "media", "transient", "changed", "sysexit")
 """Faults which leave the process alive: any executor can take them."""

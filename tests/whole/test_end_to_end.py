@@ -23,8 +23,8 @@ from vidproc.media import Video, VideoInfo
 from vidproc.run.driver import index
 from vidproc.run.forecast import forecast
 from vidproc.run.pipeline import Probe
-from vidproc.runtime.executor import UnitEnd
 from vidproc.runtime.inline import InlineExecutor
+from vidproc.runtime.units import UnitEnd
 from vidproc.settings import Job, load_job
 from vidproc.storage import open_storage
 from vidproc.tables.lake import Lake

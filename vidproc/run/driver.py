@@ -34,9 +34,10 @@ from vidproc.run.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, rou
 from vidproc.run.remarks import merged
 from vidproc.run.unlisted import Unlisted
 from vidproc.runtime.events import AttemptFailed, ClusterJoined, Event, PoolChanged, PoolWaiting, SetupFailed, said
-from vidproc.runtime.executor import Executor, Limits, PoolSize, Unit, UnitEnd
+from vidproc.runtime.executor import Executor, Limits, PoolSize
 from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
 from vidproc.runtime.retry import ERROR_CLASSES
+from vidproc.runtime.units import Unit, UnitEnd
 from vidproc.secrets import hidden_in, redact
 from vidproc.settings import Job, parse_failure_budget
 from vidproc.storage import StorageOptions, is_s3, open_storage, resolved_address

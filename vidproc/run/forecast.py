@@ -32,8 +32,9 @@ from vidproc.run.driver import (
     pool_sizes,
 )
 from vidproc.run.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, routes, storage_options
-from vidproc.runtime.executor import ONE_MACHINE_BYTES, Executor, Limits, Unit, UnitEnd
+from vidproc.runtime.executor import ONE_MACHINE_BYTES, Executor, Limits
 from vidproc.runtime.step import AnyStep
+from vidproc.runtime.units import Unit, UnitEnd
 from vidproc.secrets import redact
 from vidproc.settings import Job
 from vidproc.storage import open_storage

@@ -1,17 +1,14 @@
-"""What listeners hear while a run goes on. A listener is any callable that takes an event; it is
-called on the driver, between two steps of the loop, so it should be quick and must not raise."""
+"""Events that a run sends to its listeners. A listener is any callable that takes an event. It is called on the
+driver, between two steps of the loop, so it should be quick and must not raise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from vidproc.runtime.retry import Fault
-
-if TYPE_CHECKING:
-    from vidproc.runtime.executor import Unit
+from vidproc.runtime.units import Unit
 
 
 @dataclass(frozen=True, slots=True)

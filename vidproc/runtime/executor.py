@@ -28,26 +28,13 @@ from vidproc.errors import ConfigError, Refused, RunAborted
 from vidproc.runtime.events import AttemptFailed, Event, Listener, UnitStarted
 from vidproc.runtime.retry import NOBODYS, PASSING, Abort, Fault, GiveUp, Retry, RetryRules, Tally, verdict
 from vidproc.runtime.step import AnyStep
+from vidproc.runtime.units import Unit, UnitEnd
 
 ONE_MACHINE_BYTES = 1 << 30
 """In flight where nobody says how many: room for some minutes of frames, and for the rest of the machine."""
 
 POLL_S = 0.1
 """How often a feed that had nothing is asked again while nothing else happens."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """One piece of work: what is tried, retried and reported as one."""
-
-    id: str
-    item: Any
-    """Input of the route's first step. Picklable; small, for it travels with the call."""
-    route: str
-    bytes: int = 0
-    """Memory that it will hold between its steps; counted from admission to its end."""
-    attempts_before: int = 0
-    """Strikes from earlier runs."""
 
 
 class Feed(Protocol):
@@ -128,20 +115,6 @@ class Limits(RetryRules):
 
 
 DEFAULT_LIMITS = Limits()
-
-
-@dataclass(frozen=True, slots=True)
-class UnitEnd:
-    """A unit went through all its steps (`result`), or was given up (`failure`)."""
-
-    unit: Unit
-    result: Any
-    """Output of the route's last step."""
-    failure: Fault | None
-    attempts: int
-    """In this run: one, and one more for each time that one of its steps was tried again."""
-    seconds: Mapping[str, float]
-    """By step name, spent inside the step by the attempts that succeeded."""
 
 
 class Executor(Protocol):

@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vidproc.errors import ConfigError, NeverComesUp, RunAborted, TransientError
 from vidproc.runtime.events import Listener
-from vidproc.runtime.executor import DEFAULT_LIMITS, Admission, Done, Feed, Flight, Limits, Stop, UnitEnd, drive
+from vidproc.runtime.executor import DEFAULT_LIMITS, Admission, Done, Feed, Flight, Limits, Stop, drive
 from vidproc.runtime.retry import Fault, understand
 from vidproc.runtime.step import AnyStep
+from vidproc.runtime.units import UnitEnd
 
 
 class InlineExecutor:

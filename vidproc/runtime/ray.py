@@ -67,12 +67,12 @@ from vidproc.runtime.executor import (
     Limits,
     PoolSize,
     Stop,
-    UnitEnd,
     drive,
 )
 from vidproc.runtime.pools import Room, share
 from vidproc.runtime.retry import ERROR_CLASSES, Fault, Kind
 from vidproc.runtime.step import AnyStep, Resources
+from vidproc.runtime.units import UnitEnd
 from vidproc.runtime.worker import SETUP_LIMIT_S, Note, answer, attempt, fault_of, is_loaded, load, overgrown
 
 log = logging.getLogger(__name__)
