@@ -32,6 +32,9 @@ ENOUGH = 6 << 30
 def pytest_configure(config: pytest.Config) -> None:
     """Put the tests' folders into memory where there is room. On a disk the tests wait for `fsync` for minutes, and
     all that they make is thrown away. --basetemp and PYTEST_DEBUG_TEMPROOT choose another place."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        # Files of tests run side by side: two pools of threads on the same cores mostly wait for each other.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     if config.option.basetemp is None and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH < free_memory():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
@@ -42,6 +45,18 @@ def free_memory() -> int:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), 0)
     return 0
+
+
+LONGEST = ("whole", "tables", "learn", "runtime")
+"""Folders of tests that take minutes: they begin first, so that no worker is left with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)  # keeps the order within each
 
 
 @pytest.hookimpl(trylast=True)

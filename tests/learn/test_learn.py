@@ -93,7 +93,7 @@ def test_the_whole_round(archive: tuple[Path, Path], tmp_path: Path) -> None:
                 fps=2,
                 size={"mode": "stretch", "height": H, "width": W},
             ),
-            optimisation=OptimisationSettings(epochs=2, batch=4, rate=5e-4),
+            optimisation=OptimisationSettings(epochs=1, batch=4, rate=5e-4),
             workers=INLINE,
         )
     )

@@ -219,6 +219,7 @@ def test_processes_that_decode_ahead_change_nothing(
         settings = replace(settings, optimisation=OptimisationSettings(epochs=2, batch=8))
     else:
         settings = detection_job(boxed, tmp_path)
+        settings = replace(settings, optimisation=replace(settings.optimisation, epochs=1))
     weights = []
     for loaders in (0, 1):
         optimisation = replace(settings.optimisation, loaders=loaders)

@@ -273,8 +273,10 @@ def _copy(lake: Lake, root: Root) -> Lake:
     return Lake.open(root.uri, root.options)
 
 
-@pytest.mark.timeout(180)
-def test_killed_between_any_two_side_effects(lake_root: Root) -> None:
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("place", "every"), [("local", 1), ("s3", 3), pytest.param("s3", 1, marks=pytest.mark.slow)])
+def test_killed_between_any_two_side_effects(place: str, every: int, request: pytest.FixtureRequest) -> None:
+    lake_root: Root = request.getfixturevalue(f"{place}_root")
     evening = make(lake_root.below("evening"))
     publish(evening, stage(evening), link, RUN)
     old = _videos_by_table(evening)
@@ -283,7 +285,8 @@ def test_killed_between_any_two_side_effects(lake_root: Root) -> None:
     publish(calm, batch, link, run)
     expected = contents(calm)
 
-    effect, outcomes, died = 0, set(), [True]
+    outcomes, died = set(), [True]
+    effect = INTENT % every  # so that the moment right after the intent is among them
     while died:
         lake = _copy(evening, lake_root.below(f"killed-{effect}"))
         with killed_before(effect) as died:
@@ -297,9 +300,13 @@ def test_killed_between_any_two_side_effects(lake_root: Root) -> None:
         assert set(report.published) == {o.video.video_id for o in batch} and not report.missing
         assert contents(lake) == expected, f"killed before side effect {effect}"
         assert objects(lake.storage, "_staging/") == []
-        effect += 1
+        effect += every
     # Among the moments: before and after the intent, before and after the first commit, after the last.
     assert effect > 12 and outcomes == {(0, True), (1, True), (1, False), (0, False)}
+
+
+INTENT = len({"detections", "tracks", "actions", "segments", "failures", "videos"}) + 1
+"""Side effects until the intent is written and nothing is committed: the rows of six tables are put before it."""
 
 
 def _videos_by_table(lake: Lake) -> dict[str, set[str]]:
@@ -312,9 +319,7 @@ def test_killed_while_recovering(local_root: Root) -> None:
     batch, run = _second_night(evening)
     calm = _copy(evening, local_root.below("calm"))
     publish(calm, batch, link, run)
-    # Dies when the intent is written and nothing is committed: the rows of six tables were put before it.
-    files = len({"detections", "tracks", "actions", "segments", "failures", "videos"})
-    with killed_before(files + 1) as died:
+    with killed_before(INTENT) as died:
         publish(evening, batch, link, run)
     deaths = 0
     while died:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def test_a_run_over_three_nodes_one_of_which_is_killed(nodes: Nodes, s3_root: Ro
     try:
         storage = open_storage(lake)
         while run.poll() is None and sum(o.key.endswith("report.json") for o in storage.list("_staging/")) < 2:
-            pass
+            time.sleep(0.1)
         nodes.kill_one()
         said, _ = run.communicate(timeout=240)
     finally:
