@@ -15,13 +15,14 @@ PACKAGE = Path(__file__).parent.parent / "vidproc"
 # From the nouns to the command line. A module imports from its own room, and from rooms that stand above it here; what
 # two rooms of one layer share moves up.
 LAYERS = [
-    ["errors", "machine", "media", "memory", "output", "text"],
-    ["annotations", "documents", "secrets"],
+    ["errors", "globs", "machine", "media", "memory", "output", "text"],
+    ["annotations", "checked", "dates", "documents", "secrets"],
+    ["quantities"],
+    ["settings"],
     ["progress", "storage"],
     ["models.base", "runtime"],
     ["tables"],
     ["ask", "models", "video"],
-    ["settings"],
     ["run", "runtime.jobs"],
     ["learn"],
     ["demo"],

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -84,6 +86,44 @@ def load_json_file(path: Path) -> Any:
         raise ConfigError(f"{path}: not JSON that can be read: it is nested too deep.") from None
     except ValueError as e:
         raise ConfigError(f"{path}: not JSON: {e}") from e
+
+
+def filled_in(value: Any) -> Any:
+    """The values with `${NAME}`, `${NAME-default}` and `${NAME:-default}` in strings filled in from the environment, as
+    shells do it: with the colon the default also stands in for an empty value."""
+    if isinstance(value, str):
+
+        def fill(match: re.Match[str]) -> str:
+            found = os.environ.get(match[1])
+            if found is None or (match[2] == ":-" and not found):
+                found = match[3]
+            if found is None:
+                raise ConfigError(
+                    f"the job file uses ${{{match[1]}}}, which is not set: set it, or write ${{{match[1]}:-default}}"
+                )
+            return found
+
+        return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?:(:?-)([^}]*))?\}", fill, value)
+    if isinstance(value, dict):
+        return {k: filled_in(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [filled_in(v) for v in value]
+    return value
+
+
+def merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    """Lay `new` over the sections of a job. None means: not given. A model's name alone stands for its section."""
+    for key, value in new.items():
+        if value is None:
+            continue
+        if isinstance(value, Mapping):
+            below = into.get(key)
+            below = {"model": below} if isinstance(below, str) else dict(below or {})
+            merge(below, value)
+            if below:
+                into[key] = below
+        else:
+            into[key] = value
 
 
 def _text(path: Path, what: str) -> str:

@@ -1,198 +1,349 @@
-"""A job: everything that `vidproc index` can be told, from a file, from options, or from Python.
+"""Every setting, once: name, default, unit, limits and meaning.
 
-The file is YAML, read once, checked against the JSON Schema that this module publishes
-(`python -m vidproc.settings` prints it). Options win over the file, the file over the defaults.
+A job file, the options of the command line and Python all make these classes, and each class checks itself. From them
+come the JSON Schema of a job file (`python -m vidproc.settings`), the reference in jobs/README.md (`--reference`) and
+the options' help. Options win over the job file, the job file over the defaults.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from vidproc.documents import read_document
+from vidproc import globs
+from vidproc.checked import CONFIG, Settings, SettingsError, explain, setting, settings
+from vidproc.dates import check_name_pattern
+from vidproc.documents import filled_in, merge, read_document
 from vidproc.errors import ConfigError
-from vidproc.output import as_a_filter
-from vidproc.secrets import refuse_credentials_within
-from vidproc.video.container import MAX_FRAME_S
-from vidproc.video.probe import check_name_pattern
+from vidproc.quantities import Fps, parse_failure_budget, parse_share
+from vidproc.secrets import redact, refuse_credentials_in, refuse_credentials_within
+
+Kind = Literal["detector", "actions", "embedding"]
+"""What a model is for."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def _given_or(default: Any) -> BeforeValidator:
+    """Runs of earlier versions recorded null where a job had not said it."""
+    return BeforeValidator(lambda value: default if value is None else value)
 
 
-class PoolJob(_Section):
-    """Actors which hold one model and nothing else, so that they grow, and take nodes, apart from the rest."""
+# Models
 
-    min: int = Field(1, ge=1, description="Actors kept, also with nothing to do")
-    max: int | None = Field(None, ge=1, description="Most actors; by default as many as the cluster has room for")
-    num_gpus: float | None = Field(None, ge=0, description="GPUs of one actor; 0.25: four actors share one")
-    num_cpus: float = Field(1.0, ge=0, description="CPUs of one actor")
-    memory_bytes: int | None = Field(None, gt=0, description="Memory of one actor; by default `execution.memory.infer`")
-    accelerator_type: str | None = Field(
-        None, description="Only on nodes with this kind of GPU, by Ray's names: L4, A100, H100, ..."
-    )
 
-    @model_validator(mode="after")
-    def _possible(self) -> PoolJob:
+@settings(kw_only=False)
+class PoolSize(Settings):
+    """How many actors of one kind a run may have."""
+
+    min: int = setting(1, "Actors that are kept, also with nothing to do.", unit="actors", ge=1)
+    max: int | None = setting(None, "Most actors. By default as many as the cluster has room for.", unit="actors", ge=1)
+
+    def __post_init__(self) -> None:
         if self.max is not None and self.max < self.min:
             raise ValueError(f"a pool's max ({self.max}) may not be less than its min ({self.min})")
-        return self
 
 
-class ModelJob(_Section):
-    """One model of the pipeline."""
+@settings
+class Pool(PoolSize):
+    """Actors that hold this model and nothing else, so that they grow, and take nodes, apart from the rest."""
 
-    model: str = Field(
-        description="A registry name, `auto`, `demo`, `none`, a model file or folder, or package.module:Class"
+    num_gpus: float | None = setting(None, "GPUs of one actor. 0.25: four actors share one.", unit="GPUs", ge=0)
+    num_cpus: float = setting(1.0, "CPUs of one actor.", unit="CPUs", ge=0)
+    memory_bytes: int | None = setting(
+        None, "Memory of one actor. By default `execution.memory.infer`.", unit="bytes", gt=0
     )
-    fps: float | None = Field(None, gt=0, description="Samples a second; the model's own choice if not given")
-    score_threshold: float | None = Field(None, ge=0, le=1, description="Detections below it are not kept")
-    top_k: int = Field(3, ge=1, description="Labels kept for an action window")
-    batch_size: int | None = Field(None, ge=1, description="Frames (or windows) a forward pass")
-    window: int | None = Field(None, ge=1, description="Frames in an action window")
-    stride: int | None = Field(None, ge=1, description="Frames from one action window to the next")
-    half: bool | None = Field(None, description="Half precision; by default on GPUs only")
-    weights: str | None = Field(None, description="A file or s3:// object in place of the registry's weights")
-    max_detections: int | None = Field(None, ge=1, description="Boxes kept of one frame")
-    options: dict[str, Any] = Field({}, description="What a model file needs to be told, such as its decoding")
-    sha256: str | None = Field(None, description="Of the weights: needed for remote ones whose name carries no hash")
-    size: tuple[int, int] | None = Field(None, description="Height and width that the model gets")
-    nms_iou: float | None = Field(None, ge=0, le=1, description="Overlap above which a box is suppressed")
-    threads: int | None = Field(None, ge=1, description="CPU threads of one forward pass")
-    num_gpus: float | None = Field(
-        None, ge=0, description="GPUs of one actor; 0.25: four actors share one; by default 1 in a job that uses GPUs"
+    accelerator_type: str | None = setting(
+        None, "Run only on nodes with this kind of GPU, by Ray's names: L4, A100, H100, ..."
     )
-    pool: PoolJob | None = Field(None, description="Actors of its own; by default one actor holds all models")
+
+
+@settings
+class ModelOptions(Settings):
+    """What may be said about a model. What is not given is the model's own choice."""
+
+    fps: Fps | None = setting(None, "Samples a second.", unit="frames/s")
+    score_threshold: float | None = setting(None, "Least score of a detection that is kept.", unit="score", ge=0, le=1)
+    batch_size: int | None = setting(None, "Frames (or windows) in one forward pass.", unit="frames", ge=1)
+    window: int | None = setting(None, "Frames in one window of an action model.", unit="frames", ge=1)
+    stride: int | None = setting(None, "Frames from one action window to the next.", unit="frames", ge=1)
+    half: Annotated[bool, _given_or(True)] = setting(
+        True, "16-bit arithmetic on a GPU. A CPU always computes in 32 bits."
+    )
+    weights: str | None = setting(None, "A file, https:// or s3:// address in place of the model's own weights.")
+    max_detections: Annotated[int, _given_or(100)] = setting(
+        100, "Most boxes kept of one frame, the best by score.", unit="boxes", ge=1
+    )
+    options: Mapping[str, Any] = setting(
+        dict, "Fields of the model's description, over what it says: the decoding of an .onnx file, for example."
+    )
+    sha256: str | None = setting(None, "Hash of `weights`. Needed for a remote file whose name carries none.")
+    size: tuple[int, int] | None = setting(None, "Height and width of the frames that the model gets.", unit="pixels")
+    nms_iou: float | None = setting(None, "Overlap above which the lesser box is dropped.", unit="IoU", ge=0, le=1)
+    threads: int | None = setting(
+        None, "CPU threads of one forward pass. By default OMP_NUM_THREADS, or all cores.", unit="threads", ge=1
+    )
+
+    def __post_init__(self) -> None:
+        if self.size is not None and min(self.size) < 1:
+            raise ValueError(f"size of a model must be positive (height, width), not {self.size}")
+
+
+@settings
+class ModelJob(ModelOptions):
+    """One model of the pipeline. Its name alone may stand in place of the section: `detector: demo`."""
+
+    model: str = setting(
+        ...,
+        "A name from `vidproc models list`, a model file or folder, package.module:Class, `auto`, `demo` or `none`.",
+    )
+    top_k: int = setting(3, "Labels kept of an action window, the best by score.", unit="labels", ge=1)
+    num_gpus: float | None = setting(
+        None,
+        "GPUs of one actor. 0.25: four actors share one. By default 1 in a job that uses GPUs.",
+        unit="GPUs",
+        ge=0,
+    )
+    pool: Pool | None = setting(None, "Actors of its own. By default one actor holds all models.")
 
     @property
     def gpus(self) -> float | None:
         """GPUs of one actor, wherever the job says so; None: it does not."""
         return self.pool.num_gpus if self.pool and self.pool.num_gpus is not None else self.num_gpus
 
-    @model_validator(mode="after")
-    def _gpus_make_sense(self) -> ModelJob:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.pool and None not in (self.pool.num_gpus, self.num_gpus):
             raise ValueError("num_gpus is given twice: keep the one in `pool`")
         if self.gpus is not None and self.gpus > 1 and self.gpus % 1:
             raise ValueError(f"num_gpus above 1 must be a whole number, not {self.gpus:g}")
-        return self
 
 
-class Filters(_Section):
+# The archive
+
+
+@settings
+class Filters(Settings):
     """Which objects of the archive are meant."""
 
-    include: tuple[str, ...] = Field((), description="Globs on the path below the archive; none: everything")
-    exclude: tuple[str, ...] = ()
-    min_bytes: int | None = Field(None, ge=0)
-    max_bytes: int | None = Field(None, ge=0)
-    modified_since: datetime | None = None
-    modified_before: datetime | None = None
+    include: tuple[str, ...] = setting(
+        (), "Globs on the path below the archive, of which one must match (`*` also crosses `/`). None: everything."
+    )
+    exclude: tuple[str, ...] = setting((), "Globs of what is left out.")
+    min_bytes: int | None = setting(None, "Smallest object that is taken.", unit="bytes", ge=0)
+    max_bytes: int | None = setting(None, "Largest object that is taken.", unit="bytes", ge=0)
+    modified_since: datetime | None = setting(
+        None, "Take only objects changed at this moment or later. A time without a zone is UTC.", unit="time"
+    )
+    modified_before: datetime | None = setting(
+        None, "Take only objects changed before this moment. A time without a zone is UTC.", unit="time"
+    )
+
+    def admits_name(self, key: str) -> bool:
+        if self.include and not any(globs.matches(key, glob) for glob in self.include):
+            return False
+        return not any(globs.matches(key, glob) for glob in self.exclude)
+
+    def may_admit_below(self, folder: str) -> bool:
+        """Whether anything below the folder (a key without a slash at its end) may be meant."""
+        if self.include and not any(globs.may_match_below(folder, glob) for glob in self.include):
+            return False
+        return not any(globs.matches(folder, glob) or globs.matches(f"{folder}/", glob) for glob in self.exclude)
+
+    def admits(self, key: str, size: int, modified_at: datetime | None) -> bool:
+        if not self.admits_name(key):
+            return False
+        if self.min_bytes is not None and size < self.min_bytes:
+            return False
+        if self.max_bytes is not None and size > self.max_bytes:
+            return False
+        if modified_at is not None:
+            if self.modified_since is not None and modified_at < _utc(self.modified_since):
+                return False
+            if self.modified_before is not None and modified_at >= _utc(self.modified_before):
+                return False
+        return True
 
 
-class Cut(_Section):
-    """How a video is divided."""
-
-    clip_seconds: float = Field(30.0, gt=0, description="Clips end at the first keyframe after this long")
-    clips_per_task: int = Field(2, ge=1, description="Neighbouring clips that are retried as one")
+def _utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-class HysteresisJob(_Section):
-    """When a stretch of a presence or an action begins, lasts and counts."""
+@settings
+class CutSettings(Settings):
+    """How a video is divided into tasks. Rows do not depend on it."""
 
-    on: float = Field(0.5, ge=0, le=1, description="Score from which a stretch begins")
-    off: float = Field(0.3, ge=0, le=1, description="Score below which it ends; not above `on`")
-    gap_s: float = Field(2.0, ge=0, description="Longest gap that it survives, in seconds")
-    min_s: float = Field(1.0, ge=0, description="Shortest stretch that is kept, in seconds")
+    clip_seconds: float = setting(
+        30.0, "Length of a clip. It ends at the first keyframe after this long.", unit="seconds", gt=0
+    )
+    clips_per_task: int = setting(2, "Neighbouring clips that are decoded and retried as one.", unit="clips", ge=1)
+    soft_bytes: int = setting(
+        256 << 20, "Sampled frames in one task, above which it holds fewer clips.", unit="bytes", gt=0
+    )
+    hard_bytes: int = setting(
+        1 << 30, "Sampled frames in one task, above which it is cut even between two keyframes.", unit="bytes", gt=0
+    )
 
-    @model_validator(mode="after")
-    def _begins_above_where_it_ends(self) -> HysteresisJob:
+    def __post_init__(self) -> None:
+        if self.soft_bytes > self.hard_bytes:
+            raise ValueError(f"soft_bytes ({self.soft_bytes}) may not be above hard_bytes ({self.hard_bytes})")
+
+
+@settings
+class DecodeSettings(Settings):
+    """Two ways to decode less. Rows do not depend on them: switch one off to compare, or where it is in doubt."""
+
+    hollow_pictures: bool = setting(
+        True, "In H.264, give the decoder an empty picture in place of a reference picture that no wanted frame needs."
+    )
+    partial_index: bool = setting(
+        True, "Open a long MP4 with the part of its index that the task needs, rather than with the whole."
+    )
+
+
+# From rows of frames to tracks and segments
+
+
+@settings
+class Hysteresis(Settings):
+    """When a segment begins, lasts and counts."""
+
+    on: float = setting(0.5, "Score from which a segment begins.", unit="score", ge=0, le=1)
+    off: float = setting(0.3, "Score below which it ends. Not above `on`.", unit="score", ge=0, le=1)
+    gap_s: float = setting(2.0, "Longest gap that it survives.", unit="seconds", ge=0)
+    min_s: float = setting(1.0, "Shortest segment that is kept.", unit="seconds", ge=0)
+
+    def __post_init__(self) -> None:
         if self.off > self.on:
             raise ValueError(f"off ({self.off:g}) may not be above on ({self.on:g})")
-        return self
 
 
-class ActionHysteresisJob(HysteresisJob):
-    gap_s: float = Field(1.0, ge=0, description="Longest gap that it survives, in seconds")
-    min_s: float = Field(0.5, ge=0, description="Shortest stretch that is kept, in seconds")
+@settings
+class ActionHysteresis(Hysteresis):
+    """When a segment of an action begins, lasts and counts."""
+
+    gap_s: float = setting(1.0, "Longest gap that it survives.", unit="seconds", ge=0)
+    min_s: float = setting(0.5, "Shortest segment that is kept.", unit="seconds", ge=0)
 
 
-class Link(_Section):
-    """Tracks and segments."""
+@settings
+class LinkSettings(Settings):
+    """How detections become tracks, and scores become segments."""
 
-    track: bool = True
-    activation_score: float = Field(0.5, ge=0, le=1)
-    lost_seconds: float = Field(1.5, gt=0)
-    minimum_iou: float = Field(0.1, ge=0, le=1)
-    minimum_detections: int = Field(2, ge=1)
-    presence: HysteresisJob = HysteresisJob()
-    action: ActionHysteresisJob = ActionHysteresisJob()
+    track: bool = setting(True, "Link detections to tracks.")
+    activation_score: float = setting(
+        0.5, "Least score of a detection that begins a track. Lesser ones may continue it.", unit="score", ge=0, le=1
+    )
+    lost_seconds: float = setting(1.5, "A track that is not seen for this long has ended.", unit="seconds", gt=0)
+    minimum_iou: float = setting(
+        0.1, "Least overlap of a detection with the track that it continues.", unit="IoU", ge=0, le=1
+    )
+    minimum_detections: int = setting(
+        2, "A track of fewer detections is dropped. Its detections keep no track_id.", unit="detections", ge=1
+    )
+    presence: Hysteresis = setting(Hysteresis, "When a label counts as present.")
+    action: ActionHysteresis = setting(ActionHysteresis, "When an action counts as done.")
 
 
-class Limits(_Section):
+# What a run may cost
+
+
+@settings
+class FileLimits(Settings):
+    """Caps on what one file may ask for, checked before it is decoded."""
+
+    max_pixels: int = setting(
+        8192 * 8192,
+        "Largest width x height of a frame. Covers 8K cameras; larger frames could exhaust a worker.",
+        unit="pixels",
+        gt=0,
+    )
+    max_streams: int = setting(64, "Most streams in one file.", unit="streams", gt=0)
+    max_duration: float = setting(
+        7 * 86_400.0,
+        "Longest video. One that says it lasts longer is declined as `limit`: its timestamps are most likely damaged.",
+        unit="seconds",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    max_frame_duration: float = setting(
+        600.0,
+        "Longest time that one frame stays on screen. What lies beyond it until the next frame is a gap without rows. "
+        "Screen recordings and slide shows hold a picture long.",
+        unit="seconds",
+        gt=0,
+        allow_inf_nan=False,
+    )
+
+
+ATTEMPTS = 3
+"""Attempts at a task, unless a job says otherwise."""
+
+
+@settings
+class Limits(FileLimits):
     """What one file or one run may cost."""
 
-    max_failures: str = Field("5%", description="Failed videos above which the run exits with 1: a share or a number")
-    attempts: int = Field(3, ge=1, description="Attempts before a task is quarantined")
-    time_limit_s: float = Field(900.0, gt=0, description="For one attempt at one task")
-    memory_bytes: int = Field(4 << 30, gt=0, description="Private memory above which a worker is ended")
-    bytes_in_flight: int | None = Field(
+    max_failures: str = setting("5%", "Failed videos above which the exit code is 1: a share or a number.")
+    attempts: int = setting(ATTEMPTS, "Attempts at a task before it is given up.", unit="attempts", ge=1)
+    time_limit_s: float = setting(900.0, "Longest attempt at one task.", unit="seconds", gt=0)
+    memory_bytes: int = setting(4 << 30, "Private memory above which a worker is ended.", unit="bytes", gt=0)
+    bytes_in_flight: int | None = setting(
         None,
+        "Decoded frames between decoders and models, for each node. By default 1 GiB on this machine, half of the "
+        "object stores on a cluster.",
+        unit="bytes",
         gt=0,
-        description="Decoded frames between decoders and models, for each node; by default 1 GiB on a machine of "
-        "our own, half of the object stores on a cluster",
-    )
-    max_pixels: int = Field(8192 * 8192, gt=0)
-    max_streams: int = Field(64, gt=0)
-    max_duration: float = Field(
-        7 * 86_400.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="Longest video, in seconds: what says that it lasts longer is declined as `limit`, for its "
-        "timestamps are most likely damaged",
-    )
-    max_frame_duration: float = Field(
-        MAX_FRAME_S,
-        gt=0,
-        allow_inf_nan=False,
-        description="Longest time that one frame stays on screen, in seconds: what lies beyond it until the next frame "
-        "is a gap without rows. Screen recordings and slide shows hold a picture long",
     )
 
 
-class MemoryJob(_Section):
-    """Bytes that one worker of each kind is expected to use, declared to Ray, which fills the nodes by
-    them. What it may use is `limits.memory_bytes`."""
+@settings
+class WorkerMemory(Settings):
+    """Memory that one worker of each kind is expected to use. Ray fills the nodes by it; what a worker may use is
+    `limits.memory_bytes`."""
 
-    probe: int = Field(512 << 20, gt=0)
-    decode: int = Field(1280 << 20, gt=0)
-    infer: int = Field(2 << 30, gt=0, description="Of an actor with all models; a pool has its own `memory_bytes`")
-    publish: int = Field(2 << 30, gt=0)
+    probe: int = setting(512 << 20, "A worker that probes.", unit="bytes", gt=0)
+    decode: int = setting(1280 << 20, "A worker that decodes.", unit="bytes", gt=0)
+    infer: int = setting(2 << 30, "An actor with all models. A pool has its own `memory_bytes`.", unit="bytes", gt=0)
+    publish: int = setting(2 << 30, "A worker that publishes.", unit="bytes", gt=0)
 
 
-class Execution(_Section):
+# Where the work runs
+
+
+@settings
+class Execution(Settings):
     """Where the work runs."""
 
-    executor: Literal["ray", "inline"] = Field(
+    executor: Literal["ray", "inline"] = setting(
         "ray",
-        description="`inline`: here, one after the other, in one process that nothing protects: time and memory "
-        "limits are not enforced, and a file that crashes the decoder ends the run",
+        "`ray`: on this machine or a cluster. `inline`: here, one after the other, in one process that nothing "
+        "protects: time and memory limits are not enforced, and a file that crashes the decoder ends the run.",
     )
-    address: str | None = Field(None, description="A running Ray cluster (`auto`, host:port); none: this machine")
-    workers: int | None = Field(None, ge=1, description="Decoders at a time; by default as many as there are CPUs")
-    actors: int | None = Field(
-        None, ge=1, description="Most actors that hold all models; by default as many as there is room for"
+    address: str | None = setting(None, "A running Ray cluster: `auto` or host:port. By default this machine.")
+    workers: int | None = setting(
+        None, "Decoders at a time. By default as many as there are CPUs.", unit="workers", ge=1
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    memory: MemoryJob = MemoryJob()
-    publish_videos: int = Field(200, ge=1, description="Videos that are published in one commit, at most")
-    publish_seconds: float = Field(60.0, gt=0, description="A finished video waits no longer for its batch")
+    actors: int | None = setting(
+        None, "Most actors that hold all models. By default as many as there is room for.", unit="actors", ge=1
+    )
+    device: str = setting("auto", "Where models run: auto, cpu, cuda or cuda:N.")
+    memory: WorkerMemory = setting(WorkerMemory, "Memory that one worker of each kind is expected to use.")
+    publish_videos: int = setting(200, "Most videos that are published in one commit.", unit="videos", ge=1)
+    publish_seconds: float = setting(
+        60.0, "Longest time that a finished video waits to be published.", unit="seconds", gt=0
+    )
 
     @field_validator("device")
     @classmethod
@@ -202,61 +353,88 @@ class Execution(_Section):
         return value
 
 
-class StorageJob(_Section):
-    """How S3 is reached. Credentials come from the usual AWS environment, never from a job file."""
+def check_endpoint(url: str, what: str) -> None:
+    """Raise ConfigError unless `url` is one of a store, without credentials. `what` names it in the message."""
+    refuse_credentials_in(url, what)
+    if not re.match(r"https?://[^/]", url):
+        raise ConfigError(f"{what} must start with http:// or https://, not {redact(url)!r}")
 
-    endpoint_url: str | None = None
-    region: str | None = None
-    profile: str | None = None
-    anonymous: bool = Field(
-        False, description="Read a public archive without credentials; the lake is always signed for"
+
+@settings
+class StorageSettings(Settings):
+    """How S3 is reached. What is not given follows the AWS environment and profiles; credentials always do."""
+
+    endpoint_url: str | None = setting(None, "Address of the store, where it is not AWS.")
+    region: str | None = setting(None, "AWS region.")
+    profile: str | None = setting(None, "AWS profile.")
+    anonymous: bool = setting(
+        False, "Read a public archive without credentials. Requests to a lake that is written are always signed."
     )
-    path_style: bool | None = Field(None, description="endpoint/bucket/key addresses; by default with an endpoint")
+    path_style: bool | None = setting(
+        None,
+        "Addresses are endpoint/bucket/key rather than bucket.endpoint/key. By default as the profile says, else where "
+        "there is an endpoint that is not AWS's own.",
+    )
+
+    def __post_init__(self) -> None:
+        if self.endpoint_url is not None:
+            check_endpoint(self.endpoint_url, "the S3 endpoint")
 
 
-class Job(_Section):
+def _auto() -> ModelJob:
+    return ModelJob(model="auto")
+
+
+def _no_model() -> ModelJob:
+    return ModelJob(model="none")
+
+
+class Job(BaseModel):
     """One run of the main job."""
 
-    archive: str = Field(description="A folder or s3://bucket/prefix")
-    lake: str = Field(description="A folder or s3://bucket/prefix; everything that vidproc knows lives there")
-    name: str = Field(
+    model_config = CONFIG | ConfigDict(frozen=True)
+
+    archive: str = setting(..., "The videos: a folder or s3://bucket/prefix.")
+    lake: str = setting(..., "Where the tables go: a folder or s3://bucket/prefix. All that vidproc knows lives there.")
+    name: str = setting(
         "default",
+        "Name of the pipeline. A lake holds one current answer for each name and video.",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
-        description="The pipeline's name; one current answer a name and video",
     )
-    detector: ModelJob = ModelJob(model="auto")
-    actions: ModelJob = ModelJob(model="auto")
-    embedding: ModelJob = Field(
-        ModelJob(model="none"), description="Turns frames or windows into vectors: an image model, or `demo`"
+    detector: ModelJob = setting(_auto, "The model that finds objects.")
+    actions: ModelJob = setting(_auto, "The model that tells actions.")
+    embedding: ModelJob = setting(_no_model, "The model that turns frames or windows into vectors.")
+    sampling: Literal["grid", "keyframes"] = setting(
+        "grid", "Frames for the detector. `grid`: evenly spaced. `keyframes`: every keyframe and no others."
     )
-    sampling: Literal["grid", "keyframes"] = "grid"
-    recorded_at: str | None = Field(
-        None, description="strftime pattern on the file name, which may stand anywhere in it: cam1_%Y%m%d_%H%M%S"
+    recorded_at: str | None = setting(
+        None, "When a video was recorded, by its file name: a strptime pattern such as cam1_%Y%m%d_%H%M%S."
     )
-    filters: Filters = Filters()
-    cut: Cut = Cut()
-    link: Link = Link()
-    limits: Limits = Limits()
-    execution: Execution = Execution()
-    storage: StorageJob = StorageJob()
-    follow_links: bool = Field(
+    filters: Filters = setting(Filters, "Which objects of the archive are meant.")
+    cut: CutSettings = setting(CutSettings, "How a video is divided into tasks.")
+    decode: DecodeSettings = setting(DecodeSettings, "Ways to decode less.")
+    link: LinkSettings = setting(LinkSettings, "How detections become tracks, and scores become segments.")
+    limits: Limits = setting(Limits, "What one file or one run may cost.")
+    execution: Execution = setting(Execution, "Where the work runs.")
+    storage: StorageSettings = setting(StorageSettings, "How S3 is reached.")
+    follow_links: bool = setting(
         False,
-        description="Go into folders outside of the archive where links lead there; links to files are always followed",
+        "Go into folders outside of the archive where links lead there. Links to files are always followed.",
     )
-    deleted: Literal["keep", "remove"] = Field(
-        "keep", description="What becomes of rows whose video the archive no longer lists, after a whole listing"
+    deleted: Literal["keep", "remove"] = setting(
+        "keep", "What becomes of rows whose video the archive no longer lists, after a whole listing."
     )
-    plan: str | None = Field(
-        None, description="Where `vidproc plan --save` wrote: taken in place of listing and probing the archive again"
+    plan: str | None = setting(
+        None, "Where `vidproc plan --save` wrote. The archive is then not listed and probed again."
     )
-    verify: Annotated[str, Field(pattern=r"^\s*\d+(\.\d+)?\s*%?\s*$")] | Annotated[float, Field(ge=0, le=1)] = Field(
+    verify: Annotated[str, Field(pattern=r"^\s*\d+(\.\d+)?\s*%?\s*$")] | Annotated[float, Field(ge=0, le=1)] = setting(
         "1%",
-        description="Share of tasks that are decoded a second time, plainly and in order, to see that the fast path "
-        "gives the same frames: 1% or 0.01; 0 for none, 100% for all. Rows do not depend on it",
+        "Share of tasks that are decoded a second time, in order and without the fast path, to see that both give the "
+        "same frames: 1% or 0.01. Rows do not depend on it.",
     )
-    limit: int | None = Field(None, ge=1, description="At most so many videos that are due")
-    follow: Annotated[float | None, Field(ge=1, description="List again every so many seconds until interrupted")] = (
-        None
+    limit: int | None = setting(None, "Index at most this many of the videos that are due.", unit="videos", ge=1)
+    follow: float | None = setting(
+        None, "List the archive again this long after each listing, until interrupted.", unit="seconds", ge=1
     )
 
     @property
@@ -302,27 +480,6 @@ class Job(_Section):
         return self
 
 
-def parse_share(value: Any) -> float:
-    """'1%' or 0.01 -> 0.01. Raises ValueError unless it lies between 0 and 100 %."""
-    text = str(value).strip()
-    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:[eE]-?\d+)?)\s*(%?)", text)
-    share = float(match[1]) / (100 if match[2] else 1) if match else -1.0
-    if not 0 <= share <= 1:
-        raise ValueError(f"a share such as 1% or 0.01 is wanted, from 0 to 100%, not {text!r}")
-    return share
-
-
-def parse_failure_budget(text: str) -> tuple[float | None, int | None]:
-    """'5%' -> (0.05, None); '12' -> (None, 12)."""
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip()):
-        share = float(match[1]) / 100
-        if share <= 1:
-            return share, None
-    elif text.strip().isdigit():
-        return None, int(text)
-    raise ValueError(f"max_failures is a share such as 5% or a number of videos, not {text!r}")
-
-
 def load_job(
     path: str | os.PathLike[str] | None, overrides: Mapping[str, Any] | None = None, *, lake_optional: bool = False
 ) -> Job:
@@ -332,76 +489,14 @@ def load_job(
     source = "the options"
     if path is not None:
         source = str(path)
-        data = _expand(read_document(path, "job file"))
-    _merge(data, overrides or {})
+        data = filled_in(read_document(path, "job file"))
+    merge(data, overrides or {})
     if lake_optional:
         data.setdefault("lake", "")
     try:
         return Job.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_explain(error, source)) from error
-
-
-def _expand(value: Any) -> Any:
-    """`${NAME}`, `${NAME-default}` and `${NAME:-default}` in strings are filled in from the environment, as
-    shells do it: with the colon the default also stands in for an empty value."""
-    if isinstance(value, str):
-
-        def fill(match: re.Match[str]) -> str:
-            found = os.environ.get(match[1])
-            if found is None or (match[2] == ":-" and not found):
-                found = match[3]
-            if found is None:
-                raise ConfigError(
-                    f"the job file uses ${{{match[1]}}}, which is not set: set it, or write ${{{match[1]}:-default}}"
-                )
-            return found
-
-        return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?:(:?-)([^}]*))?\}", fill, value)
-    if isinstance(value, dict):
-        return {k: _expand(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_expand(v) for v in value]
-    return value
-
-
-def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
-    for key, value in new.items():
-        if value is None:
-            continue
-        if isinstance(value, Mapping):
-            below = into.get(key)
-            below = {"model": below} if isinstance(below, str) else dict(below or {})
-            _merge(below, value)
-            if below:
-                into[key] = below
-        else:
-            into[key] = value
-
-
-def _explain(error: ValidationError, source: str) -> str:
-    import difflib
-
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(p) for p in problem["loc"]) or "job"
-        if problem["type"] == "extra_forbidden":
-            section: Any = Job
-            for part in problem["loc"][:-1]:
-                section = section.model_fields[str(part)].annotation
-                section = next((t for t in get_args(section) if t is not type(None)), section)  # Section | None
-            known = list(section.model_fields)
-            close = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
-            lines.append(
-                f"unknown key `{where}`"
-                + (f", did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}")
-            )
-        elif problem["type"] == "missing":
-            lines.append(f"`{where}` is missing")
-        else:
-            given = "" if problem["type"] == "value_error" else f", not {problem['input']!r}"
-            lines.append(f"`{where}`: {problem['msg'].removeprefix('Value error, ')}{given}")
-    return f"{source}: " + "; ".join(lines)
+        raise SettingsError(explain(error, Job, source)) from error
 
 
 def json_schema() -> dict[str, Any]:
@@ -410,5 +505,9 @@ def json_schema() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    import json
+
+    from vidproc.output import as_a_filter
+
     with as_a_filter():
         print(json.dumps(json_schema(), indent=2))

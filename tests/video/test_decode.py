@@ -404,7 +404,9 @@ def test_timestamps_that_leap_hours_ahead_do_not_fill_the_memory(tmp_path: Path)
     made = make_video(tmp_path / "v.mkv", seconds=2, gaps=[*[1] * 48, 500_000, 1])
     info = info_of(made.video)
     assert info.duration_s > 20_000
-    (batch,), report = decode(whole(info), [FIVE_FPS], SOURCE, MediaLimits(max_task_bytes=50 << 20, max_frame_s=60))
+    (batch,), report = decode(
+        whole(info), [FIVE_FPS], SOURCE, MediaLimits(max_task_bytes=50 << 20, max_frame_duration=60)
+    )
     numbers = [read_number(p) for p in batch.pictures]
     assert numbers == sorted(set(numbers)) and len(numbers) <= 12  # each picture is kept once
     assert 300 <= len(batch.sample) < 330  # the last before the leap stands for a minute, not for hours

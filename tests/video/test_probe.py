@@ -12,10 +12,11 @@ import pytest
 
 from tests.conftest import Root
 from tests.support.media import cut_off, make_sound, make_video, video_of
+from vidproc.dates import check_name_pattern, recorded_from_name
 from vidproc.errors import Declined, LimitExceeded, MediaError, SourceChanged
 from vidproc.media import Video, VideoInfo
 from vidproc.video.container import MediaLimits, Source
-from vidproc.video.probe import check_name_pattern, probe, recorded_from_name
+from vidproc.video.probe import probe
 
 LIMITS = MediaLimits()
 
@@ -161,7 +162,7 @@ def test_limits_are_checked_before_decoding(tmp_path: Path) -> None:
         with pytest.raises(LimitExceeded, match="128x96"):
             probe(made.video, Source(), MediaLimits(max_pixels=128 * 95))
     with pytest.raises(LimitExceeded, match="lasts"):
-        probe(made.video, Source(), MediaLimits(max_duration_s=0.1))
+        probe(made.video, Source(), MediaLimits(max_duration=0.1))
     two = make_video(tmp_path / "two.mp4", seconds=0.2, audio=True)
     with pytest.raises(LimitExceeded, match="2 streams"):
         probe(two.video, Source(), MediaLimits(max_streams=1))

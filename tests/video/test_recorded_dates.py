@@ -15,8 +15,8 @@ from tests.video.test_probe import info_of
 from tests.whole.test_end_to_end import job
 from vidproc.ask import connect
 from vidproc.cli import app
+from vidproc.dates import recorded_from_name
 from vidproc.run.driver import index
-from vidproc.video.probe import recorded_from_name
 
 TOMORROW = datetime.now(UTC) + timedelta(days=2)
 

@@ -224,7 +224,7 @@ def retry(
         if others:
             print(printable(f"these wait for the next run of their own job: {others}"), file=sys.stderr)
         reached = {k: v for k, v in s3.given().items() if v is not None}
-        storage = found.job.storage.model_copy(update=reached)
+        storage = replace(found.job.storage, **reached)
         _run(found.job.model_copy(update={"storage": storage}), log_format, quiet=quiet, as_json=as_json)
 
 

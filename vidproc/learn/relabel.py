@@ -32,11 +32,12 @@ from vidproc.models.prototypes import Answer, answer_of
 from vidproc.models.registry import ModelSettings, find_recipe
 from vidproc.models.weights import read_weights, state_dict_of
 from vidproc.progress import Reporter
+from vidproc.settings import LinkSettings
 from vidproc.storage import StorageOptions
 from vidproc.tables.delta import quoted
 from vidproc.tables.heartbeat import Pulse
 from vidproc.tables.lake import Lake
-from vidproc.tables.link import LinkSettings, VideoKeys, link
+from vidproc.tables.link import VideoKeys, link
 from vidproc.tables.outcome import VideoOutcome
 from vidproc.tables.publish import RunInfo, publish
 from vidproc.tables.rows import actions_table

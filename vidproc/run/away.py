@@ -12,12 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from vidproc.media import Video, VideoInfo, content_hash
-from vidproc.settings import Job
+from vidproc.settings import Filters, Job
 from vidproc.storage import StorageOptions, is_s3, open_storage
 from vidproc.tables import changes
 from vidproc.tables.delta import quoted
 from vidproc.tables.lake import Committed, Lake
-from vidproc.video.archive import Filters, Skipped
+from vidproc.video.archive import Skipped
 
 Listed = Video | Skipped | VideoInfo
 

@@ -29,17 +29,18 @@ from vidproc.errors import Archived, ConfigError, FastPathWrong, NotFound, RunAb
 from vidproc.machine import cpu_count
 from vidproc.media import Task, Video, VideoInfo
 from vidproc.progress import Progress, Reporter
+from vidproc.quantities import parse_failure_budget
 from vidproc.run.away import AWAY_CLASSES, Away, Listed
 from vidproc.run.pipeline import Pipeline, TaskDone, make_pipeline, pool_of, routes, storage_options
 from vidproc.run.remarks import merged
 from vidproc.run.unlisted import Unlisted
 from vidproc.runtime.events import AttemptFailed, ClusterJoined, Event, PoolChanged, PoolWaiting, SetupFailed, said
-from vidproc.runtime.executor import Executor, Limits, PoolSize
+from vidproc.runtime.executor import Executor, Limits
 from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
 from vidproc.runtime.retry import ERROR_CLASSES
 from vidproc.runtime.units import Unit, UnitEnd
 from vidproc.secrets import hidden_in, redact
-from vidproc.settings import Job, parse_failure_budget
+from vidproc.settings import Job, PoolSize
 from vidproc.storage import StorageOptions, is_s3, open_storage, resolved_address
 from vidproc.tables.delta import first_line
 from vidproc.tables.heartbeat import Pulse
@@ -48,10 +49,9 @@ from vidproc.tables.outcome import Failure, Status, VideoOutcome
 from vidproc.tables.own import is_own, remember
 from vidproc.tables.publish import PublishReport, RunInfo, record_failures, recover
 from vidproc.tables.staging import Staging, TaskReport
-from vidproc.video.archive import Filters as ArchiveFilters
 from vidproc.video.archive import Skipped, check_there, list_videos
 from vidproc.video.decode import coverage
-from vidproc.video.plan import CutSettings, cut, load_plan, task_seconds
+from vidproc.video.plan import cut, load_plan, task_seconds
 
 TASKS_AHEAD = 256
 """Tasks that wait for the executor before another video is probed: enough that small files keep every
@@ -396,17 +396,8 @@ class Listing:
     plan where the job names one: then nothing is listed, and what was probed is VideoInfo already."""
 
     def __init__(self, job: Job, options: StorageOptions) -> None:
-        f = job.filters
-        filters = ArchiveFilters(
-            include=f.include,
-            exclude=f.exclude,
-            min_bytes=f.min_bytes,
-            max_bytes=f.max_bytes,
-            modified_since=f.modified_since,
-            modified_before=f.modified_before,
-        )
         self._open: Callable[[], Iterator[Listed]] = lambda: list_videos(
-            job.archive, options, filters, follow_links=job.follow_links
+            job.archive, options, job.filters, follow_links=job.follow_links
         )
         if job.plan:
             place = open_storage(job.plan, options=storage_options(job))
@@ -522,7 +513,6 @@ class Driver:
         self._storage = lake.storage
         self._released_prefix = f"{RELEASED}/{pipeline.name}/"
         self._released = {o.key.removeprefix(self._released_prefix) for o in self._storage.list(self._released_prefix)}
-        self._cut = CutSettings(clip_seconds=job.cut.clip_seconds, clips_per_task=job.cut.clips_per_task)
         self._work: dict[str, _InWork] = {}
         self._probes: deque[Unit] = deque()
         self._tasks: deque[Unit] = deque()
@@ -802,7 +792,7 @@ class Driver:
             # A run that was killed had found the fast path wrong on this very file.
             info = replace(info, plain=info.plain or self._staging.is_plain(video_id, work.video.content_id))
         work.info = info
-        work.tasks = cut(info, self._cut, self.pipeline.grids, self.run.pipeline_id)
+        work.tasks = cut(info, self.job.cut, self.pipeline.grids, self.run.pipeline_id)
         known = self._staged.pop(video_id, set())
         for task_id in known & {t.task_id for t in work.tasks}:
             with suppress(NotFound):  # a publication outlived the run that had begun it: the task is done again
@@ -824,7 +814,7 @@ class Driver:
         self._settle_if_done(work)
 
     def _fast_tasks(self, info: VideoInfo) -> tuple[Task, ...]:
-        return cut(replace(info, plain=False), self._cut, self.pipeline.grids, self.run.pipeline_id)
+        return cut(replace(info, plain=False), self.job.cut, self.pipeline.grids, self.run.pipeline_id)
 
     def _drop(self, video_id: str, task_ids: Iterable[str]) -> None:
         """Removes what these tasks staged, also what they had not staged whole."""
@@ -845,7 +835,7 @@ class Driver:
         self._drop(video_id, {t.task_id for t in work.tasks} - work.abandoned)
         work.reports.clear()
         work.info = replace(work.info, plain=True)
-        work.tasks = cut(work.info, self._cut, self.pipeline.grids, self.run.pipeline_id)
+        work.tasks = cut(work.info, self.job.cut, self.pipeline.grids, self.run.pipeline_id)
         self._submit(work, {})
 
     def _finish_failed_probe(self, work: _InWork, end: UnitEnd) -> None:

@@ -36,13 +36,13 @@ from vidproc.runtime.executor import ONE_MACHINE_BYTES, Executor, Limits
 from vidproc.runtime.step import AnyStep
 from vidproc.runtime.units import Unit, UnitEnd
 from vidproc.secrets import redact
-from vidproc.settings import Job
+from vidproc.settings import CutSettings, Job
 from vidproc.storage import open_storage
 from vidproc.tables.lake import MARKER, Committed, Lake
 from vidproc.tables.publish import RunInfo
 from vidproc.text import printable
 from vidproc.video.archive import Skipped
-from vidproc.video.plan import CutSettings, Plan, PlanWriter, cut, spell_bytes, task_seconds
+from vidproc.video.plan import Plan, PlanWriter, cut, spell_bytes, task_seconds
 
 TRIAL_TASKS = 24
 """Tasks kept for the trial, spread evenly over all that are due."""
@@ -245,8 +245,7 @@ def forecast(
         if open_storage(job.lake, options=lake_options).exists(MARKER):
             committed = Lake.open(job.lake, lake_options).committed(job.name)
     pipeline = make_pipeline(job)
-    settings = CutSettings(clip_seconds=job.cut.clip_seconds, clips_per_task=job.cut.clips_per_task)
-    survey = _Survey(listing, committed, pipeline, settings, job.limit)
+    survey = _Survey(listing, committed, pipeline, job.cut, job.limit)
     run = RunInfo(run_id="plan", pipeline=pipeline.name, pipeline_id=pipeline.pipeline_id)
     # The trial stages nothing; the step still wants a place, and the working directory always is one.
     placed = job if job.lake else job.model_copy(update={"lake": os.getcwd()})

@@ -17,9 +17,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -33,21 +33,19 @@ from vidproc.models import Kind, ModelSettings, describe_model, load_model, reso
 from vidproc.models.base import ActionModel, Detector, EmbeddingModel, ModelCard
 from vidproc.models.device import pick_device
 from vidproc.runtime.step import AnyStep, Resources
-from vidproc.settings import MemoryJob, PoolJob
+from vidproc.settings import FileLimits, Job, LinkSettings, ModelJob, ModelOptions, Pool, WorkerMemory
 from vidproc.storage import StorageOptions, open_storage
 from vidproc.tables.lake import Lake
-from vidproc.tables.link import LinkSettings, VideoKeys, link
+from vidproc.tables.link import VideoKeys, link
 from vidproc.tables.outcome import VideoOutcome
 from vidproc.tables.publish import PublishReport, RunInfo, publish
 from vidproc.tables.rows import actions_table, detections_table, embeddings_table
 from vidproc.tables.staging import Staging, TaskReport
-from vidproc.video.container import MAX_FRAME_S
 from vidproc.video.decode import MediaLimits, Source
 from vidproc.video.probe import probe
 from vidproc.video.verify import decode_and_verify
 
-if TYPE_CHECKING:
-    from vidproc.settings import Job, ModelJob
+MAX_FRAME_S = FileLimits().max_frame_duration
 
 # Raised by hand whenever the meaning of a row changes: then old rows are made again.
 ROW_SEMANTICS = 2
@@ -147,13 +145,10 @@ def make_pipeline(job: Job) -> Pipeline:
         uses.append(ModelUse(spec=spec, settings=settings, card=card, top_k=wanted.top_k))
     if not uses:
         raise ConfigError("this job has no model to run: name a detector or an action model")
-    rules = job.link.model_dump()
-    from vidproc.tables.link import Hysteresis
-
     return Pipeline(
         name=job.name,
         uses=tuple(uses),
-        link=LinkSettings(**rules | {k: Hysteresis(**rules[k]) for k in ("presence", "action")}),
+        link=job.link,
         device=job.execution.device,
         max_frame_s=job.limits.max_frame_duration,
     )
@@ -186,13 +181,11 @@ def _gpu_driver() -> bool:
 
 def storage_options(job: Job, *, archive: bool = False) -> StorageOptions:
     """Anonymous reading is for the archive alone: a lake is always signed for."""
-    # What is not given is left to the AWS environment.
-    given = job.storage.model_dump(exclude_none=True)
-    return StorageOptions(**given | {"anonymous": job.storage.anonymous and archive})
+    return StorageOptions(**vars(job.storage) | {"anonymous": job.storage.anonymous and archive})
 
 
 def _model_settings(kind: Kind, wanted: ModelJob, job: Job) -> ModelSettings:
-    given = wanted.model_dump(exclude={"model", "top_k", "num_gpus", "pool"}, exclude_none=True)
+    given = {f.name: getattr(wanted, f.name) for f in fields(ModelOptions)}
     return ModelSettings(kind=kind, device=job.execution.device, storage=storage_options(job), **given)
 
 
@@ -391,12 +384,7 @@ def routes(
 ) -> dict[str, tuple[AnyStep, ...]]:
     """The three ways through the machine: a video is probed, its tasks indexed, its batch published."""
     source = Source(archive_options)
-    limits = MediaLimits(
-        max_pixels=job.limits.max_pixels,
-        max_streams=job.limits.max_streams,
-        max_duration_s=job.limits.max_duration,
-        max_frame_s=job.limits.max_frame_duration,
-    )
+    limits = media_limits(job)
     memory, seconds = expected_memory(job), job.limits.time_limit_s
     light = _needs(job, memory.probe, cpus=0.5, time_limit_s=min(seconds, 120.0))
     light = replace(light, memory_limit_bytes=min(job.limits.memory_bytes, HEADER_BYTES))
@@ -424,15 +412,20 @@ def routes(
     }
 
 
-def expected_memory(job: Job) -> MemoryJob:
+def media_limits(job: Job) -> MediaLimits:
+    """What one file may ask for, and how it is decoded, as the job says."""
+    return MediaLimits(ways=job.decode, **{f.name: getattr(job.limits, f.name) for f in fields(FileLimits)})
+
+
+def expected_memory(job: Job) -> WorkerMemory:
     """What each kind of worker is expected to use. On this machine no default is more than the machine, or the
     container, has: a small job still runs there. What a job says itself is kept, and refused where it cannot be."""
     memory = job.execution.memory
     if (job.execution.address or os.environ.get("RAY_ADDRESS", "local")) != "local":
         return memory
     most = memory_bytes()
-    defaults = MemoryJob().model_dump().items()
-    return memory.model_copy(update={k: min(v, most) for k, v in defaults if getattr(memory, k) == v})
+    defaults = asdict(WorkerMemory()).items()
+    return replace(memory, **{k: min(v, most) for k, v in defaults if getattr(memory, k) == v})
 
 
 def _needs(job: Job, memory_bytes: int, **rest: Any) -> Resources:
@@ -449,7 +442,7 @@ def _inference(pipeline: Pipeline, job: Job, lake_options: StorageOptions) -> tu
     steps = []
     for name, kinds in groups.items():
         models = [job.models[kind] for kind in kinds]
-        pool = models[0].pool or PoolJob()
+        pool = models[0].pool or Pool()
         asked = [m.gpus for m in models if m.gpus is not None]
         needs = _needs(
             job,

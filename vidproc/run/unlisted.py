@@ -11,13 +11,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from vidproc.media import Video, content_hash
-from vidproc.settings import Job
+from vidproc.settings import Filters, Job
 from vidproc.storage import StorageOptions, is_s3, open_storage
 from vidproc.storage.folders import why_perhaps_there
 from vidproc.tables import changes
 from vidproc.tables.delta import quoted
 from vidproc.tables.lake import Committed, Lake
-from vidproc.video.archive import Filters, Skipped
+from vidproc.video.archive import Skipped
 
 AT_ONCE = 500
 """Videos a change: keeps predicates short."""

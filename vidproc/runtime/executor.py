@@ -29,6 +29,7 @@ from vidproc.runtime.events import AttemptFailed, Event, Listener, UnitStarted
 from vidproc.runtime.retry import NOBODYS, PASSING, Abort, Fault, GiveUp, Retry, RetryRules, Tally, verdict
 from vidproc.runtime.step import AnyStep
 from vidproc.runtime.units import Unit, UnitEnd
+from vidproc.settings import PoolSize
 
 ONE_MACHINE_BYTES = 1 << 30
 """In flight where nobody says how many: room for some minutes of frames, and for the rest of the machine."""
@@ -70,19 +71,6 @@ class Ahead:
             self._first = None
             return first
         return self._feed.take(routes)
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSize:
-    """How many actors a stateful step may have."""
-
-    min: int = 1
-    max: int | None = None
-    """None: as many as the cluster has room for."""
-
-    def __post_init__(self) -> None:
-        if self.min < 1 or (self.max is not None and self.max < self.min):
-            raise ConfigError(f"a pool has at least one actor, and no more than its maximum: {self}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,7 +65,6 @@ from vidproc.runtime.executor import (
     Feed,
     Flight,
     Limits,
-    PoolSize,
     Stop,
     drive,
 )
@@ -74,6 +73,7 @@ from vidproc.runtime.retry import ERROR_CLASSES, Fault, Kind
 from vidproc.runtime.step import AnyStep, Resources
 from vidproc.runtime.units import UnitEnd
 from vidproc.runtime.worker import SETUP_LIMIT_S, Note, answer, attempt, fault_of, is_loaded, load, overgrown
+from vidproc.settings import PoolSize
 
 log = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from vidproc.errors import ConfigError, Denied, MediaError, SourceChanged, TransientError, VidprocError
+from vidproc.settings import ATTEMPTS
 
 Kind = Literal[
     "config", "media", "changed", "denied", "transient", "infrastructure", "crash", "hang", "memory", "exception"
@@ -101,7 +102,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryRules:
-    strikes: int = 3
+    strikes: int = ATTEMPTS
     infra_strikes: int = 12
     first_wait_s: float = 1.0
     longest_wait_s: float = 30.0

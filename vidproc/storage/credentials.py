@@ -12,7 +12,6 @@ Errors of the SDK end in `calling`: by the table in faults.py they become errors
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,8 +20,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+from vidproc.checked import settings
 from vidproc.errors import ConfigError, NotFound, Refused, SourceChanged, TransientError
-from vidproc.secrets import redact, refuse_credentials_in, remember
+from vidproc.secrets import redact, remember
+from vidproc.settings import StorageSettings, check_endpoint
 from vidproc.storage import faults
 from vidproc.storage.addresses import s3_address, split_s3_uri
 
@@ -46,17 +47,10 @@ def _environment() -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name in VARIABLES if (value := os.environ.get(name)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StorageOptions:
-    """How to reach S3. What is not given follows the AWS environment variables and profiles."""
+@settings
+class StorageOptions(StorageSettings):
+    """How to reach S3: what a job says about it, and the environment at the time."""
 
-    endpoint_url: str | None = None
-    region: str | None = None
-    profile: str | None = None
-    anonymous: bool = False
-    path_style: bool | None = None
-    """`endpoint/bucket/key` instead of `bucket.endpoint/key`; None: as the profile says, else where there is an
-    endpoint that is not AWS's own."""
     hurried: bool = False
     """For questions that somebody waits for: a store that does not answer is given up within a minute or so. A job that
     works through a night waits for longer."""
@@ -64,17 +58,10 @@ class StorageOptions:
     """The variables of VARIABLES as they were."""
 
     def __post_init__(self) -> None:
-        if self.endpoint_url is not None:
-            check_endpoint(self.endpoint_url, "the S3 endpoint")
+        super().__post_init__()
         for name, value in self.environment:
             if name.startswith("AWS_ENDPOINT_URL"):
                 check_endpoint(value, name)
-
-
-def check_endpoint(url: str, what: str) -> None:
-    refuse_credentials_in(url, what)
-    if not re.match(r"https?://[^/]", url):
-        raise ConfigError(f"{what} must start with http:// or https://, not {redact(url)!r}")
 
 
 # --- what came of options, environment and profile -----------------------------------------------------

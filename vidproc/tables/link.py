@@ -20,35 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vidproc.settings import Hysteresis, LinkSettings
 from vidproc.tables.schema import load_schema
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hysteresis:
-    """When a stretch begins, lasts and counts. Scores from 0 to 1, times in seconds."""
-
-    on: float
-    off: float
-    gap_s: float
-    min_s: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.off <= self.on <= 1 or self.gap_s < 0 or self.min_s < 0:
-            raise ValueError(f"0 <= off <= on <= 1 and no negative times: {self}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkSettings:
-    track: bool = True
-    activation_score: float = 0.5
-    """A track starts only with a detection at least this sure; surer than `low` ones may continue it."""
-    lost_seconds: float = 1.5
-    """A track that is not seen for this long has ended."""
-    minimum_iou: float = 0.1
-    minimum_detections: int = 2
-    """A track of fewer detections is dropped, its detections keep no track_id."""
-    presence: Hysteresis = Hysteresis(on=0.5, off=0.3, gap_s=2.0, min_s=1.0)
-    action: Hysteresis = Hysteresis(on=0.5, off=0.3, gap_s=1.0, min_s=0.5)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,55 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 
 from vidproc.errors import ConfigError
 from vidproc.media import Video
+from vidproc.settings import Filters
 from vidproc.storage import EARLIEST, LocalStorage, ObjectInfo, S3Storage, StorageOptions, open_storage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
-    """Which objects of the archive are meant."""
-
-    include: tuple[str, ...] = ()
-    """Globs on the path below the archive (`*` also crosses `/`); empty: everything."""
-    exclude: tuple[str, ...] = ()
-    min_bytes: int | None = None
-    max_bytes: int | None = None
-    modified_since: datetime | None = None
-    """Times without a zone are UTC."""
-    modified_before: datetime | None = None
-
-    def admits_name(self, key: str) -> bool:
-        if self.include and not any(_matches(key, glob) for glob in self.include):
-            return False
-        return not any(_matches(key, glob) for glob in self.exclude)
-
-    def may_admit_below(self, folder: str) -> bool:
-        """Whether anything below the folder (a key without a slash at its end) may be meant."""
-        if self.include and not any(_may_match_below(folder, glob) for glob in self.include):
-            return False
-        return not any(_matches(folder, glob) or _matches(f"{folder}/", glob) for glob in self.exclude)
-
-    def admits(self, key: str, size: int, modified_at: datetime | None) -> bool:
-        if not self.admits_name(key):
-            return False
-        if self.min_bytes is not None and size < self.min_bytes:
-            return False
-        if self.max_bytes is not None and size > self.max_bytes:
-            return False
-        if modified_at is not None:
-            if self.modified_since is not None and modified_at < _utc(self.modified_since):
-                return False
-            if self.modified_before is not None and modified_at >= _utc(self.modified_before):
-                return False
-        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +104,3 @@ def _is_text(key: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _matches(key: str, glob: str) -> bool:
-    """As shells do, except that `*` crosses folders; a glob without a slash also meets the bare name."""
-    return fnmatchcase(key, glob) or ("/" not in glob and fnmatchcase(key.rpartition("/")[2], glob))
-
-
-def _may_match_below(folder: str, glob: str) -> bool:
-    """Whether the glob may meet anything below the folder: by what it says before its first wildcard."""
-    literal, below = re.split(r"[*?[]", glob)[0], f"{folder}/"
-    return "/" not in glob or literal.startswith(below) or below.startswith(literal)
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -14,10 +14,11 @@ import struct
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
+from vidproc.checked import settings
 from vidproc.errors import (
     Archived,
     Declined,
@@ -30,6 +31,7 @@ from vidproc.errors import (
     VidprocError,
 )
 from vidproc.media import Video
+from vidproc.settings import DecodeSettings, FileLimits
 from vidproc.storage.faults import of_errno
 
 if TYPE_CHECKING:
@@ -56,37 +58,29 @@ TRANSPORT_FORMATS = ("mpegts", "mpeg", "wtv", "dhav")
 
 FILE_ONLY = {"protocol_whitelist": "file"}
 
-MAX_FRAME_S = 600.0
-"""Longest time that one frame stays on screen, unless a job says otherwise."""
-
 REQUEST_BYTES, LARGEST_REQUEST_BYTES = 256 << 10, 8 << 20
 """Of one ranged request, where a stretch of an object is read rather than all of it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MediaLimits:
-    """Caps on what one file may ask of us, checked from its headers before it is decoded."""
+@settings
+class MediaLimits(FileLimits):
+    """Caps on what one file may ask for, checked from its headers before it is decoded, and how it is decoded."""
 
-    max_pixels: int = 8192 * 5120
-    """Of one coded frame; above any camera's 8K, below what would exhaust a worker."""
-    max_streams: int = 64
+    ways: DecodeSettings = field(default_factory=DecodeSettings)
+    """How less is decoded."""
     max_probe_bytes: int = 5 << 20
-    """Read at most while the container's streams are recognised."""
-    max_duration_s: float = 30 * 86_400.0
-    """Claimed or counted. Longer is a damaged header, and would be planned as millions of tasks."""
-    max_frame_s: float = MAX_FRAME_S
-    """Longest time that one frame stays on screen. What lies beyond it until the next frame is a gap."""
+    """Most bytes read while the container's streams are recognised."""
     max_scan_packets: int = 20_000_000
-    """Packets read at most where a container has no index: 90 h at 60 frames a second."""
+    """Most packets read where a container has no index: 90 h at 60 frames a second."""
     max_task_bytes: int = 2 << 30
-    """Of sampled frames for one grid in one task. Cutting keeps far below; timestamps that leap
-    hours ahead do not."""
+    """Most bytes of sampled frames for one grid in one task. Cutting keeps far below; timestamps that leap hours ahead
+    do not."""
     until: float | None = None
     """Moment of `time.monotonic()` after which decoding raises LimitExceeded; None: it takes the time that it takes."""
     timeout_s: float = 30.0
-    """For one read from the source, reconnections included."""
+    """Longest read from the source, reconnections included, in seconds."""
     threads: int = 1
-    """Of one decoder. One is best where many workers share a machine."""
+    """Threads of one decoder. One is best where many workers share a machine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class Result:
         """The last tick of the presentation that is needed. None: the end of the video."""
         if self.end is not None:
             self.last_tick = max([self.end - 1, *(t for t in ticks if t is not None)])
-        self.longest = max(1, int(limits.max_frame_s / self.info.time_base))
+        self.longest = max(1, int(limits.max_frame_duration / self.info.time_base))
         self.edits: tuple[Edit, ...] = tuple(
             e
             for e in self.info.edits
@@ -222,7 +222,7 @@ class Result:
         if self.gaps:
             warnings.append(
                 f"nothing is shown from {self._named(self.gaps)}: "
-                f"a frame stands for {self.limits.max_frame_s:g} s at most"
+                f"a frame stands for {self.limits.max_frame_duration:g} s at most"
             )
 
         def seconds(pts: int | None) -> float | None:

@@ -21,26 +21,11 @@ from vidproc.errors import ConfigError
 from vidproc.media import Clip, Edit, FrameSize, Grid, Task, Video, VideoInfo
 from vidproc.progress import spell
 from vidproc.secrets import redact_values
+from vidproc.settings import CutSettings
 from vidproc.video.archive import Skipped
 
 if TYPE_CHECKING:
     from vidproc.storage import Storage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CutSettings:
-    """How a video is cut. Rows do not depend on it."""
-
-    clip_seconds: float = 30.0
-    clips_per_task: int = 2
-    soft_bytes: int = 256 << 20
-    """Of sampled frames in one task: above it a task holds fewer clips."""
-    hard_bytes: int = 1 << 30
-    """Above it even what lies between two keyframes is cut."""
-
-    def __post_init__(self) -> None:
-        if self.clip_seconds <= 0 or self.clips_per_task < 1 or not 0 < self.soft_bytes <= self.hard_bytes:
-            raise ValueError(f"clips need a length, tasks a clip, and the soft limit lies under the hard one: {self}")
 
 
 def cut(info: VideoInfo, settings: CutSettings, grids: Sequence[Grid], pipeline_id: str) -> tuple[Task, ...]:

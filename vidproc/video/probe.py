@@ -7,14 +7,13 @@ no index, or it lies, the packets are read once without being decoded.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from vidproc.dates import believed, times_in_name
 from vidproc.errors import Declined, LimitExceeded, Undecodable
 from vidproc.media import Edit, Video, VideoInfo
 from vidproc.video.clock import REORDER_DEPTH, Frontier, Leap, Sent, SteadyClock, believable_duration
@@ -154,8 +153,8 @@ def _probe_as(
     source.check_unchanged(video)
     facts = replace(facts, warnings=tuple(w for i, w in left_out.items() if i not in index.later_streams))
     info = _conclude(facts, index, recorded_at)
-    if info.duration_s > limits.max_duration_s:
-        longest = f"{limits.max_duration_s:.0f} s (limits.max_duration)"
+    if info.duration_s > limits.max_duration:
+        longest = f"{limits.max_duration:.0f} s (limits.max_duration)"
         raise LimitExceeded(f"{video.uri}: says that it lasts {info.duration_s:.0f} s, above the limit of {longest}")
     return replace(info, warnings=(*info.warnings, *doubts))
 
@@ -796,73 +795,6 @@ def _conclude(facts: VideoInfo, index: _Index, recorded_at: datetime | None) -> 
 
 # Wall-clock time
 
-_DIGITS = r"\d{2}"
-_DIRECTIVES = dict.fromkeys("ymdHIMS", _DIGITS) | {
-    **{"Y": r"\d{4}", "j": r"\d{3}", "f": r"\d{1,6}", "s": r"(?P<epoch>\d{10})", "z": r"[+-]\d{2}:?\d{2}|Z"},
-    **{"b": "[A-Za-z]{3}", "B": "[A-Za-z]+", "a": "[A-Za-z]{3}", "p": "[AaPp][Mm]"},
-}
-
-
-def check_name_pattern(pattern: str) -> None:
-    """Raises ValueError for a pattern that no name can match, or that tells no day."""
-    used = re.findall(r"%(.?)", pattern)
-    for directive in used:
-        if directive not in _DIRECTIVES and directive != "%":
-            known = " ".join(f"%{d}" for d in _DIRECTIVES)
-            raise ValueError(f"%{directive} in {pattern!r} is not understood; known are {known}")
-        if directive != "%" and used.count(directive) > 1:
-            raise ValueError(f"{pattern!r} holds %{directive} twice")
-    if "s" not in used and not ({"Y", "y"} & {*used} and ("j" in used or ("d" in used and {"m", "b", "B"} & {*used}))):
-        raise ValueError(f"{pattern!r} tells no day: it needs year, month and day, as in cam1_%Y%m%d_%H%M%S")
-
-
-def recorded_from_name(name: str, pattern: str) -> datetime | None:
-    """The first believable time that the strftime `pattern` finds in `name`, as UTC (times without a zone
-    are taken for UTC); None where there is none."""
-    return next((moment for _, moment in _times_in_name(name, pattern) if moment is not None), None)
-
-
-def _times_in_name(name: str, pattern: str) -> Iterator[tuple[str, datetime | None]]:
-    """Every stretch of the name that is a time by the pattern; None for the moment where it is not believable."""
-    regex = "".join(
-        f"(?:{_DIRECTIVES[piece[1]]})" if piece[0] == "%" and piece[1:] in _DIRECTIVES else re.escape(piece[-1:])
-        for piece in re.findall(r"%.|.", pattern)
-    )
-    for match in re.finditer(f"(?={'(' + regex + ')'})", name):
-        try:
-            if epoch := match.groupdict().get("epoch"):
-                moment = datetime.fromtimestamp(int(epoch), UTC)
-            else:
-                moment = datetime.strptime(match[1], pattern)
-        except (ValueError, OverflowError):
-            continue
-        yield match[1], _believed(moment)
-
-
-FIRST_RECORDING = datetime(1901, 1, 1, tzinfo=UTC)
-"""Dates before it are zeros of some clock (1601, 1858, 1899, 1900), or no dates at all."""
-UNSET_CLOCK_YEARS = (1904, 1970)
-"""Clocks of cameras and containers begin in one of these years, and run on from there where nobody sets them."""
-CLOCK_AHEAD = timedelta(days=1)
-"""A camera's clock may be ahead of ours, or name its local time UTC."""
-ZONES = (timedelta(hours=-12), timedelta(hours=14))
-"""Least and greatest offset from UTC that any place on Earth uses."""
-
-
-def _believed(moment: datetime) -> datetime | None:
-    """The rule for all dates of recording, wherever they stand: the moment as UTC (a time without a zone is
-    taken for UTC), or None where it cannot be when a video was recorded."""
-    try:
-        offset = moment.utcoffset()
-        moment = moment.replace(tzinfo=UTC) if offset is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):  # the first or the last day of the calendar, in another zone
-        return None
-    if offset is not None and not ZONES[0] <= offset <= ZONES[1]:
-        return None
-    if moment.year in UNSET_CLOCK_YEARS or not FIRST_RECORDING <= moment <= datetime.now(UTC) + CLOCK_AHEAD:
-        return None
-    return moment
-
 
 def _recorded_at(
     video: Video, container: InputContainer, stream: VideoStream, pattern: str | None
@@ -870,7 +802,7 @@ def _recorded_at(
     """When the video was recorded, if that can be told, and a sentence for each date that is not believed."""
     doubts: list[str] = []
     if pattern is not None:
-        times = [*_times_in_name(video.uri.rpartition("/")[2], pattern)]
+        times = [*times_in_name(video.uri.rpartition("/")[2], pattern)]
         if found := next((moment for _, moment in times if moment is not None), None):
             return found, ()
         doubts += [_doubt("the date in its name", times[0][0])] if times else []
@@ -879,7 +811,7 @@ def _recorded_at(
             if not text or len(text) < 19:  # a year or a day is no moment
                 continue
             try:
-                moment = _believed(datetime.fromisoformat(text))
+                moment = believed(datetime.fromisoformat(text))
             except (ValueError, OverflowError):
                 moment = None
             if moment is not None:
