@@ -305,8 +305,15 @@ def packet_of(content: bytes) -> Packet[Any]:
 
 def is_cut_off(packet: Packet[Any], container: str) -> bool:
     """Whether the end of the file cuts a packet off. Decoders make a picture of what is left of it, and that of MPEG-4
-    gives it another one's identity. (In a transport stream the mark means lost packets of the network.)"""
+    gives it another one's identity."""
     return bool(packet.is_corrupt) and container not in TRANSPORT_FORMATS
+
+
+def is_near_a_loss(packet: Packet[Any], container: str) -> bool:
+    """Whether packets of the network were lost in a transport stream, at the end of the next packet or behind it: the
+    mark is set on what the parser gives out when it takes the packet in. (Or two recordings were joined there: the
+    count of network packets tells no more.)"""
+    return bool(packet.is_corrupt) and container in TRANSPORT_FORMATS
 
 
 def packets_of(container: InputContainer, *streams: VideoStream) -> Iterator[Packet[Any]]:

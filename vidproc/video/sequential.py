@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from vidproc.video.clock import Display, Sent, SteadyClock, believable_duration
-from vidproc.video.container import TRANSPORT_FORMATS, is_cut_off
+from vidproc.video.container import TRANSPORT_FORMATS, is_cut_off, is_near_a_loss
 from vidproc.video.passes import Decoder, Pass, Result, Sweep
 
 if TYPE_CHECKING:
@@ -82,6 +82,11 @@ class InOrder:
                 self._receive(frame)
         yield from self._shown(final=True)
 
+    def lose(self, order: int) -> None:
+        """Something is missing before the packet of that order: from there on all is damaged up to a keyframe."""
+        if self._broken_at is None or self._recovered is not None:
+            self._broken_at, self._recovered = order, None
+
     def goes_on_in(self, decoder: Decoder) -> None:
         """What comes next is for another decoder. To be called after `drain`."""
         self.decoder, self._broken_at, self._recovered = decoder, None, None
@@ -100,7 +105,7 @@ class InOrder:
             self._damage(sent)
         elif frame.key_frame and sent.whole:
             self._begun = True
-            if self._broken_at is not None and sent.order > self._broken_at and self._recovered is None:
+            if self._broken_at is not None and sent.order >= self._broken_at and self._recovered is None:
                 self._recovered = sent
         if not self.counted and not self._reordered and sent.stamp is not None:
             self.disordered |= self._latest is not None and sent.stamp < self._latest
@@ -178,6 +183,8 @@ class Sequential(Pass):
         self.shown: tuple[Sent, int] | None = None
         """The last frame, on screen until the next one's time, and since when."""
         self.stream_index = stream.index
+        self.lost_at: int | None = None
+        """Packets are missing before that of this order, and no keyframe came since."""
         self.switched = False
         """The next packet is the first of another stream."""
         self.next_decoded: int | None = None
@@ -216,6 +223,9 @@ class Sequential(Pass):
                 self.begin_again()
             else:  # the clock of one and the same recording may leap ahead as well
                 self.leapt_to = sent
+        if self.lost_at is not None and sent.order >= self.lost_at and packet.is_keyframe:
+            self.empty()  # decoders that look for what is missing lose the keyframe too
+            self.lost_at = None
         cut_off = is_cut_off(packet, self.info.container)
         if packet.dts is not None and packet.pts is not None:
             self.next_decoded = packet.dts + self.clock.offset + (packet.duration or self.usual)
@@ -224,6 +234,9 @@ class Sequential(Pass):
         self.latest_end = max(self.latest_end, (sent.stamp or 0) + (packet.duration or self.usual))
         for time, shown in self.in_order.send(packet, sent, cut_off=cut_off):
             self.show_next(time, shown)
+        if is_near_a_loss(packet, self.info.container):
+            self.lost_at = sent.order + 2
+            self.in_order.lose(self.lost_at)
         if self.leapt_to is not None and self.leapt_to.state != "pending":
             if self.leapt_to.state == "gone" and self.leapt_to.whole:
                 self.must_begin_anew_at, self.done = self.leapt_to.order, True
@@ -232,11 +245,15 @@ class Sequential(Pass):
 
     def begin_again(self) -> None:
         """Another recording begins: its pictures have nothing to do with those before."""
+        self.empty()
+        self.in_order.goes_on_in(self.decoder)
+
+    def empty(self) -> None:
+        """Takes from the decoder what it still holds, and lets it forget what it saw."""
         for time, shown in self.in_order.drain():
             self.show_next(time, shown)
         if self.decoder.context.is_open:
             self.decoder.context.flush_buffers()
-        self.in_order.goes_on_in(self.decoder)
 
     def stamp_of(self, packet: Packet[Any]) -> int | None:
         """When the packet's frame is shown, or its decoding time in a stream that is timed by order."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vidproc.video import h264
 from vidproc.video.clock import REORDER_DEPTH, Frontier, believable_duration
-from vidproc.video.container import is_cut_off, packet_of
+from vidproc.video.container import packet_of
 from vidproc.video.passes import Pass, Result, Span, Sweep
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Sparse(Pass):
 
     def feed(self, packet: Packet[Any]) -> None:
         self.count += 1
-        self.surprised |= is_cut_off(packet, self.info.container)
+        self.surprised |= bool(packet.is_corrupt)
         stamped = packet.pts is not None
         pts = packet.pts if packet.pts is not None else self.frontier.pts or self.info.origin_pts
         hidden = packet.is_discard or not stamped or (pts < self.info.origin_pts and not self.info.edits)
