@@ -23,6 +23,7 @@ from vidproc.video.container import (
     MediaLimits,
     Source,
     choose_stream,
+    is_near_a_loss,
     is_still,
     open_container,
     orientation,
@@ -568,6 +569,8 @@ class _Scan:
         self.parameters: list[tuple[int, bytes]] = []
         self.sets = Parameters(stream.codec_context.name, stream.codec_context.extradata)
         self.last_dts = 0
+        self.marked = False
+        """The last packet tells of a loss behind the next."""
 
     def read(self, container: InputContainer, index: int, *, believe: bool) -> None:
         """Takes the packets of one stream. Raises Undecodable where reading ends with an error and `believe` is
@@ -625,7 +628,8 @@ class _Scan:
             self.exact = False
             return
         self.frontier.add(pts, packet.dts)
-        if packet.is_keyframe and not packet.is_discard:
+        marked, self.marked = self.marked, is_near_a_loss(packet, self.facts.container)
+        if packet.is_keyframe and not packet.is_discard and not marked:  # who enters there must have seen the mark
             self.keyframes.append(pts)
             if len(self.keyframes) & (len(self.keyframes) - 1) == 0:
                 self.following = []
@@ -674,7 +678,7 @@ class _Scan:
             end = together if held else self.end
             promised = None if self.clock.leaps else self._promised(container, self.usual, warnings)
             if promised is not None:
-                end, held = max(end, facts.origin_pts + promised), False
+                end, held = max(end, promised), False
             return _Index(
                 [facts.origin_pts],
                 end,
@@ -703,8 +707,8 @@ class _Scan:
         )
 
     def _promised(self, container: InputContainer, usual: int, warnings: list[str]) -> int | None:
-        """The end that the file promises and does not keep, in ticks; None where it keeps its promises. Other streams
-        may outlast the picture, but the header promises more than any of them holds."""
+        """The end that the file promises and does not keep, in ticks of its clock; None where it keeps its promises.
+        Other streams may outlast the picture, but the header promises more than any of them holds."""
         claimed, base = self.facts.duration_s, self.facts.time_base
         promised: int | None = None
         if "mov" in container.format.name:

@@ -333,7 +333,13 @@ class Sequential(Pass):
         elif not self.done:
             if self.ended and self.result.is_cut_off_at(self.latest_end):
                 self.cut_from = self.next_decoded
-            for time, shown in self.in_order.drain():
+            rest = list(self.in_order.drain())
+            if self.counted and self.cut_from is not None:
+                # They waited for what is cut off, and their places among it are not known.
+                waited = [sent for _, sent in rest if sent.frame is not None]
+                for sent in waited[max(len(waited) - self.stream.codec_context.reorder_depth, 0) :]:
+                    sent.whole = False
+            for time, shown in rest:
                 self.show_next(time, shown)
             if self.shown is not None and not self.done:
                 sent, time = self.shown

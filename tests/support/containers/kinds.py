@@ -492,6 +492,31 @@ def mp4_fragments_truncated(draw: Draw) -> Case:
 
 
 @kind
+def mp4_fragments_cut_out(draw: Draw) -> Case:
+    """Fragments out of something longer, whose clock is far from zero; the file ends inside one of them."""
+    film, scale = _film(draw, ("h264", "hevc", "mpeg4"), even=True, bframes=draw.pick((2, 0))), 1000
+    offsets, count = draw.flip(), len(film.stream.packets)
+    share = Fraction(count - draw.between(2, 9), count)
+    found: list[Stretch] = []
+
+    def cut(out: bytearray, places: list[list[tuple[int, int]]]) -> None:
+        at = int(len(places[0]) * share)
+        while places[0][at][0] + places[0][at][1] != places[0][at + 1][0]:  # not at the end of a fragment
+            at -= 1
+        del out[places[0][at + 1][0] + 4 :]
+        # Without offsets nobody knows where pictures that a decoder still held back belong.
+        first = at + 1 if offsets else at - 3
+        found.append(Stretch(_behind(film, range(first, len(places[0]))).start, film.end))
+
+    how = mp4.Fragments(length=draw.pick((10, 30)), start=draw.pick((1_000_000, 20_000)))
+    written = _samples(film, scale) if offsets else _samples(film, scale, version=None)
+    track = _track(film, written, scale, *(() if offsets else (None,)), fragmented_from=0)
+    data = mp4.write([track], front=True, fragments=how, movie_duration=0, damage=cut)
+    truth = _truth(film, damaged=tuple(found), say="damage")
+    return _case(draw, film, "mp4", data, truth, why=f"{_about(film)}; {offsets=}, {how}; cut off")
+
+
+@kind
 def mp4_last_long(draw: Draw) -> Case:
     """The picture decoded last is said to last long; so the one shown last does, whichever that is."""
     film, scale = _film(draw, MP4_CODECS, even=True), draw.pick(SCALES)

@@ -185,6 +185,8 @@ class Fragments:
     """With `mfra` at the end."""
     duration: str | None = None
     """`mehd`: "true", "short", or None: absent."""
+    start: int = 0
+    """Ticks by which the first fragment's clock is ahead, as in a piece that was cut out of something longer."""
 
 
 def write(
@@ -263,7 +265,7 @@ def _fragments(track: Track, how: Fragments, begin: int, places: list[tuple[int,
             trun = full(b"trun", 1, flags, struct.pack(">Ii", len(samples), offset), first_flags, rows)  # noqa: B023
             by_default = struct.pack(">I", NOT_SYNC) if how.flags == "first" else b""
             tfhd = full(b"tfhd", 0, 0x020020 if by_default else 0x020000, struct.pack(">I", 1), by_default)
-            tfdt = full(b"tfdt", 1, 0, struct.pack(">Q", time))  # noqa: B023
+            tfdt = full(b"tfdt", 1, 0, struct.pack(">Q", time + how.start))  # noqa: B023
             return box(b"moof", full(b"mfhd", 0, 0, struct.pack(">I", number + 1)), box(b"traf", tfhd, tfdt, trun))  # noqa: B023
 
         size = len(moof(0))
