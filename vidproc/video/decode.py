@@ -176,7 +176,7 @@ def _run_excerpt(attempt: Pass, task: Task, source: Source, limits: MediaLimits)
     """The same with the index of the task's range alone, where a file has so large a one that it is worth it.
     False: it was not, or did not hold all that was needed; what `attempt` saw is then void."""
     info, result = task.info, attempt.result
-    if "mp4" not in info.container or not is_worth_it(info.frames_promised):
+    if not limits.ways.partial_index or "mp4" not in info.container or not is_worth_it(info.frames_promised):
         return False
     with source.excerpt(task.video, _stretch(task, attempt)) as excerpt:
         if excerpt is None:

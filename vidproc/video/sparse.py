@@ -107,7 +107,8 @@ class Sparse(Pass):
         self.leading = False
         """What is shown before the keyframe entered by may still come."""
         self.skipping: bool | None = None
-        self.references = None if self.info.parameters else self.references_of(stream)
+        told = self.result.limits.ways.hollow_pictures and not self.info.parameters
+        self.references = self.references_of(stream) if told else None
         """Which pictures of a group others are decoded from. None: not known, so wanted frames are sent for at once."""
         self.due: list[_Item] = []
         """Wanted and not sent, as their group of pictures is not whole yet: in the order of their time."""
