@@ -373,15 +373,26 @@ def _why_refused(video: Video, source: Source, what: str) -> VidprocError:
     return TransientError(f"{video.uri}: the store refused the read ({what}); the signature may have expired")
 
 
-def _asked_of_the_system(video: Video) -> VidprocError | None:
-    """Read a file's two ends: demuxers call many a damage an input/output error. None: it can be read."""
-    try:
-        with open(video.uri, "rb") as file:
-            file.read(1)
-            file.seek(-min(video.size_bytes, 1), os.SEEK_END)
-            file.read(1)
-    except OSError as e:
+OF_THE_SYSTEM = frozenset({
+    errno.ESTALE, errno.ETIMEDOUT, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EREMOTEIO, errno.EHOSTDOWN,
+    errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET, errno.ECONNABORTED, errno.ESHUTDOWN,
+})  # fmt: skip
+"""Errors that only a disk, or a network below it, gives: no demuxer says so of a file that is damaged."""
+
+
+def unreadable(video: Video, e: OSError) -> VidprocError | None:
+    """What a local file's reading ended with, where it was the disk and not the file. Demuxers call many a damage an
+    input/output error, so the system is asked then, for all of the file. None: it can be read, or is on S3."""
+    if video.uri.startswith("s3://"):
+        return None
+    if e.errno in OF_THE_SYSTEM:
         return _unreadable(video, e)
+    try:
+        with open(video.uri, "rb", buffering=0) as file:
+            while file.read(4 << 20) and e.errno == errno.EIO:
+                pass
+    except OSError as again:
+        return _unreadable(video, again)
     return None
 
 
@@ -400,7 +411,7 @@ def translate(video: Video, e: Exception, source: Source) -> VidprocError:
     what = getattr(e, "strerror", None) or type(e).__name__
     if isinstance(e, FileNotFoundError | err.HTTPNotFoundError):
         return SourceChanged(f"{video.uri}: deleted after it was listed")
-    if isinstance(e, OSError) and not video.uri.startswith("s3://") and (why := _asked_of_the_system(video)):
+    if isinstance(e, OSError) and (why := unreadable(video, e)):
         return why
     if isinstance(e, err.HTTPClientError) and not isinstance(e, err.HTTPTooManyRequestsError):
         return _why_refused(video, source, what)

@@ -29,6 +29,7 @@ from vidproc.video.container import (
     orientation,
     packets_of,
     prepare,
+    unreadable,
     upright_size,
     video_streams,
 )
@@ -583,6 +584,8 @@ class _Scan:
                 packet: Any = next(packets, None)
             except av.error.FFmpegError as e:
                 self.error = e.strerror
+                if isinstance(e, OSError) and (why := unreadable(self.video, e)):
+                    raise why from None
                 if not believe:
                     raise Undecodable(
                         f"{self.video.uri}: reading its packets ended with an error: {self.error}"
