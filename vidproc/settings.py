@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -47,12 +48,23 @@ def _given_or(default: Any) -> BeforeValidator:
 class PoolSize(Settings):
     """How many actors of one kind a run may have."""
 
-    min: int = setting(1, "Actors that are kept, also with nothing to do.", unit="actors", ge=1)
+    min: Annotated[int, WithJsonSchema({"type": "integer", "minimum": 1})] = setting(
+        1, "Actors that are kept, also with nothing to do.", unit="actors"
+    )
     max: int | None = setting(None, "Most actors. By default as many as the cluster has room for.", unit="actors", ge=1)
 
     def __post_init__(self) -> None:
         if self.max is not None and self.max < self.min:
-            raise ValueError(f"a pool's max ({self.max}) may not be less than its min ({self.min})")
+            raise ValueError(
+                f"a pool's max ({self.max}) may not be less than its min ({self.min}): keep no more than its maximum"
+            )
+
+    @field_validator("min")
+    @classmethod
+    def _someone(cls, value: int) -> int:
+        if value < 1:
+            raise ValueError(f"a pool keeps at least one actor, not {value}")
+        return value
 
 
 @settings
