@@ -129,11 +129,11 @@ def test_what_cannot_be_had_says_what_to_fetch_and_where_to_put_it_fails(
 
 def test_no_network_is_told_within_seconds_fails(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidproc.models.weights.CONNECT_SECONDS", 0.3)
-    server.wait_s = 5.0
+    server.wait_s = 20.0
     started = time.monotonic()
     with pytest.raises(ConfigError, match="no answer within"):
         fetch(f"{server.url}/{NAME}", "", model="net")
-    assert time.monotonic() - started < 4.0
+    assert time.monotonic() - started < 15.0  # before the server would have answered
 
 
 def test_the_mirror_comes_first(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,7 +263,7 @@ def test_following_an_archive_that_comes_and_goes(tmp_path: Path) -> None:
     wait(lambda: away(lake) == {})
     assert seen(lake) == before
     os.kill(process.pid, signal.SIGINT)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=120)
     assert "2 indexed" in text and "1 failed" not in text, text
 
 

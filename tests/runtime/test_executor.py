@@ -210,7 +210,7 @@ def test_stop_takes_nothing_more_and_lets_the_running_finish(executor: Executor,
             threading.Thread(target=executor.stop).start()
             time.sleep(0.05)
             stopped_at, taken = time.monotonic(), len(feed.taken)
-    assert time.monotonic() - stopped_at < 5
+    assert time.monotonic() - stopped_at < 30  # a stalled machine; what it waits for in vain never ends
     assert len(feed.taken) == taken < 30
     assert {e.unit.id for e in ends} == {u.id for u in feed.taken}
 
@@ -228,7 +228,7 @@ def test_stop_abandons_what_does_not_finish_in_time(executor: Executor, tmp_path
             executor.stop()
             stopped_at = time.monotonic()
     assert sorted(ends) == ["t1", "t2", "t3"], "t0 is not reported: it is due again"
-    assert 0.5 < time.monotonic() - stopped_at < 5
+    assert 0.5 < time.monotonic() - stopped_at < 30  # t0 hangs for an hour
 
 
 def test_a_wait_before_a_retry_does_not_outlast_stop(executor: Executor, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_wait_before_a_retry_does_not_outlast_stop(executor: Executor, tmp_pat
             executor.stop()
 
     ends = list(executor.run(ListFeed(units(1)), {"task": [Faulty("decode", table)]}, limits, [stop_at_failure]))
-    assert ends == [] and time.monotonic() - started < 20
+    assert ends == [] and time.monotonic() - started < 50  # the wait is 60 s
 
 
 def test_a_wrong_configuration_stops_the_run(executor: Executor, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def _submit(job: Path, head: Head, code: str, *args: str, log: list[str] | None 
 
 def _ended(head: Head, submitted: Submitted) -> ClusterJob:
     """The job once it has ended, without Ray's several seconds for the end of a log."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         job = next(one for one in list_jobs(head.address) if one.id == submitted.job.id)
         if job.ended:

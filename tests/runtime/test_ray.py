@@ -271,7 +271,7 @@ def test_a_worker_that_ran_out_of_memory_reports_it_and_ends(stateful: bool, tmp
     assert failed.unit.id == "t3" and failed.fault.kind == "memory" and "MemoryError" in failed.fault.error
     (ended,) = (int(p.name) for p in tmp_path.iterdir())
     assert ended not in [e.result for e in ends if e.unit.id in {"t3", "t4", "t5", "t6", "t7", "t8"}]
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while Path(f"/proc/{ended}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not Path(f"/proc/{ended}").exists()
@@ -327,7 +327,7 @@ def test_two_steps_of_one_name_are_refused(tmp_path: Path) -> None:
 
 # ---- Workers that do not keep their own time limits --------------------------------------------------
 
-QUICK = replace(SMALL, time_limit_s=2.0)
+QUICK = replace(SMALL, time_limit_s=3.0)
 
 
 @pytest.fixture
@@ -353,7 +353,7 @@ def test_a_stopped_worker_costs_its_unit_an_attempt_and_not_the_run(tmp_path: Pa
     }  # fmt: skip
     told = [(e.unit.id, e.fault.error, e.fault.host) for e in failed if e.blamed]
     # Where the machine is busy, Ray may find a worker dead before the driver has said why it killed it.
-    assert any("within its 2 s" in error and host for _, error, host in told) and all(e for _, e, _ in told), told
+    assert any("within its 3 s" in error and host for _, error, host in told) and all(e for _, e, _ in told), told
     assert workers("T") == []
 
 

@@ -108,12 +108,13 @@ def test_ctrl_c_leaves_in_time_and_the_next_run_goes_on(
     for _ in range(times):
         os.kill(run.pid, signal.SIGINT)
         time.sleep(0.1)
-    assert run.wait(30) == 130
-    assert time.monotonic() - began < (17 if times == 1 else 3)
+    assert run.wait(60) == 130
+    # Once: it waits up to 15 s for what runs. Twice: for nothing. The rest is for a machine that stalls.
+    assert time.monotonic() - began < (25 if times == 1 else 10)
     said = log.read_text()
     assert "stopping" in said and ("run the same command again" in said or times == 2)
     assert "Traceback" not in said
-    deadline = time.monotonic() + 30  # Ray's processes notice by themselves that a driver which left at once is gone
+    deadline = time.monotonic() + 90  # Ray's processes notice by themselves that a driver which left at once is gone
     while (left := harness.processes_of_ray()) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left, left
