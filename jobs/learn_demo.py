@@ -48,7 +48,8 @@ from vidproc.learn.workers import WorkerSettings
 from vidproc.media import Grid
 from vidproc.models import load_model
 from vidproc.models.families import load_network
-from vidproc.models.registry import ModelSettings, find_recipe
+from vidproc.models.registry import find_recipe
+from vidproc.models.settings import ModelSettings
 from vidproc.text import say
 from vidproc.video.decode import MediaLimits, Source
 

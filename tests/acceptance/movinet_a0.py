@@ -12,7 +12,7 @@ import onnxruntime
 
 from vidproc.media import FrameSize, Grid
 from vidproc.models import ModelCard, ModelSettings
-from vidproc.models.weights import file_sha256
+from vidproc.models.fetching import file_sha256
 
 SIDE, FRAMES = 172, 16
 

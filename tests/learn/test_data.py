@@ -30,7 +30,7 @@ from vidproc.learn.data import (
 )
 from vidproc.learn.labels import LabelledClip, LabelledFrame
 from vidproc.media import FrameSize, Grid
-from vidproc.models.registry import Preprocessing
+from vidproc.models.recipe import Preprocessing
 from vidproc.video.decode import MediaLimits, Source
 
 NATIVE = FrameSize()

@@ -44,7 +44,8 @@ from vidproc.learn.train import tensor_bytes, write_model
 from vidproc.models import load_model, tiny
 from vidproc.models.embedded import embedded_recipe
 from vidproc.models.families import build_network, load_network
-from vidproc.models.registry import ModelSettings, Preprocessing, Recipe
+from vidproc.models.recipe import Preprocessing, Recipe
+from vidproc.models.settings import ModelSettings
 from vidproc.run.driver import index
 from vidproc.settings import load_job
 from vidproc.storage import open_storage

@@ -23,8 +23,9 @@ from vidproc.demo.settings import SceneSettings
 from vidproc.learn.labels import Catalog, read_coco
 from vidproc.learn.networks import TEMPORAL as TEMPORAL_NETWORKS
 from vidproc.models import load_model
-from vidproc.models.registry import ModelSettings, torchvision_names
+from vidproc.models.settings import ModelSettings
 from vidproc.models.slowfast import SLOWFAST as SLOWFAST_NETWORKS
+from vidproc.models.torchvision_recipes import torchvision_names
 
 SECONDS, FPS = 2, Fraction(10)
 

@@ -23,7 +23,7 @@ from vidproc.learn.relabel import RelabelSettings, _few_shot_answer, relabel
 from vidproc.learn.train import tensor_bytes, write_model
 from vidproc.models import load_model
 from vidproc.models.families import build_network
-from vidproc.models.registry import ModelSettings
+from vidproc.models.settings import ModelSettings
 from vidproc.run.driver import index
 from vidproc.settings import load_job
 from vidproc.storage import open_storage

@@ -23,8 +23,8 @@ from vidproc.learn.networks import (
     set_training,
 )
 from vidproc.models.families import build_network
-from vidproc.models.registry import torchvision_names
 from vidproc.models.slowfast import SLOWFAST
+from vidproc.models.torchvision_recipes import torchvision_names
 
 LABELS = ("a", "b", "c")
 VIDEO = sorted(n for n, kind in torchvision_names().items() if kind == "actions")

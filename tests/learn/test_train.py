@@ -47,7 +47,7 @@ from vidproc.learn.train import (
 )
 from vidproc.learn.workers import WorkerSettings
 from vidproc.models import load_model
-from vidproc.models.registry import ModelSettings
+from vidproc.models.settings import ModelSettings
 
 WIDTH, HEIGHT = 64, 48
 INLINE = WorkerSettings(executor="inline", gpu=False)

@@ -15,7 +15,7 @@ from vidproc.errors import ConfigError
 from vidproc.models import EmbeddingModel, load_model
 from vidproc.models.features import ImageFeatures, clip_encoder, image_recipe
 from vidproc.models.prototypes import Answer, FewShotNetwork
-from vidproc.models.registry import ModelSettings
+from vidproc.models.settings import ModelSettings
 from vidproc.models.temporal import TemporalClassifier, TemporalSettings
 
 CPU = ModelSettings(device="cpu")

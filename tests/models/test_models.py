@@ -30,8 +30,10 @@ from vidproc.models import (
     load_model,
     resolve_spec,
 )
+from vidproc.models.descriptions import COCO80, read_recipe
 from vidproc.models.device import Batches, pick_device
-from vidproc.models.registry import COCO80, FAMILIES, find_recipe, read_recipe
+from vidproc.models.recipe import FAMILIES
+from vidproc.models.registry import find_recipe
 
 DETECTOR = ModelSettings(kind="detector")
 ACTIONS = ModelSettings(kind="actions")
@@ -289,7 +291,7 @@ def test_every_family_has_its_loader() -> None:
 
 
 def test_coco_labels_are_the_data_sets() -> None:
-    from vidproc.models.registry import torchvision_recipe
+    from vidproc.models.torchvision_recipes import torchvision_recipe
 
     for name in ("fasterrcnn_resnet50_fpn_v2", "ssdlite320_mobilenet_v3_large", "fcos_resnet50_fpn"):
         assert torchvision_recipe(name).labels == COCO80

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vidproc.errors import ConfigError
 from vidproc.models import ModelSettings, check_model, describe_model, load_model
-from vidproc.models.onnx import suppress, yolox_candidates, yolox_cells
+from vidproc.models.onnx.decoding import suppress, yolox_candidates, yolox_cells
 
 SIDE = 64
 CELLS = 8 * 8 + 4 * 4 + 2 * 2

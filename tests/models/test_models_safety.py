@@ -26,9 +26,9 @@ from safetensors.torch import save_file
 from tests.models.test_models_onnx import SIDE, describe, raw_output, save, yolox_graph
 from vidproc.errors import ConfigError
 from vidproc.models import ModelSettings, check_model, describe_model, fetch_model, load_model
-from vidproc.models.registry import recipe_from_mapping
+from vidproc.models.descriptions import recipe_from_mapping
 from vidproc.models.temporal import build
-from vidproc.models.weights import load_state_dict
+from vidproc.models.tensors import load_state_dict
 
 # A small detector whose numbers may lie in another file, and a small network in each format of weights
 
@@ -210,7 +210,7 @@ def test_a_file_that_changes_between_check_and_use_is_not_loaded(
 @pytest.mark.parametrize("how", ["safetensors", "zip", "legacy", "onnx"])
 def test_no_reader_opens_the_path_again(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parsers get bytes: the file is gone as soon as it was read once, and the model is loaded all the same."""
-    import vidproc.models.weights as module
+    import vidproc.models.fetching as module
 
     if how == "onnx":
         path = yolox_graph(tmp_path / "m.onnx", raw_output())

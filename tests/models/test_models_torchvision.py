@@ -18,10 +18,11 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights
 from vidproc.errors import ConfigError
 from vidproc.models import ModelSettings, check_model, describe_model, fetch_model, load_model
 from vidproc.models.actions import build as build_actions
+from vidproc.models.descriptions import COCO80
 from vidproc.models.detector import build as build_detector
 from vidproc.models.detector import prepare
 from vidproc.models.device import half_dtype, in_half, to_device
-from vidproc.models.registry import COCO80, torchvision_names, torchvision_recipe
+from vidproc.models.torchvision_recipes import torchvision_names, torchvision_recipe
 
 NAMES = torchvision_names()
 DETECTORS = [n for n, kind in NAMES.items() if kind == "detector"]

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 
 from tests.conftest import Root
 from vidproc.errors import ConfigError
-from vidproc.models.weights import cache_folder, cached_path, fetch, file_sha256, load_state_dict, locate, shown
+from vidproc.models.fetching import cache_folder, cached_path, fetch, file_sha256, locate, shown
+from vidproc.models.tensors import load_state_dict
 
 DATA = bytes(range(256)) * 5000
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -128,7 +129,7 @@ def test_what_cannot_be_had_says_what_to_fetch_and_where_to_put_it_fails(
 
 
 def test_no_network_is_told_within_seconds_fails(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidproc.models.weights.CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("vidproc.models.fetching.CONNECT_SECONDS", 0.3)
     server.wait_s = 20.0
     started = time.monotonic()
     with pytest.raises(ConfigError, match="no answer within"):

@@ -19,7 +19,7 @@ from vidproc.demo.settings import DEMO_SEED, HEIGHT, TRAIN_SEEDS, VALIDATION_SEE
 from vidproc.demo.truth import LABELS
 from vidproc.errors import ConfigError
 from vidproc.models import tiny
-from vidproc.models.registry import ModelSettings
+from vidproc.models.settings import ModelSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = ModelSettings(device="cpu", threads=1)

@@ -1,7 +1,8 @@
 """What a figure can do: functions from seconds to poses.
 
 The embedded action model knows `ACTIONS`; `MORE_ACTIONS` are drawn too, as examples for few-shot learning. Some pairs
-of actions have the same single frames and differ in their order alone: `REVERSED`."""
+of actions have the same single frames and differ in their order alone: `REVERSED`.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Poses of a jointed figure: vectors of joint angles.
 
 Lengths are in body heights, angles in radians. The height of the hips follows from the angles, since the lowest part
-of the body rests on the ground."""
+of the body rests on the ground.
+"""
 
 from __future__ import annotations
 

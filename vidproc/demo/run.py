@@ -1,5 +1,6 @@
 """`vidproc demo`: draws an archive of which everything is known, indexes it, scores it, asks it three
-questions, and leaves a contact sheet. What a newcomer runs first, and what tells them that it works."""
+questions, and leaves a contact sheet. What a newcomer runs first, and what tells them that it works.
+"""
 
 from __future__ import annotations
 

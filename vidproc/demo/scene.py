@@ -1,7 +1,8 @@
 """A scene as a function of its seed: pictures and boxes at any moment.
 
 There are two kinds. `street` scenes have several people, vehicles and dogs that pass before and behind each other;
-`activity` scenes have one main actor who does one thing after another."""
+`activity` scenes have one main actor who does one thing after another.
+"""
 
 from __future__ import annotations
 

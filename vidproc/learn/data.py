@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 from vidproc.errors import ConfigError, MediaError
 from vidproc.learn.labels import IMAGES, LabelledClip, LabelledFrame
 from vidproc.media import Clip, FrameSize, Geometry, Grid, Task, Video, VideoInfo
-from vidproc.models.registry import Preprocessing
+from vidproc.models.recipe import Preprocessing
 from vidproc.storage import open_storage
 from vidproc.video.decode import MediaLimits, Source, decode
 from vidproc.video.probe import probe

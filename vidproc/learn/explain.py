@@ -29,7 +29,9 @@ from vidproc.models import list_models, load_model, tiny
 from vidproc.models.base import ActionModel, Detector
 from vidproc.models.embedded import embedded_recipe
 from vidproc.models.families import build_network, load_network
-from vidproc.models.registry import ModelSettings, Preprocessing, Recipe, find_recipe
+from vidproc.models.recipe import Preprocessing, Recipe
+from vidproc.models.registry import find_recipe
+from vidproc.models.settings import ModelSettings
 from vidproc.models.slowfast import SlowFast
 from vidproc.models.tiny import DetectorNet
 from vidproc.secrets import hidden_in

@@ -30,7 +30,9 @@ from vidproc.models.device import pick_device
 from vidproc.models.families import load_network
 from vidproc.models.features import clip_encoder
 from vidproc.models.prototypes import Answer, FewShotNetwork
-from vidproc.models.registry import ModelSettings, Recipe, find_recipe
+from vidproc.models.recipe import Recipe
+from vidproc.models.registry import find_recipe
+from vidproc.models.settings import ModelSettings
 from vidproc.storage import StorageOptions, open_storage, signed
 from vidproc.video.decode import MediaLimits, Source
 

@@ -16,16 +16,13 @@ from vidproc.errors import ConfigError
 from vidproc.media import FrameSize, Grid
 from vidproc.models import embedded, slowfast, temporal
 from vidproc.models.families import build_network
-from vidproc.models.registry import (
-    Kind,
-    ModelSettings,
-    Preprocessing,
-    Recipe,
-    find_recipe,
-    torchvision_names,
-    torchvision_recipe,
-)
-from vidproc.models.weights import fill, reaching, read_weights, state_dict_of
+from vidproc.models.fetching import reaching
+from vidproc.models.recipe import Preprocessing, Recipe
+from vidproc.models.registry import find_recipe
+from vidproc.models.settings import Kind, ModelSettings
+from vidproc.models.tensors import fill, state_dict_of
+from vidproc.models.torchvision_recipes import torchvision_names, torchvision_recipe
+from vidproc.models.weights import read_weights
 from vidproc.storage import StorageOptions
 
 TEMPORAL = tuple(f"cnn+{head}" for head in ("lstm", "gru", "tcn", "mean"))

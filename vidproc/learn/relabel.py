@@ -29,8 +29,10 @@ from vidproc.media import Video, VideoInfo, content_hash
 from vidproc.models import describe_model
 from vidproc.models.base import ModelCard
 from vidproc.models.prototypes import Answer, answer_of
-from vidproc.models.registry import ModelSettings, find_recipe
-from vidproc.models.weights import read_weights, state_dict_of
+from vidproc.models.registry import find_recipe
+from vidproc.models.settings import ModelSettings
+from vidproc.models.tensors import state_dict_of
+from vidproc.models.weights import read_weights
 from vidproc.progress import Reporter
 from vidproc.settings import LinkSettings
 from vidproc.storage import StorageOptions

@@ -63,8 +63,9 @@ from vidproc.learn.plots import confusion_png, curves_png, precision_recall_png
 from vidproc.learn.scoring.classification import ClassificationScores, classification_scores
 from vidproc.learn.scoring.coco import CocoScores, coco_ap
 from vidproc.learn.workers import WorkerSettings, World, run_workers
-from vidproc.models.registry import Recipe
-from vidproc.models.weights import Weights, fill, fitting, state_dict_of
+from vidproc.models.recipe import Recipe
+from vidproc.models.tensors import fill, fitting, state_dict_of
+from vidproc.models.weights import Weights
 from vidproc.secrets import redact_values
 from vidproc.storage import Storage, StorageOptions, is_s3, open_storage, signed
 from vidproc.video.decode import MediaLimits, Source

@@ -9,8 +9,11 @@ import numpy as np
 from vidproc.errors import ConfigError
 from vidproc.models.base import ModelCard
 from vidproc.models.device import Batches, half_dtype, pick_device, pixels_at_once, to_device, use_threads
-from vidproc.models.registry import ModelSettings, Recipe, card_of, torchvision_names
-from vidproc.models.weights import network_with, read_weights
+from vidproc.models.recipe import Recipe, card_of
+from vidproc.models.settings import ModelSettings
+from vidproc.models.tensors import network_with
+from vidproc.models.torchvision_recipes import torchvision_names
+from vidproc.models.weights import read_weights
 
 if TYPE_CHECKING:
     import torch

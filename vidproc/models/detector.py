@@ -14,8 +14,11 @@ from vidproc.annotations import Detections
 from vidproc.errors import ConfigError
 from vidproc.models.base import ModelCard
 from vidproc.models.device import Batches, in_half, pick_device, pixels_at_once, to_device, use_threads
-from vidproc.models.registry import ModelSettings, Recipe, card_of, torchvision_names
-from vidproc.models.weights import network_with, read_weights
+from vidproc.models.recipe import Recipe, card_of
+from vidproc.models.settings import ModelSettings
+from vidproc.models.tensors import network_with
+from vidproc.models.torchvision_recipes import torchvision_names
+from vidproc.models.weights import read_weights
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ import numpy as np
 
 from vidproc.errors import ConfigError, TransientError
 from vidproc.machine import cpu_count
-from vidproc.models.registry import ModelSettings
+from vidproc.models.settings import ModelSettings
 
 if TYPE_CHECKING:
     import torch

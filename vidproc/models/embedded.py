@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from vidproc.errors import ConfigError
 from vidproc.models.actions import TorchActions
 from vidproc.models.families import load_actions
-from vidproc.models.registry import ModelSettings, Preprocessing, Recipe
+from vidproc.models.recipe import Preprocessing, Recipe
+from vidproc.models.settings import ModelSettings
+from vidproc.models.tensors import fill as fill_network
 from vidproc.models.tiny import ACTIONS_GRID, ActionNet
-from vidproc.models.weights import fill as fill_network
 
 
 def embedded_recipe() -> Recipe:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from vidproc.errors import ConfigError
 from vidproc.models.actions import TorchActions
 from vidproc.models.device import pick_device
-from vidproc.models.registry import FAMILIES, ModelSettings, Recipe, card_of
-from vidproc.models.weights import network_with, read_weights
+from vidproc.models.recipe import FAMILIES, Recipe, card_of
+from vidproc.models.settings import ModelSettings
+from vidproc.models.tensors import network_with
+from vidproc.models.weights import read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

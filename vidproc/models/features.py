@@ -17,9 +17,10 @@ from vidproc.models.actions import TorchActions
 from vidproc.models.base import ModelCard
 from vidproc.models.device import pick_device
 from vidproc.models.families import ClipEncoder, load_verified
-from vidproc.models.registry import ModelSettings, Preprocessing, Recipe, card_of
+from vidproc.models.recipe import Preprocessing, Recipe, card_of
+from vidproc.models.settings import ModelSettings
 from vidproc.models.temporal import TorchvisionEncoder
-from vidproc.models.weights import fill as fill_network
+from vidproc.models.tensors import fill as fill_network
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,7 +18,8 @@ from vidproc.errors import ConfigError
 from vidproc.models.actions import TorchActions
 from vidproc.models.families import build_network, load_actions
 from vidproc.models.features import clip_encoder
-from vidproc.models.registry import ModelSettings, Recipe
+from vidproc.models.recipe import Recipe
+from vidproc.models.settings import ModelSettings
 
 MAX_CLASSES = 100_000
 """Of an encoder: several times those of the largest data sets."""

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from vidproc.errors import ConfigError
 from vidproc.models.actions import TorchActions
 from vidproc.models.families import load_actions, settings_from
-from vidproc.models.registry import ModelSettings, Recipe
-from vidproc.models.weights import fill as fill_network
+from vidproc.models.recipe import Recipe
+from vidproc.models.settings import ModelSettings
+from vidproc.models.tensors import fill as fill_network
 
 MAX_DEPTH = 200
 """Blocks of a stage. The deepest stage of ResNet-152 has 36."""

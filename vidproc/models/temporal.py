@@ -19,7 +19,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from vidproc.errors import ConfigError
 from vidproc.models.actions import TorchActions
 from vidproc.models.families import load_actions, settings_from
-from vidproc.models.registry import ModelSettings, Recipe
+from vidproc.models.recipe import Recipe
+from vidproc.models.settings import ModelSettings
 
 # Of ImageNet, as torchvision's backbones were trained; pixels 0 to 1, then (x - mean) / std.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

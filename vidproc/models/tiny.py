@@ -27,7 +27,7 @@ from vidproc.errors import ConfigError
 from vidproc.media import FrameSize, Grid, content_hash
 from vidproc.models.base import ModelCard
 from vidproc.models.device import Batches, pick_device, to_device, use_threads
-from vidproc.models.registry import ModelSettings
+from vidproc.models.settings import ModelSettings
 
 Kind = Literal["detector", "actions"]
 
