@@ -24,14 +24,14 @@ LAYERS = [
     ["tables"],
     ["ask", "models", "video"],
     ["run", "runtime.jobs"],
-    ["learn"],
+    ["cut", "learn"],
     ["demo"],
     ["cli"],
     ["__main__"],
 ]
 
 OWNERS = {
-    "av": {"video", "demo.archive", "learn.overlay"},
+    "av": {"cut", "video", "demo.archive", "learn.overlay"},
     "ray": {"runtime.ray", "runtime.cluster", "runtime.jobs", "runtime.metrics", "learn.workers"},
     "boto3": {"storage"},
     "deltalake": {"tables", "ask.engine"},
