@@ -19,6 +19,7 @@ LAYERS = [
     ["annotations", "checked", "dates", "documents", "secrets"],
     ["quantities"],
     ["settings"],
+    ["reference"],
     ["progress", "storage"],
     ["models.base", "runtime"],
     ["tables"],

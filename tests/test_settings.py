@@ -1,13 +1,34 @@
 """Job settings: what a job file may say, and how it is refused."""
 
+from __future__ import annotations
+
 import json
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vidproc.errors import ConfigError
-from vidproc.settings import Job, json_schema, load_job, parse_failure_budget
+from vidproc.reference import entries
+from vidproc.run.pipeline import media_limits
+from vidproc.settings import (
+    CutSettings,
+    DecodeSettings,
+    Filters,
+    Hysteresis,
+    Job,
+    LinkSettings,
+    json_schema,
+    load_job,
+    parse_failure_budget,
+)
+from vidproc.storage import StorageOptions
+from vidproc.video.container import MediaLimits
+
+JOBS = Path(__file__).parent.parent / "jobs"
 
 MINIMAL = {"archive": "/videos", "lake": "/lake"}
 
@@ -137,3 +158,95 @@ def test_the_published_schema_names_every_key() -> None:
 )
 def test_a_failure_budget_is_a_share_or_a_number(text: str, budget: tuple[float | None, int | None]) -> None:
     assert parse_failure_budget(text) == budget
+
+
+# One definition, shown in three places: the schema, the reference page and the options' help
+
+
+def described(
+    schema: dict[str, Any], node: dict[str, Any] | None = None, prefix: str = ""
+) -> dict[str, dict[str, Any]]:
+    """Every key of a JSON Schema that holds a value and no section, by its path."""
+    found = {}
+    for name, given in (schema if node is None else node)["properties"].items():
+        refs = [one["$ref"] for one in (given, *given.get("anyOf", ())) if "$ref" in one]
+        if refs:
+            found |= described(schema, schema["$defs"][refs[0].rpartition("/")[2]], f"{prefix}{name}.")
+        else:
+            found[prefix + name] = given
+    return found
+
+
+def test_schema_and_reference_say_the_same_of_each_key() -> None:
+    schema, told = described(json_schema()), {e.key: e for e in entries()}
+    assert set(schema) == set(told) and len(told) > 100
+    for key, entry in told.items():
+        assert schema[key]["description"] == entry.meaning and entry.meaning.endswith("."), key
+        default = schema[key].get("default")
+        assert entry.default.split(" ")[0] == ("" if default in (None, []) else spelled(default)), key
+        assert entry.value.split(",")[0] == schema[key].get("unit", entry.value.split(",")[0]), key
+
+
+def spelled(default: Any) -> str:
+    return (
+        f"{default:g}"
+        if isinstance(default, float) and default < 1000
+        else json.dumps(default).strip('"').removesuffix(".0")
+    )
+
+
+def test_every_number_has_a_unit() -> None:
+    for key, given in described(json_schema()).items():
+        kinds = {one.get("type") for one in (given, *given.get("anyOf", ()))}
+        assert "unit" in given or not kinds & {"integer", "number"} or key == "verify", key
+
+
+def test_the_reference_page_is_the_one_that_the_settings_make() -> None:
+    """`python -m vidproc.reference > jobs/README.md` makes it anew."""
+    command = [sys.executable, "-m", "vidproc.reference"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed == (JOBS / "README.md").read_text()
+    assert all(f"`{e.key}`" in printed for e in entries() if not e.key.startswith(("actions.", "embedding.")))
+
+
+@pytest.mark.parametrize("file", ["nightly", "backfill", "reindex", "one_video"])
+def test_the_job_files_hold_to_the_schema(file: str) -> None:
+    job = load_job(JOBS / f"{file}.yaml")
+    assert Job.model_validate_json(job.model_dump_json()) == job
+
+
+def test_settings_made_in_python_are_those_of_a_job_file(tmp_path: Path) -> None:
+    given = "filters: {include: ['*.mp4'], min_bytes: 10}\ncut: {clip_seconds: 5}\nlimits: {max_streams: 3}\n"
+    path = write(tmp_path / "job.yaml", f"archive: /videos\nlake: /lake\n{given}link: {{presence: {{on: 0.6}}}}\n")
+    job = load_job(path)
+    assert job.filters == Filters(include=("*.mp4",), min_bytes=10) and job.filters.admits("a.mp4", 10, None)
+    assert job.cut == CutSettings(clip_seconds=5)
+    assert job.link == LinkSettings(presence=Hysteresis(on=0.6))
+    assert media_limits(job) == MediaLimits(max_streams=3) and media_limits(job).max_pixels == job.limits.max_pixels
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: LinkSettings(lost_seconds=0),
+            "LinkSettings: `lost_seconds`: Input should be .* than 0, not 0; give",
+        ),
+        (lambda: Hysteresis(on=2), "`on`: .*, not 2; give a number between 0 and 1"),
+        (lambda: Filters(includes=("a",)), "unknown key `includes`, did you mean `include`?"),
+        (lambda: StorageOptions(endpoint_url="s3.local"), "the S3 endpoint must start with http:// or https://"),
+        (lambda: MediaLimits(max_duration=-1.0), "`max_duration`: Input should be greater than 0"),
+    ],
+)
+def test_settings_made_in_python_are_refused_by_name(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
+        make()
+
+
+def test_the_job_of_a_run_of_an_earlier_version_is_read() -> None:
+    """It recorded null where nothing was said."""
+    old = load_job(None, MINIMAL | {"detector": "demo"}).model_dump()
+    old["detector"] |= {"half": None, "max_detections": None}
+    del old["decode"]
+    job = Job.model_validate(old)
+    assert (job.detector.half, job.detector.max_detections, job.decode) == (True, 100, DecodeSettings())

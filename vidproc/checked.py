@@ -76,12 +76,12 @@ def _problem(found: Any, kind: Any) -> str:
         return message
     if found["type"] == "value_error":
         return f"`{where}`: {message}"
-    return f"`{where}`: {message}, not {found['input']!r}{_advice(_limits(kind, path))}"
-
-
-def _limits(kind: Any, path: list[str]) -> dict[str, Any]:
-    """The limits of a number, such as `{"ge": 0, "le": 1}`."""
     field = fields_of(section_at(kind, path[:-1])).get(path[-1])
+    return f"`{where}`: {message}, not {found['input']!r}{_advice(limits_of(field))}"
+
+
+def limits_of(field: Any) -> dict[str, Any]:
+    """The limits of a number, such as `{"ge": 0, "le": 1}`."""
     names = ("ge", "gt", "le", "lt")
     return {n: getattr(m, n) for m in getattr(field, "metadata", ()) for n in names if getattr(m, n, None) is not None}
 

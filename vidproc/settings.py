@@ -1,8 +1,8 @@
 """Every setting, once: name, default, unit, limits and meaning.
 
 A job file, the options of the command line and Python all make these classes, and each class checks itself. From them
-come the JSON Schema of a job file (`python -m vidproc.settings`), the reference in jobs/README.md (`--reference`) and
-the options' help. Options win over the job file, the job file over the defaults.
+come the JSON Schema of a job file (`python -m vidproc.settings`), the reference in jobs/README.md (vidproc.reference)
+and the options' help. Options win over the job file, the job file over the defaults.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _given_or(default: Any) -> BeforeValidator:
 class PoolSize(Settings):
     """How many actors of one kind a run may have."""
 
-    min: Annotated[int, WithJsonSchema({"type": "integer", "minimum": 1})] = setting(
+    min: Annotated[int, WithJsonSchema({"type": "integer", "minimum": 1, "unit": "actors"})] = setting(
         1, "Actors that are kept, also with nothing to do.", unit="actors"
     )
     max: int | None = setting(None, "Most actors. By default as many as the cluster has room for.", unit="actors", ge=1)
@@ -380,7 +380,8 @@ class StorageSettings(Settings):
     region: str | None = setting(None, "AWS region.")
     profile: str | None = setting(None, "AWS profile.")
     anonymous: bool = setting(
-        False, "Read a public archive without credentials. Requests to a lake that is written are always signed."
+        False,
+        "Read a public archive or lake without credentials. What is written to a lake is always signed.",
     )
     path_style: bool | None = setting(
         None,
@@ -413,9 +414,12 @@ class Job(BaseModel):
         "Name of the pipeline. A lake holds one current answer for each name and video.",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
     )
-    detector: ModelJob = setting(_auto, "The model that finds objects.")
-    actions: ModelJob = setting(_auto, "The model that tells actions.")
-    embedding: ModelJob = setting(_no_model, "The model that turns frames or windows into vectors.")
+    detector: ModelJob = setting(
+        _auto,
+        "Model that finds objects: a name from `vidproc models list`, a file or folder, package.module:Class, `none`.",
+    )
+    actions: ModelJob = setting(_auto, "Model that tells actions, named in the same way.")
+    embedding: ModelJob = setting(_no_model, "Model that turns frames or windows into vectors, named in the same way.")
     sampling: Literal["grid", "keyframes"] = setting(
         "grid", "Frames for the detector. `grid`: evenly spaced. `keyframes`: every keyframe and no others."
     )
@@ -513,7 +517,9 @@ def load_job(
 
 def json_schema() -> dict[str, Any]:
     """The published JSON Schema of a job file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "vidproc job"} | Job.model_json_schema()
+    return (
+        {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Job.model_json_schema() | {"title": "vidproc job"}
+    )
 
 
 if __name__ == "__main__":
