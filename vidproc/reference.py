@@ -118,7 +118,7 @@ def _table(rows: Any) -> list[str]:
 
 
 def _value(field: Any) -> str:
-    unit = (field.json_schema_extra or {}).get("unit")
+    unit: str = (field.json_schema_extra or {}).get("unit", "")
     limits = limits_of(field)
     said = unit or _kind(field.annotation)
     match limits:
@@ -154,7 +154,7 @@ def _default(field: Any) -> str:
     value = field.get_default(call_default_factory=True)
     if hasattr(value, "model"):  # a section's short form
         value = value.model
-    unit = (field.json_schema_extra or {}).get("unit")
+    unit: str = (field.json_schema_extra or {}).get("unit", "")
     if isinstance(value, bool):
         return str(value).lower()
     if value is None or value == () or value == {} or isinstance(value, BaseModel):
