@@ -37,13 +37,21 @@ from vidproc.demo.archive import write_video
 from vidproc.demo.scene import Scene
 from vidproc.demo.settings import DEMO_SEED, HEIGHT, WIDTH, SceneSettings
 from vidproc.demo.truth import LABELS, Truth, VideoTruth
-from vidproc.learn.data import Augmentation, FrameData, Reader, sample_range, spread, windows_of
-from vidproc.learn.explain import mirrored_grad_cam, points_at, randomise
+from vidproc.learn.data.augmentation import Augmentation
+from vidproc.learn.data.clips import sample_range, spread, windows_of
+from vidproc.learn.data.frames import FrameData
+from vidproc.learn.data.reader import Reader
+from vidproc.learn.explain.checks import points_at, randomise
+from vidproc.learn.explain.gradcam import mirrored_grad_cam
 from vidproc.learn.fewshot import FewShotSettings, few_shot
-from vidproc.learn.labels import Catalog, LabelledClip, read_activitynet, read_coco, to_coco
+from vidproc.learn.labels.actions import read_activitynet
+from vidproc.learn.labels.catalog import Catalog
+from vidproc.learn.labels.coco import read_coco, to_coco
+from vidproc.learn.labels.values import LabelledClip
 from vidproc.learn.networks import NetworkSettings
 from vidproc.learn.scoring.coco import coco_ap
-from vidproc.learn.train import DataSettings, OptimisationSettings, TrainSettings, train
+from vidproc.learn.train.settings import DataSettings, OptimisationSettings, TrainSettings
+from vidproc.learn.train.training import train
 from vidproc.learn.workers import WorkerSettings
 from vidproc.media import Grid
 from vidproc.models import load_model

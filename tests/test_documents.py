@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from vidproc.documents import MAX_DEPTH, load_json_file, parse_yaml, read_document
 from vidproc.errors import ConfigError
 from vidproc.learn.job import read_job
-from vidproc.learn.scoring.evaluate import EvalSettings, evaluate
-from vidproc.learn.train import TrainSettings
+from vidproc.learn.scoring.evaluate import evaluate
+from vidproc.learn.scoring.settings import EvalSettings
+from vidproc.learn.train.settings import TrainSettings
 from vidproc.models import describe_model
 from vidproc.settings import load_job
 

@@ -38,7 +38,7 @@ OWNERS = {
     "deltalake": {"tables", "ask.engine"},
     "duckdb": {"ask"},
     "typer": {"cli"},
-    "yaml": {"documents", "learn.fewshot", "learn.train"},
+    "yaml": {"documents"},
 }
 """The rooms and files that know a library."""
 

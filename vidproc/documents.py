@@ -58,6 +58,11 @@ def parse_yaml(text: str, path: object, what: str) -> Any:
         raise ConfigError(f"The {what} {path} cannot be read: it is not YAML: {' '.join(str(e).split())[:200]}.") from e
 
 
+def dump_yaml(values: dict[str, Any]) -> bytes:
+    """YAML text in UTF-8 of plain values, keys in the order given."""
+    return yaml.safe_dump(values, sort_keys=False).encode()
+
+
 def parse_json(text: str, path: object, what: str) -> Any:
     """The values in JSON text. A key given twice and numbers that are none (NaN, Infinity) are refused."""
     try:

@@ -15,20 +15,12 @@ from PIL import Image
 
 from tests.support.media import Made, make_video, read_number, video_of
 from vidproc.errors import ConfigError
-from vidproc.learn.data import (
-    Augmentation,
-    ClipData,
-    FrameData,
-    Reader,
-    batches,
-    epoch_order,
-    fit_image,
-    normalise,
-    sample_range,
-    spread,
-    windows_of,
-)
-from vidproc.learn.labels import LabelledClip, LabelledFrame
+from vidproc.learn.data.augmentation import Augmentation
+from vidproc.learn.data.clips import ClipData, normalise, sample_range, spread, windows_of
+from vidproc.learn.data.frames import FrameData
+from vidproc.learn.data.order import batches, epoch_order
+from vidproc.learn.data.reader import Reader, fit_image
+from vidproc.learn.labels.values import LabelledClip, LabelledFrame
 from vidproc.media import FrameSize, Grid
 from vidproc.models.recipe import Preprocessing
 from vidproc.video.decode import MediaLimits, Source

@@ -22,8 +22,11 @@ from vidproc.annotations import Detections
 from vidproc.cli import app
 from vidproc.errors import ConfigError
 from vidproc.learn.dataset import DatasetSettings, make_dataset
-from vidproc.learn.labels import Catalog, read_actions, read_coco
-from vidproc.learn.scoring.evaluate import EvalSettings, evaluate
+from vidproc.learn.labels.actions import read_actions
+from vidproc.learn.labels.catalog import Catalog
+from vidproc.learn.labels.coco import read_coco
+from vidproc.learn.scoring.evaluate import evaluate
+from vidproc.learn.scoring.settings import EvalSettings
 from vidproc.media import Clip, DecodeReport, FrameBatch, FrameSize, Geometry, Grid, Task, Video
 from vidproc.models.base import ModelCard
 from vidproc.tables.lake import Lake

@@ -25,22 +25,15 @@ from vidproc.cli import app
 from vidproc.demo.scene import Scene
 from vidproc.demo.settings import SceneSettings
 from vidproc.errors import ConfigError
-from vidproc.learn.data import fit_image
-from vidproc.learn.explain import (
-    ExplainSettings,
-    explain,
-    grad_cam,
-    grad_cam_box,
-    grad_cam_peak,
-    mirrored_grad_cam,
-    occlusion,
-    occlusion_box,
-    points_at,
-    randomise,
-)
+from vidproc.learn.data.reader import fit_image
+from vidproc.learn.explain.checks import points_at, randomise
+from vidproc.learn.explain.explaining import explain
+from vidproc.learn.explain.gradcam import grad_cam, grad_cam_box, grad_cam_peak, mirrored_grad_cam
+from vidproc.learn.explain.occlusion import occlusion, occlusion_box
+from vidproc.learn.explain.settings import ExplainSettings
 from vidproc.learn.networks import NetworkSettings, recipe_for
 from vidproc.learn.overlay import captioned, overlay, write_mp4
-from vidproc.learn.train import tensor_bytes, write_model
+from vidproc.learn.train.folder import tensor_bytes, write_model
 from vidproc.models import load_model, tiny
 from vidproc.models.embedded import embedded_recipe
 from vidproc.models.families import build_network, load_network

@@ -20,7 +20,8 @@ from vidproc.cli import main
 from vidproc.demo.archive import write_video
 from vidproc.demo.scene import Scene
 from vidproc.demo.settings import SceneSettings
-from vidproc.learn.labels import Catalog, read_coco
+from vidproc.learn.labels.catalog import Catalog
+from vidproc.learn.labels.coco import read_coco
 from vidproc.learn.networks import TEMPORAL as TEMPORAL_NETWORKS
 from vidproc.models import load_model
 from vidproc.models.settings import ModelSettings

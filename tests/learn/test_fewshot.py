@@ -20,7 +20,7 @@ from vidproc.errors import ConfigError
 from vidproc.learn.fewshot import SHRINKAGE, FewShotSettings, evaluate_episodes, few_shot, fit
 from vidproc.learn.networks import NetworkSettings, recipe_for
 from vidproc.learn.relabel import RelabelSettings, _few_shot_answer, relabel
-from vidproc.learn.train import tensor_bytes, write_model
+from vidproc.learn.train.folder import tensor_bytes, write_model
 from vidproc.models import load_model
 from vidproc.models.families import build_network
 from vidproc.models.settings import ModelSettings

@@ -12,15 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidproc.errors import ConfigError
-from vidproc.learn.labels import (
-    ActionLabels,
-    Catalog,
-    LabelledClip,
-    read_actions,
-    read_coco,
-    require_examples,
-    split_by_video,
-)
+from vidproc.learn.labels.actions import read_actions
+from vidproc.learn.labels.catalog import Catalog
+from vidproc.learn.labels.coco import read_coco
+from vidproc.learn.labels.splits import require_examples, split_by_video
+from vidproc.learn.labels.values import ActionLabels, LabelledClip
 from vidproc.media import Video
 
 

@@ -20,13 +20,17 @@ from tests.support.media import make_video
 from vidproc.demo.archive import write_video
 from vidproc.demo.scene import Scene
 from vidproc.demo.settings import SceneSettings
-from vidproc.learn.data import Augmentation
+from vidproc.learn.data.augmentation import Augmentation
 from vidproc.learn.dataset import DatasetSettings, make_dataset
-from vidproc.learn.explain import ExplainSettings, explain
-from vidproc.learn.labels import Catalog, read_coco
+from vidproc.learn.explain.explaining import explain
+from vidproc.learn.explain.settings import ExplainSettings
+from vidproc.learn.labels.catalog import Catalog
+from vidproc.learn.labels.coco import read_coco
 from vidproc.learn.networks import NetworkSettings
-from vidproc.learn.scoring.evaluate import EvalSettings, evaluate
-from vidproc.learn.train import DataSettings, OptimisationSettings, TrainSettings, train
+from vidproc.learn.scoring.evaluate import evaluate
+from vidproc.learn.scoring.settings import EvalSettings
+from vidproc.learn.train.settings import DataSettings, OptimisationSettings, TrainSettings
+from vidproc.learn.train.training import train
 from vidproc.learn.workers import WorkerSettings
 from vidproc.run.driver import index
 from vidproc.settings import load_job

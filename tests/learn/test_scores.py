@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vidproc.errors import ConfigError
 from vidproc.learn.plots import confusion_png, curves_png, precision_recall_png
-from vidproc.learn.scoring.classification import as_matrix, classification_scores, over_views
+from vidproc.learn.scoring.classification import as_matrix, classification_scores
 from vidproc.learn.scoring.coco import coco_ap
 from vidproc.learn.scoring.segments import (
     Segment,
@@ -117,13 +117,6 @@ def test_top1_top5_and_confusion_by_hand() -> None:
 def test_nobody_is_right_by_a_tie() -> None:
     found = classification_scores(np.zeros((2, 7)), np.array([0, 6]), list("abcdefg"))
     assert (found.top1, found.top5) == (0, 0)
-
-
-def test_views_are_averaged_before_the_answer() -> None:
-    # One view of three prefers b, strongly; the mean prefers a.
-    scores = np.array([[0.6, 0.4], [0.6, 0.4], [0.35, 0.65], [0.1, 0.9]])
-    mean = over_views(scores, np.array([0, 0, 0, 2]), 3)
-    np.testing.assert_allclose(mean, [[1.55 / 3, 1.45 / 3], [0, 0], [0.1, 0.9]])
 
 
 def test_an_unknown_label_in_predictions_fails() -> None:

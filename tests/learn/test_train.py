@@ -30,21 +30,16 @@ from safetensors.torch import load_file, save_file
 from tests.support.media import make_video
 from tests.support.odd_store import Odd, odd_store
 from vidproc.errors import ConfigError
-from vidproc.learn.data import Augmentation
+from vidproc.learn.data.augmentation import Augmentation
 from vidproc.learn.job import read_job
-from vidproc.learn.labels import to_coco
+from vidproc.learn.labels.coco import to_coco
 from vidproc.learn.networks import NetworkSettings, class_tensors, network_for, recipe_for
-from vidproc.learn.train import (
-    DataSettings,
-    OptimisationSettings,
-    TrainSettings,
-    _goodness,
-    _Loader,
-    _yaml_plain,
-    prepare,
-    rate_factor,
-    train,
-)
+from vidproc.learn.train.examples import Loader
+from vidproc.learn.train.folder import yaml_plain
+from vidproc.learn.train.loop import goodness, learning_rate_factor
+from vidproc.learn.train.preparation import prepare
+from vidproc.learn.train.settings import DataSettings, OptimisationSettings, TrainSettings
+from vidproc.learn.train.training import train
 from vidproc.learn.workers import WorkerSettings
 from vidproc.models import load_model
 from vidproc.models.settings import ModelSettings
@@ -183,9 +178,9 @@ def test_begun_anew_and_killed_a_training_never_returns_the_older_model(
     def kill(*_: Any) -> None:
         raise Killed
 
-    for place in ("_write_folder", "_optimiser"):  # after the last epoch, and before the first
+    for place in ("write_folder", "make_optimizer"):  # after the last epoch, and before the first
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(f"vidproc.learn.train.{place}", kill)
+            patch.setattr(f"vidproc.learn.train.loop.{place}", kill)
             train(replace(settings, resume=False))
         assert not (tmp_path / "m" / "model.yaml").exists()
         train(settings)
@@ -237,7 +232,7 @@ class Refusing(torch.utils.data.Dataset[int]):
 @pytest.mark.parametrize("loaders", [0, 1])
 def test_what_is_found_wrong_by_a_process_that_decodes_ahead_is_one_sentence(loaders: int) -> None:
     with pytest.raises(ConfigError, match=r"^x\.csv, line 3: a\.mp4 does not decode there$"):
-        next(_Loader(Refusing(), loaders, list).epoch(0, [0], 1))
+        next(Loader(Refusing(), loaders, list).epoch(0, [0], 1))
 
 
 def test_another_job_does_not_go_on_from_a_foreign_checkpoint(trained: Any) -> None:
@@ -281,9 +276,9 @@ def test_goodness_is_what_is_watched_then_how_sure_it_was() -> None:
         {"top1": 1.0, "val_loss": 0.2},
         {"top1": 1.0, "val_loss": 0.3},
     ]
-    assert max(rows, key=lambda row: _goodness(row, "top1")) is rows[2]
-    assert _goodness({"loss": 1.0}, "loss") > _goodness({"loss": 2.0}, "loss")
-    assert _goodness({"AP": 0.5}, "AP") > _goodness({"AP": 0.4}, "AP")
+    assert max(rows, key=lambda row: goodness(row, "top1")) is rows[2]
+    assert goodness({"loss": 1.0}, "loss") > goodness({"loss": 2.0}, "loss")
+    assert goodness({"AP": 0.5}, "AP") > goodness({"AP": 0.4}, "AP")
 
 
 @pytest.mark.parametrize("balance", ["sample", "loss"])
@@ -308,11 +303,11 @@ def test_a_loss_that_explodes_is_said(moving: Path, tmp_path: Path) -> None:
 @examples(max_examples=50, deadline=None)
 @given(st.integers(1, 500), st.floats(0, 0.9))
 def test_the_rate_rises_then_falls(steps: int, share: float) -> None:
-    rates = [rate_factor(s, steps, share * steps) for s in range(steps)]
+    rates = [learning_rate_factor(s, steps, share * steps) for s in range(steps)]
     top = int(np.argmax(rates))
     assert all(0 < r <= 1 for r in rates)
     assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
-    assert rate_factor(steps, steps, share * steps) == pytest.approx(0.01)
+    assert learning_rate_factor(steps, steps, share * steps) == pytest.approx(0.01)
 
 
 # Detection
@@ -586,7 +581,7 @@ def test_two_workers_killed_go_on_from_the_last_epoch(moving: Path, tmp_path: Pa
     settings = job(moving, out, workers=WorkerSettings(workers=2, gpu=False))
     settings = replace(settings, optimisation=OptimisationSettings(epochs=300, batch=8))
     path = tmp_path / "job.yaml"
-    path.write_text(yaml.safe_dump(_yaml_plain(asdict(settings))))
+    path.write_text(yaml.safe_dump(yaml_plain(asdict(settings))))
     command = [sys.executable, "-m", "vidproc", "train", str(path)]
     running = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
     try:

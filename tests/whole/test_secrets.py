@@ -22,7 +22,7 @@ from tests.whole.test_security import everything_in
 from vidproc.ask import connect
 from vidproc.errors import ConfigError
 from vidproc.learn.job import read_job
-from vidproc.learn.train import TrainSettings
+from vidproc.learn.train.settings import TrainSettings
 from vidproc.models import ModelSettings, fetch_model
 from vidproc.progress import LogReporter
 from vidproc.run.driver import index

@@ -38,8 +38,8 @@ def train(
     OUT/metrics.csv (and OUT/tensorboard) grow with every epoch.
     """
     from vidproc.learn.job import read_job
-    from vidproc.learn.train import TrainSettings
-    from vidproc.learn.train import train as run_train
+    from vidproc.learn.train.settings import TrainSettings
+    from vidproc.learn.train.training import train as run_train
 
     settings = read_job(job, TrainSettings, **({} if out is None else {"out": absolute(out)}))
 
@@ -83,8 +83,8 @@ def evaluate(
     s3: S3Options,
 ) -> None:
     """Score predictions, or a lake, against the truth."""
-    from vidproc.learn.scoring.evaluate import EvalSettings
     from vidproc.learn.scoring.evaluate import evaluate as run_evaluate
+    from vidproc.learn.scoring.settings import EvalSettings
 
     settings = EvalSettings(
         task=task, truth=truth, predictions=predictions, lake=absolute_or_none(lake), out=absolute_or_none(out),
@@ -184,8 +184,8 @@ def explain(
     s3: S3Options,
 ) -> None:
     """Why a model answered so: a heat map over the frames."""
-    from vidproc.learn.explain import ExplainSettings
-    from vidproc.learn.explain import explain as run_explain
+    from vidproc.learn.explain.explaining import explain as run_explain
+    from vidproc.learn.explain.settings import ExplainSettings
 
     where = absolute(source)
     settings = ExplainSettings(

@@ -16,14 +16,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 
+from vidproc.documents import dump_yaml
 from vidproc.errors import ConfigError
-from vidproc.learn.data import ClipData, Reader, normalise
-from vidproc.learn.labels import Catalog, LabelledClip, read_kinetics, require_examples
+from vidproc.learn.data.clips import ClipData, normalise
+from vidproc.learn.data.reader import Reader
+from vidproc.learn.labels.actions import read_kinetics
+from vidproc.learn.labels.catalog import Catalog
+from vidproc.learn.labels.splits import require_examples
+from vidproc.learn.labels.values import LabelledClip
 from vidproc.learn.networks import WEIGHTS
-from vidproc.learn.train import tensor_bytes, write_model
+from vidproc.learn.train.folder import tensor_bytes, write_model
 from vidproc.models import describe_model
 from vidproc.models.base import ModelCard
 from vidproc.models.device import pick_device
@@ -153,7 +157,7 @@ def few_shot(settings: FewShotSettings, *, options: StorageOptions | None = None
     ]
     if evaluation is not None:
         training["evaluation"] = {f: getattr(evaluation, f) for f in evaluation.__dataclass_fields__}
-    storage.put("training.yaml", yaml.safe_dump(training, sort_keys=False).encode())
+    storage.put("training.yaml", dump_yaml(training))
     write_model(storage, made, tensor_bytes(whole))
     return report
 

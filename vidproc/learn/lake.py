@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from vidproc.ask import ALL, LakeDatabase, connect
 from vidproc.errors import ConfigError
-from vidproc.learn.labels import Catalog
+from vidproc.learn.labels.catalog import Catalog
 from vidproc.media import Video
 from vidproc.storage import StorageOptions
 

@@ -32,18 +32,6 @@ class ClassificationScores:
     per_class: tuple[ClassAccuracy, ...]
 
 
-def over_views(scores: np.ndarray, example: np.ndarray, examples: int) -> np.ndarray:
-    """Scores of views float (v, classes), and the example of each int64 (v,) -> their means (examples, classes).
-
-    Kinetics is tested on several clips (and crops) of each video, whose scores after softmax are
-    averaged. An example without a view gets zeros, which no class wins.
-    """
-    total = np.zeros((examples, scores.shape[1]), np.float64)
-    np.add.at(total, example, scores)
-    count = np.bincount(example, minlength=examples)[:, None]
-    return np.divide(total, count, out=total, where=count > 0)
-
-
 def classification_scores(scores: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> ClassificationScores:
     """Scores (n, classes), true class ids int64 (n,). Where scores tie, the true class comes last: an
     example that nobody scored is wrong, not right by luck of its place in the list."""
