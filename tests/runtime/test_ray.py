@@ -465,16 +465,32 @@ executor.close()
 
 
 BESIDE = """
-import sys
+import sys, time
 from pathlib import Path
 from tests.support.faults import FaultTable, Faulty, ListFeed
-from vidproc.runtime.units import Unit
+from vidproc.runtime.executor import Unit
 from vidproc.runtime.ray import RayExecutor
 from vidproc.runtime.step import Resources
 
-table, small = FaultTable({}, Path(sys.argv[1])), dict(memory_bytes=256 << 20)
-long = Faulty("decode", table, seconds=float(sys.argv[2]), needs=Resources(**small))
-short = Faulty("publish", table, seconds=0.3, needs=Resources(beside=True, **small))
+folder, ended = Path(sys.argv[1]), Path(sys.argv[1]) / "ended"
+ended.mkdir()
+
+class Long(Faulty):
+    def __call__(self, item):
+        deadline = time.monotonic() + 100
+        while len(list(ended.iterdir())) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(self.seconds)  # until the driver knows
+        return item
+
+class Short(Faulty):
+    def __call__(self, item):
+        (ended / item[0]).touch()
+        return item
+
+table, small = FaultTable({}, folder), dict(memory_bytes=256 << 20, time_limit_s=200)
+long = Long("decode", table, seconds=float(sys.argv[2]), needs=Resources(**small))
+short = Short("publish", table, needs=Resources(beside=True, **small))
 units = [Unit(f"{route}{i}", [f"{route}{i}"], route) for route in ("long", "short") for i in range(3)]
 executor = RayExecutor("local", num_workers=1)
 for end in executor.run(ListFeed(units), {"long": [long], "short": [short]}):
@@ -513,9 +529,9 @@ def start_driver(scratch: Path, seconds: float, program: str = DRIVER) -> subpro
 
 
 def test_what_runs_beside_the_others_waits_for_none_of_them(scratch: Path) -> None:
-    """Every worker is busy for longer than all the short ones take."""
-    driver = start_driver(scratch, 12.0, BESIDE)
-    out, err = driver.communicate(timeout=120)
+    """Every worker is busy until all the short ones have ended."""
+    driver = start_driver(scratch, 3.0, BESIDE)
+    out, err = driver.communicate(timeout=200)
     assert driver.returncode == 0, err[-2000:]
     assert out.split()[:3] == ["short0", "short1", "short2"] and len(out.split()) == 6
 
