@@ -232,7 +232,7 @@ def test_settings_made_in_python_are_those_of_a_job_file(tmp_path: Path) -> None
             lambda: LinkSettings(lost_seconds=0),
             "LinkSettings: `lost_seconds`: Input should be .* than 0, not 0; give",
         ),
-        (lambda: Hysteresis(on=2), "`on`: .*, not 2; give a number between 0 and 1"),
+        (lambda: Hysteresis(on=2), "`on`: .*, not 2; give on a number between 0 and 1"),
         (lambda: Filters(includes=("a",)), "unknown key `includes`, did you mean `include`?"),
         (lambda: StorageOptions(endpoint_url="s3.local"), "the S3 endpoint must start with http:// or https://"),
         (lambda: MediaLimits(max_duration=-1.0), "`max_duration`: Input should be greater than 0"),

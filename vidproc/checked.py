@@ -77,7 +77,7 @@ def _problem(found: Any, kind: Any) -> str:
     if found["type"] == "value_error":
         return f"`{where}`: {message}"
     field = fields_of(section_at(kind, path[:-1])).get(path[-1])
-    return f"`{where}`: {message}, not {found['input']!r}{_advice(limits_of(field))}"
+    return f"`{where}`: {message}, not {found['input']!r}{_advice(path[-1], limits_of(field))}"
 
 
 def limits_of(field: Any) -> dict[str, Any]:
@@ -86,14 +86,14 @@ def limits_of(field: Any) -> dict[str, Any]:
     return {n: getattr(m, n) for m in getattr(field, "metadata", ()) for n in names if getattr(m, n, None) is not None}
 
 
-def _advice(limits: Mapping[str, Any]) -> str:
+def _advice(name: str, limits: Mapping[str, Any]) -> str:
     match limits:
         case {"ge": least, "le": most}:
-            return f"; give a number between {least:g} and {most:g}"
+            return f"; give {name} a number between {least:g} and {most:g}"
         case {"ge": least}:
-            return f"; give at least {least:g}"
+            return f"; give {name} at least {least:g}"
         case {"gt": least}:
-            return f"; give more than {least:g}"
+            return f"; give {name} more than {least:g}"
     return ""
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from vidproc.cli.answers import cell, print_json, print_table
-from vidproc.cli.options import DeviceOption, JsonOption, ModelKind, S3Options, expanded
+from vidproc.cli.options import DeviceOption, JsonOption, S3Options, expanded
+from vidproc.settings import Kind
 from vidproc.text import say
 
 app = typer.Typer()
@@ -16,7 +17,7 @@ app.add_typer(models_app, name="models")
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A name, file, folder or package.module:Class.")]
 KindOption = Annotated[
-    ModelKind | None, typer.Option("--kind", help="Kind of model, where models of several kinds have the name.")
+    Kind | None, typer.Option("--kind", help="Kind of model, where models of several kinds have the name.")
 ]
 
 

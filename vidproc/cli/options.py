@@ -21,7 +21,6 @@ from vidproc.storage import StorageOptions, absolute_address
 
 Executor = Literal["ray", "inline"]
 LogFormat = Literal["auto", "text", "json"]
-ModelKind = Literal["detector", "actions", "embedding"]
 
 LakeArgument = Annotated[
     str, typer.Argument(metavar="LAKE", help="A folder or s3://bucket/prefix that `vidproc index` wrote to.")

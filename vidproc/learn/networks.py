@@ -19,10 +19,11 @@ from vidproc.models.families import build_network
 from vidproc.models.fetching import reaching
 from vidproc.models.recipe import Preprocessing, Recipe
 from vidproc.models.registry import find_recipe
-from vidproc.models.settings import Kind, ModelSettings
+from vidproc.models.settings import ModelSettings
 from vidproc.models.tensors import fill, state_dict_of
 from vidproc.models.torchvision_recipes import torchvision_names, torchvision_recipe
 from vidproc.models.weights import read_weights
+from vidproc.settings import Kind
 from vidproc.storage import StorageOptions
 
 TEMPORAL = tuple(f"cnn+{head}" for head in ("lstm", "gru", "tcn", "mean"))

@@ -16,7 +16,8 @@ from vidproc.models.listing import ModelEntry, list_models
 from vidproc.models.loading import describe_model, fetch_model, load_model
 from vidproc.models.recipe import Preprocessing, Recipe
 from vidproc.models.registry import resolve_spec
-from vidproc.models.settings import Kind, ModelSettings
+from vidproc.models.settings import ModelSettings
+from vidproc.settings import Kind
 
 __all__ = [
     "ActionModel",

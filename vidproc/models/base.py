@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from vidproc.annotations import Detections
 from vidproc.media import Grid
+from vidproc.settings import Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     name: str
-    kind: Literal["detector", "actions", "embedding"]
+    kind: Kind
     labels: tuple[str, ...]
     """The label of class i is labels[i]."""
     grid: Grid

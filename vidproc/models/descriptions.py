@@ -23,7 +23,8 @@ from vidproc.models.recipe import (
     absolute_uri,
     did_you_mean,
 )
-from vidproc.models.settings import Kind, parse_fps
+from vidproc.quantities import parse_fps
+from vidproc.settings import Kind
 
 _COCO80 = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vidproc.models.fetching import expected_sha256, locate
-from vidproc.models.settings import Kind
 from vidproc.models.torchvision_recipes import torchvision_names, torchvision_recipe
+from vidproc.settings import Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

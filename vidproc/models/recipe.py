@@ -21,8 +21,9 @@ from vidproc.errors import ConfigError
 from vidproc.media import FrameSize, Grid, content_hash
 from vidproc.models.base import ModelCard
 from vidproc.models.fetching import shown
-from vidproc.models.settings import Kind, ModelSettings
+from vidproc.models.settings import ModelSettings
 from vidproc.secrets import refuse_credentials_in
+from vidproc.settings import Kind
 
 FAMILIES: dict[str, str] = {
     "torchvision-detection": "vidproc.models.detector",
@@ -154,7 +155,7 @@ class Recipe:
             self,
             preprocessing=preprocessing,
             grid=Grid(
-                fps=Fraction(settings.fps) if settings.fps is not None else grid.fps,
+                fps=settings.fps or grid.fps,
                 size=size,
                 window=window,
                 stride=stride,

@@ -20,8 +20,9 @@ from vidproc.models.descriptions import read_recipe
 from vidproc.models.fetching import is_remote, shown
 from vidproc.models.foreign import refuse_foreign_model
 from vidproc.models.recipe import FAMILIES, Recipe, did_you_mean
-from vidproc.models.settings import Kind, ModelSettings
+from vidproc.models.settings import ModelSettings
 from vidproc.models.torchvision_recipes import torchvision_names, torchvision_recipe
+from vidproc.settings import Kind
 
 
 def resolve_spec(spec: str, kind: Kind, *, gpu: bool | None = None) -> str | None:

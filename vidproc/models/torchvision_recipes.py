@@ -7,7 +7,7 @@ from typing import Any
 
 from vidproc.media import FrameSize, Grid
 from vidproc.models.recipe import DETECTOR_FPS, Preprocessing, Recipe
-from vidproc.models.settings import Kind
+from vidproc.settings import Kind
 
 _DETECTION_SIZES = {
     "fasterrcnn_mobilenet_v3_large_320_fpn": FrameSize(mode="fit", height=320, width=640),
