@@ -39,8 +39,9 @@ demo: $(INSTALLED) ## make videos, index them, ask and draw: into demo/
 	$(BIN)/vidproc demo demo
 
 # Tests of pure logic, for while one works: no Ray, no S3 server, no training, hardly another process.
-PURE := tests/test_documents.py tests/test_imports.py tests/test_text.py tests/ask/test_sql_guard.py \
-  tests/cli/test_config.py tests/learn/test_labels.py tests/learn/test_scores.py tests/models/test_models_weights.py \
+PURE := tests/test_documents.py tests/test_imports.py tests/test_makefile.py tests/test_settings.py tests/test_text.py \
+  tests/ask/test_sql_guard.py \
+  tests/learn/test_labels.py tests/learn/test_scores.py tests/models/test_models_weights.py \
   tests/models/test_temporal.py tests/run/test_pipeline.py tests/run/test_remarks.py tests/runtime/test_retry.py \
   tests/tables/test_link.py tests/tables/test_schema.py tests/video/test_h264.py tests/video/test_plan.py \
   tests/video/test_probe.py
