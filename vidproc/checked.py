@@ -91,9 +91,9 @@ def _advice(name: str, limits: Mapping[str, Any]) -> str:
         case {"ge": least, "le": most}:
             return f"; give {name} a number between {least:g} and {most:g}"
         case {"ge": least}:
-            return f"; give {name} at least {least:g}"
+            return f"; give {name} a number of at least {least:g}"
         case {"gt": least}:
-            return f"; give {name} more than {least:g}"
+            return f"; give {name} a number above {least:g}"
     return ""
 
 
