@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from vidproc.cli import app, main
 from vidproc.errors import ConfigError
+from vidproc.learn.networks import NetworkSettings, network_for, recipe_for
+from vidproc.learn.train import tensor_bytes, write_model
 from vidproc.progress import LiveReporter, LogReporter, Progress
+from vidproc.storage import open_storage
 from vidproc.tables.lake import Lake
 from vidproc.text import printable, printable_json, printable_lines
 
@@ -106,3 +110,35 @@ def test_the_bar_takes_no_markup_from_names(monkeypatch: pytest.MonkeyPatch) -> 
     assert "[link=http://x]waits[/link]" in out.getvalue() and SHOWN in out.getvalue()
     for sequence in ("\x1b[2J", "\x9b", "\u202e", "\x1b]8"):
         assert sequence not in out.getvalue()
+
+
+def invisible(text: str) -> list[str]:
+    """Lines that a terminal would obey."""
+    return [line for line in text.split("\n") if not line.isprintable()]
+
+
+def test_what_a_model_says_of_itself_is_printed_as_text(tmp_path: Path) -> None:
+    """Licences, names and labels come with the model, from whoever made it."""
+    size = {"mode": "stretch", "height": 32, "width": 32}
+    network = NetworkSettings(arch="cnn+mean", size=size)
+    recipe = recipe_for("model", ("cat", "dog"), network, "actions")
+    write_model(open_storage(str(tmp_path / "m")), recipe, tensor_bytes(network_for(recipe, network)))
+    card = yaml.safe_load((tmp_path / "m/model.yaml").read_text())
+    hostile = HOSTILE.replace("\udc80", "").replace("\x00", "")
+    (tmp_path / "m/model.yaml").write_text(yaml.safe_dump(card | {"licence": hostile}))
+    ran = CliRunner().invoke(app, ["models", "check", str(tmp_path / "m"), "--device", "cpu"])
+    assert ran.exit_code == 0 and r"\x1b[2J\x9b31m\nok: 12 indexed" in ran.output, ran.output
+    assert not invisible(ran.output) and not any(line.startswith("ok:") for line in ran.output.splitlines())
+
+
+@pytest.mark.parametrize("text", ['"a\\e[2J\\nok: 12 indexed": 1\n', 'detector: {"b\\e[2J\\nok: 12 indexed": 1}\n'])
+def test_keys_of_a_job_file_are_printed_as_text(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "job.yaml").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["vidproc", "index", "a", "b", "--job", str(tmp_path / "job.yaml")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and "ok: 12 indexed" in said
+    assert not invisible(said) and not any(line.startswith("ok:") for line in said.splitlines())
