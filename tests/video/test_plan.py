@@ -15,7 +15,7 @@ from tests.conftest import Root
 from vidproc.errors import ConfigError
 from vidproc.media import FrameSize, Grid, Video, VideoInfo
 from vidproc.video.archive import Skipped
-from vidproc.video.plan import REPAIRED_CLIP_S, CutSettings, Plan, PlanWriter, cut, load_plan
+from vidproc.video.plan import READ_FROM_THE_START_CLIP_S, CutSettings, Plan, PlanWriter, cut, load_plan
 
 HD = Grid(fps=Fraction(2), size=FrameSize())
 SMALL = Grid(fps=Fraction(5), size=FrameSize(mode="stretch", height=172, width=172), window=16, stride=8)
@@ -110,14 +110,13 @@ def test_a_group_of_pictures_above_the_hard_limit_is_cut_between_samples() -> No
 
 def test_what_is_read_from_the_start_is_cut_into_few_long_tasks() -> None:
     small = Grid(fps=Fraction(2), size=SMALL.size)
-    plain = replace(make_info(HOUR), plain=True)
-    assert len(cut(plain, CutSettings(), [small], "p")) == 1
-    repaired = replace(make_info(HOUR), exact_timestamps=False)
-    tasks = cut(repaired, CutSettings(), [small], "p")
-    clips = [c for t in tasks for c in t.clips]
-    starts = [c.start_pts - repaired.origin_pts for c in clips[1:] if c.start_pts is not None]
-    assert starts == [round(n * REPAIRED_CLIP_S / repaired.time_base) for n in range(1, 12)] and len(tasks) == 6
-    for info in (plain, repaired):  # and what would not fit into a worker is cut between samples
+    for info in (replace(make_info(HOUR), plain=True), replace(make_info(HOUR), exact_timestamps=False)):
+        tasks = cut(info, CutSettings(), [small], "p")
+        clips = [c for t in tasks for c in t.clips]
+        starts = [c.start_pts - info.origin_pts for c in clips[1:] if c.start_pts is not None]
+        assert starts == [round(n * READ_FROM_THE_START_CLIP_S / info.time_base) for n in range(1, 12)]
+        assert len(tasks) == 6
+        # And what would not fit into a worker is cut between samples.
         big = cut(info, CutSettings(), [HD], "p")
         assert len(big) > 15 and all(t.bytes <= 1.1 * (1 << 30) for t in big)
 

@@ -105,7 +105,7 @@ def _fast(task: Task, grids: Sequence[Grid], source: Source, limits: MediaLimits
 def _plainly(task: Task, grids: Sequence[Grid], source: Source, limits: MediaLimits) -> Result:
     counted = False
     anew: set[int] = set()
-    leads = list(LEADS_S if not task.info.plain else LEADS_S[-1:])
+    leads = list(LEADS_S if not task.info.plain else LEADS_S[1:])
     while True:
         result = Result(task, grids, limits)
         for sweep in result.sweeps():

@@ -61,18 +61,16 @@ def cut(info: VideoInfo, settings: CutSettings, grids: Sequence[Grid], pipeline_
     )
 
 
-REPAIRED_CLIP_S = 300.0
-"""Shortest clip of a video whose clock is repaired, seconds: its tasks read, but do not decode, all that lies before
-them."""
+READ_FROM_THE_START_CLIP_S = 300.0
+"""Shortest clip of a video whose clock is repaired, or that is decoded plainly, seconds: its tasks read, but do not
+decode, all that lies before them."""
 
 
 def _clip_bounds(info: VideoInfo, clip_seconds: float) -> list[int]:
     """The keyframes nearest to the multiples of `clip_seconds`, without the video's two ends."""
-    if info.plain:
-        return []
-    if not info.exact_timestamps:
+    if info.plain or not info.exact_timestamps:
         # Each task reads from the start, and decodes from some seconds before its own range.
-        step = int(max(clip_seconds, REPAIRED_CLIP_S) / info.time_base)
+        step = int(max(clip_seconds, READ_FROM_THE_START_CLIP_S) / info.time_base)
         return list(range(info.origin_pts + step, info.origin_pts + int(info.duration_s / info.time_base), step))
     length = Fraction(clip_seconds).limit_denominator(1_000_000) / info.time_base
     end = info.origin_pts + round(info.duration_s / info.time_base)
@@ -90,8 +88,7 @@ def _clip_bounds(info: VideoInfo, clip_seconds: float) -> list[int]:
 def _split_long(
     info: VideoInfo, bounds: list[int], rate: float, settings: CutSettings, grids: Sequence[Grid]
 ) -> list[int]:
-    """Cuts between samples inside any clip whose frames exceed the hard limit. This is the one way in
-    which a video that is decoded plainly is divided: each part of it is read from the start."""
+    """Cuts between samples inside any clip whose frames exceed the hard limit."""
     if rate <= 0:
         return bounds
     end = info.origin_pts + round(info.duration_s / info.time_base)

@@ -171,8 +171,10 @@ class Sequential(Pass):
             self.enter_at = sweep.start - int(lead_s / self.info.time_base)
             if self.enter_at <= self.info.origin_pts and not self.info.edits:
                 self.enter_at = None
-        # A repaired clock begins with the first packet: then packets are read from there, and not decoded yet.
-        self.enter_pts = self.enter_at if self.info.exact_timestamps else None
+        self.reads_all = self.info.plain or not self.info.exact_timestamps
+        """A repaired clock begins with the first packet, and so does what a decoder must be told: then packets are read
+        from there, and not decoded yet."""
+        self.enter_pts = None if self.reads_all else self.enter_at
 
     def begin(self, container: InputContainer, stream: VideoStream, log: list[tuple[int, str, str]]) -> None:
         super().begin(container, stream, log)
@@ -272,7 +274,7 @@ class Sequential(Pass):
     def look_for_entry(self, packet: Packet[Any], sent: Sent) -> None:
         assert self.enter_at is not None and self.sweep.start is not None
         if sent.stamp is None or sent.stamp < self.enter_at:
-            if sent.order == 0 and not self.info.exact_timestamps:
+            if sent.order == 0 and self.reads_all:
                 self.decodes_alone(packet)  # it may tell what holds for all
         elif sent.stamp > self.sweep.start:
             self.found_no_entry = self.done = True
