@@ -117,7 +117,7 @@ TEMPORAL, MARGIN = 0.75, 0.15
 the margin, over the better of the blind ones, is more than three standard errors of 200 answers."""
 EPOCHS = {"slowfast": 20} | dict.fromkeys(ON_DEMAND, 15) | {"mc3": 25, "s3d": 25} | {"swin3d": 30, "mvit": 40}
 """R3D and R(2+1)D tell the pairs apart and find the order of frames at the sixth epoch."""
-RATES = dict.fromkeys(NETWORKS, 1.5e-3) | {"mc3": 5e-4, "s3d": 5e-4} | dict.fromkeys(TRANSFORMERS, 3e-4)
+LEARNING_RATES = dict.fromkeys(NETWORKS, 1.5e-3) | {"mc3": 5e-4, "s3d": 5e-4} | dict.fromkeys(TRANSFORMERS, 3e-4)
 """Others: 1e-3. S3D, whose weights begin small, stayed at chance for 19 epochs at 2e-3 and for six at 5e-4."""
 CROPPED = (*NETWORKS, "mc3", "s3d", *TRANSFORMERS)
 """Those that see a random part of each scene, at least 0.8 of it, brought back to size."""
@@ -145,7 +145,7 @@ DETECTORS: dict[str, NetworkSettings] = {
 }
 DETECTOR_EPOCHS = {"ssdlite": (4, 3)}
 """From random weights, then fine-tuned; others as the command line says."""
-DETECTOR_RATES = {"ssdlite": 1e-3}
+DETECTOR_LEARNING_RATES = {"ssdlite": 1e-3}
 """Others: 6e-4."""
 LONG = tuple(name for name in DETECTORS if name != "faster-rcnn")
 """Run by name alone: some ten minutes of processor time each."""
@@ -360,7 +360,10 @@ def _family(name: str, args: Any) -> Figure:
         ),
         network=(NETWORKS | ON_DEMAND | TRANSFORMERS)[name],
         optimisation=OptimisationSettings(
-            epochs=EPOCHS.get(name, args.epochs), batch=16 if many else 8, rate=RATES.get(name, 1e-3), warmup_epochs=1
+            epochs=EPOCHS.get(name, args.epochs),
+            batch=16 if many else 8,
+            learning_rate=LEARNING_RATES.get(name, 1e-3),
+            warmup_epochs=1,
         ),
         augmentation=Augmentation(flip=0.5, crop=0.8 if name in CROPPED else 1.0),
         workers=WorkerSettings(executor="inline", gpu=False),
@@ -406,7 +409,7 @@ def _detector(name: str, args: Any) -> Figure:
     sees: noise, shake and changing light."""
     made, network = worlds(args), DETECTORS[name]
     first, more = DETECTOR_EPOCHS.get(name, args.detector_epochs)
-    rate = DETECTOR_RATES.get(name, 6e-4)
+    learning_rate = DETECTOR_LEARNING_RATES.get(name, 6e-4)
 
     def job(name: str, world: World, network: NetworkSettings, epochs: int) -> TrainSettings:
         boxes = str(world.labels("boxes"))
@@ -416,7 +419,7 @@ def _detector(name: str, args: Any) -> Figure:
             out=str(args.out / "models" / name),
             data=DataSettings(archive=world.videos, train=boxes, validation_share=0, cache_gb=1.0),
             network=network,
-            optimisation=OptimisationSettings(epochs=epochs, batch=4, rate=rate, warmup_epochs=0.1),
+            optimisation=OptimisationSettings(epochs=epochs, batch=4, learning_rate=learning_rate, warmup_epochs=0.1),
             augmentation=Augmentation(flip=0.5),
             workers=WorkerSettings(executor="inline", gpu=False),
         )

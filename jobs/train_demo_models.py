@@ -146,7 +146,7 @@ def action_orders(first: int, scenes: int) -> list[tuple[int, Kind]]:
 # --- training ------------------------------------------------------------------------------------------------------
 
 
-def rate(step: int, steps: int, peak: float) -> float:
+def learning_rate(step: int, steps: int, peak: float) -> float:
     """Warm-up over the first 5 %, then half a cosine down to zero."""
     warm = max(1, steps // 20)
     if step < warm:
@@ -169,20 +169,20 @@ def fit(
     decay, plain = [], []
     for p in network.parameters():
         (decay if p.ndim > 1 else plain).append(p)
-    optimiser = torch.optim.AdamW([{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}])
+    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}])
     network.train()
     started, seen = time.perf_counter(), 0.0
     for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = rate(step, steps, peak)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, peak)
         inputs, targets = next(batches)
         with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             outputs = network(inputs)
         loss = loss_of(outputs, targets)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-        optimiser.step()
+        optimizer.step()
         keep = min(0.995, (1 + step) / (10 + step))
         with torch.no_grad():
             for mean, now in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
@@ -441,9 +441,9 @@ def train(kind: str, settings: TrainSettings, out: Path) -> dict[str, float]:
         {
             "labels": labels,
             "width": network.width,
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
             "trained_by": "jobs/train_demo_models.py",
-            "data": "vidproc.demo.world, synthetic",
+            "data": "vidproc.demo, drawn",
             "seed": settings.seed,
             "steps": settings.detector_steps if kind == "detector" else settings.action_steps,
             "metrics": {k: round(v, 4) for k, v in metrics.items()},

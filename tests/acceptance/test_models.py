@@ -71,7 +71,7 @@ def yolox(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """With a free batch, and with one frame a batch."""
     described = tmp_path_factory.mktemp("yolox") / "yolox_nano.yaml"
     weights = DATA / "models" / "yolox_nano" / f"{request.param}.onnx"
-    values = {"family": "onnx", "decoding": "yolox", "weights": str(weights), "licence": "Apache-2.0"}
+    values = {"family": "onnx", "decoding": "yolox", "weights": str(weights), "license": "Apache-2.0"}
     described.write_text(yaml.safe_dump(values))
     # As the reference was measured: boxes above 0.01, at most 100 an image
     settings = ModelSettings(kind="detector", score_threshold=0.01, threads=2)

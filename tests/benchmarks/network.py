@@ -29,7 +29,7 @@ def detector() -> Path:
 
 
 def description(graph: Path) -> str:
-    return f"family: onnx\nkind: detector\ndecoding: yolox\nweights: {graph}\nlicence: Apache-2.0\n"
+    return f"family: onnx\nkind: detector\ndecoding: yolox\nweights: {graph}\nlicense: Apache-2.0\n"
 
 
 def _write(path: Path) -> None:

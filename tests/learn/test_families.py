@@ -144,7 +144,7 @@ def test_a_family_trains_saves_loads_indexes_and_is_scored(
             "validation": str(world / f"{truth}.json"),
         },
         "network": {"arch": arch, "fps": 2 if detects else 8, **NETWORKS[arch]},
-        "optimisation": {"epochs": 1, "batch": 4, "rate": 1e-4},
+        "optimisation": {"epochs": 1, "batch": 4, "learning_rate": 1e-4},
         "workers": {"executor": "inline", "gpu": False},
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))

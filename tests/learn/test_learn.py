@@ -82,7 +82,7 @@ def test_the_whole_round(archive: tuple[Path, Path], tmp_path: Path) -> None:
             network=NetworkSettings(
                 arch="cnn+gru", fps=10, window=8, stride=4, size={"mode": "stretch", "height": 48, "width": 64}
             ),
-            optimisation=OptimisationSettings(epochs=14, batch=5, rate=2e-3),
+            optimisation=OptimisationSettings(epochs=14, batch=5, learning_rate=2e-3),
             workers=INLINE,
         )
     )
@@ -97,7 +97,7 @@ def test_the_whole_round(archive: tuple[Path, Path], tmp_path: Path) -> None:
                 fps=2,
                 size={"mode": "stretch", "height": H, "width": W},
             ),
-            optimisation=OptimisationSettings(epochs=1, batch=4, rate=5e-4),
+            optimisation=OptimisationSettings(epochs=1, batch=4, learning_rate=5e-4),
             workers=INLINE,
         )
     )
@@ -189,7 +189,7 @@ def test_a_faster_rcnn_fine_tuned_on_the_drawn_world_is_used_by_index(tmp_path: 
             out=str(tmp_path / name),
             data=DataSettings(archive=archive, train=boxes, validation_share=0),
             network=network,
-            optimisation=OptimisationSettings(epochs=epochs, batch=4, rate=6e-4, warmup_epochs=0.2),
+            optimisation=OptimisationSettings(epochs=epochs, batch=4, learning_rate=6e-4, warmup_epochs=0.2),
             augmentation=Augmentation(flip=0.5),
             workers=INLINE,
         )

@@ -88,7 +88,7 @@ def job(archive: Path, out: Path, **changes: Any) -> TrainSettings:
         network=NetworkSettings(
             arch="cnn+gru", fps=10, window=8, size={"mode": "stretch", "height": 32, "width": 32}, args={"hidden": 32}
         ),
-        optimisation=OptimisationSettings(epochs=8, batch=4, rate=2e-3),
+        optimisation=OptimisationSettings(epochs=8, batch=4, learning_rate=2e-3),
         workers=INLINE,
     )
     return replace(made, **changes)
@@ -148,7 +148,7 @@ def test_a_killed_training_goes_on_and_ends_where_it_would_have(trained: Any, mo
 def test_a_training_killed_before_its_folder_was_written_writes_it(trained: Any, tmp_path: Path) -> None:
     """Stopped early, too: it must not go on with the epochs that it had decided against."""
     settings, _ = trained
-    early = OptimisationSettings(epochs=6, batch=16, rate=1e-9, patience=1, warmup_epochs=0)
+    early = OptimisationSettings(epochs=6, batch=16, learning_rate=1e-9, patience=1, warmup_epochs=0)
     settings = replace(settings, out=str(tmp_path / "m"), optimisation=early)
     whole = train(settings)
     assert whole.epochs < 6
@@ -217,7 +217,7 @@ def test_processes_that_decode_ahead_change_nothing(
         settings = replace(settings, optimisation=replace(settings.optimisation, epochs=1))
     weights = []
     for loaders in (0, 1):
-        optimisation = replace(settings.optimisation, loaders=loaders)
+        optimisation = replace(settings.optimisation, num_workers=loaders)
         out = tmp_path / str(loaders)
         train(replace(settings, out=str(out), optimisation=optimisation))
         weights.append(load_file(out / "weights.safetensors"))
@@ -249,7 +249,7 @@ def test_another_job_does_not_go_on_from_a_foreign_checkpoint(trained: Any) -> N
 def test_early_stopping_keeps_the_best(moving: Path, tmp_path: Path) -> None:
     settings = job(moving, tmp_path / "m")
     settings = replace(
-        settings, optimisation=OptimisationSettings(epochs=6, batch=16, rate=1e-9, patience=2, warmup_epochs=0)
+        settings, optimisation=OptimisationSettings(epochs=6, batch=16, learning_rate=1e-9, patience=2, warmup_epochs=0)
     )
     report = train(settings)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "m" / "metrics.csv").read_text())))
@@ -287,14 +287,16 @@ def test_balance_and_augmentation_run(balance: Any, moving: Path, tmp_path: Path
         moving,
         tmp_path / "m",
         augmentation=Augmentation(crop=0.8, colour=0.3),
-        optimisation=OptimisationSettings(epochs=1, batch=8, balance=balance, optimiser="sgd", precision="16", views=3),
+        optimisation=OptimisationSettings(epochs=1, batch=8, balance=balance, optimizer="sgd", precision="16", views=3),
     )
     assert np.isfinite(train(settings).metrics["val_loss"])
 
 
 def test_a_loss_that_explodes_is_said(moving: Path, tmp_path: Path) -> None:
     settings = job(
-        moving, tmp_path / "m", optimisation=OptimisationSettings(epochs=3, rate=1e30, clip=0, warmup_epochs=0)
+        moving,
+        tmp_path / "m",
+        optimisation=OptimisationSettings(epochs=3, learning_rate=1e30, max_grad_norm=0, warmup_epochs=0),
     )
     with pytest.raises(ConfigError, match=r"the loss became (nan|inf) in epoch"):
         train(settings)
@@ -350,7 +352,7 @@ def detection_job(boxed: tuple[Path, Path], out: Path) -> TrainSettings:
             size={"mode": "stretch", "height": 96, "width": 128},
             freeze=("backbone.body.0",),
         ),
-        optimisation=OptimisationSettings(epochs=2, batch=2, rate=5e-4),
+        optimisation=OptimisationSettings(epochs=2, batch=2, learning_rate=5e-4),
         augmentation=Augmentation(flip=0.5),
         workers=INLINE,
     )
@@ -525,7 +527,7 @@ def test_job_files_are_read_strictly(moving: Path, tmp_path: Path) -> None:
     for key, value, message in [
         ("optimisation", {"epoch": 3}, r"job\.yaml: unknown key optimisation\.epoch; did you mean epochs\?"),
         ("optimisation", {"epochs": "many"}, r"job\.yaml: optimisation\.epochs: .*not 'many'"),
-        ("optimisation", {"epochs": 0}, r"job\.yaml: epochs, batch, views and rate must be positive"),
+        ("optimisation", {"epochs": 0}, r"job\.yaml: epochs, batch, views and learning_rate must be positive"),
         ("data", {"train": "folders"}, r"job\.yaml: data lacks 'archive'"),
         ("network", 5, r"job\.yaml: network must be a mapping"),
         ("task", "sorting", r"job\.yaml: task: .*not 'sorting'"),
@@ -564,7 +566,11 @@ def test_two_workers_of_ray_train_share_the_work(moving: Path, tmp_path: Path) -
         train(replace(here, workers=INLINE))
         a, b = (load_file(Path(s.out) / "weights.safetensors") for s in (one, here))
         assert all(torch.equal(a[k], b[k]) for k in a)
-        bad = replace(settings, out=str(tmp_path / "n"), optimisation=OptimisationSettings(epochs=3, rate=1e30, clip=0))
+        bad = replace(
+            settings,
+            out=str(tmp_path / "n"),
+            optimisation=OptimisationSettings(epochs=3, learning_rate=1e30, max_grad_norm=0),
+        )
         with pytest.raises(ConfigError, match=r"the loss became (nan|inf) in epoch"):
             train(bad)
         with pytest.raises(ConfigError, match="9 training workers need 9 CPU, the cluster has 2"):

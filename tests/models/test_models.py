@@ -216,7 +216,7 @@ def example_recipe(folder: Path) -> Recipe:
         grid=Grid(fps=Fraction(15, 2), size=FrameSize(mode="stretch", height=320, width=320)),
         weights=str(folder / "model.safetensors"),
         sha256="ab" * 32,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         preprocessing=Preprocessing(mean=(0.5, 0.5, 0.5)),
         score_threshold=0.4,
     )

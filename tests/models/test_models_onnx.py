@@ -78,7 +78,7 @@ def describe(path: Path, **values: Any) -> None:
 @pytest.fixture
 def yolox(tmp_path: Path) -> Path:
     path = yolox_graph(tmp_path / "tiny.onnx", raw_output())
-    describe(path, decoding="yolox", labels=["a", "b"], licence="MIT")
+    describe(path, decoding="yolox", labels=["a", "b"], license="MIT")
     return path
 
 
@@ -159,7 +159,7 @@ def test_the_card_changes_with_whatever_changes_the_answer(yolox: Path) -> None:
         describe(yolox, **{"decoding": "yolox", "labels": ["a", "b"], **values})
         changed = describe_model(str(yolox))
         assert changed is not None and changed.ref == card.ref and changed.definition != card.definition
-    describe(yolox, decoding="yolox", labels=["a", "b"], licence="another", name="other")
+    describe(yolox, decoding="yolox", labels=["a", "b"], license="another", name="other")
     assert describe_model(str(yolox)).definition == card.definition  # type: ignore[union-attr]
 
 

@@ -315,7 +315,7 @@ def trained(folder: Path, **changes: Any) -> None:
         "labels": ["helmet", "vest"],
         "grid": {"fps": 4, "size": {"mode": "stretch", "height": 320, "width": 320}},
         "weights": "model.safetensors",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
     } | changes
     from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 

@@ -122,7 +122,7 @@ def few_shot(settings: FewShotSettings, *, options: StorageOptions | None = None
         labels=read.labels,
         grid=recipe.grid,
         weights=WEIGHTS,
-        licence=recipe.licence,
+        license=recipe.license,
         args={
             "encoder": {
                 "family": recipe.family,
@@ -246,15 +246,15 @@ def _prototypes(z: Tensor, ids: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 def _linear(z: Tensor, ids: Tensor, classes: int, decay: float = 1e-3) -> tuple[Tensor, Tensor]:
     weight = torch.zeros(classes, z.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
-    optimiser = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss: Tensor = nn.functional.cross_entropy(z @ weight.T + bias, ids) + decay * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return weight.detach(), bias.detach()
 
 

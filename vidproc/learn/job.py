@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vidproc.documents import read_document
 from vidproc.errors import ConfigError
+from vidproc.renamed import with_new_names
 from vidproc.secrets import refuse_credentials_within
 
 S = TypeVar("S")
@@ -27,6 +28,7 @@ def read_job(path: Path | str, kind: type[S], **over: Any) -> S:
 def from_mapping(kind: type[S], values: Mapping[str, Any], where: str, prefix: str = "") -> S:
     hints = get_type_hints(kind)
     known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    values = with_new_names(values, getattr(kind, "OLD_NAMES", {}), where, prefix)
     made: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:

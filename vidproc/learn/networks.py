@@ -130,7 +130,7 @@ def _base(name: str, labels: tuple[str, ...], settings: NetworkSettings, kind: K
         args=dict(settings.args),
         weights=WEIGHTS,
         sha256="",
-        licence="unknown",
+        license="unknown",
         score_threshold=0.05 if detector else 0.0,
         windows=(settings.args["temporal_size"],) * 2 if "temporal_size" in settings.args else published.windows,
         batch_norm_eps=published.batch_norm_eps if settings.start == "published" else None,

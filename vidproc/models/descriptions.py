@@ -24,6 +24,7 @@ from vidproc.models.recipe import (
     did_you_mean,
 )
 from vidproc.quantities import parse_fps
+from vidproc.renamed import with_new_names
 from vidproc.settings import Kind
 
 _COCO80 = (
@@ -37,6 +38,10 @@ _COCO80 = (
 )
 COCO80 = tuple(_COCO80.split(","))
 """The 80 classes of COCO detection in the data set's order: class_id 0 is person."""
+
+
+RENAMED = {"licence": "license"}
+"""Keys of model descriptions written for version 0.1, and their names now."""
 
 
 def read_recipe(path: Path, options: Mapping[str, Any]) -> Recipe:
@@ -67,6 +72,8 @@ def read_recipe(path: Path, options: Mapping[str, Any]) -> Recipe:
     else:
         described = read_document(path, "model description")
         described = {"name": path.stem, **described} if path.stem != "model" else described
+    described = with_new_names(described, RENAMED, str(origin))
+    options = with_new_names(options, RENAMED, f"{origin}, options")
     merged = {**described, **options}
     for key in ("grid", "preprocessing", "args", "outputs"):
         if isinstance(described.get(key), Mapping) and isinstance(options.get(key), Mapping):
@@ -76,7 +83,7 @@ def read_recipe(path: Path, options: Mapping[str, Any]) -> Recipe:
 
 def recipe_from_mapping(values: Mapping[str, Any], origin: Path) -> Recipe:
     """Checks what a description says. `origin`: the file, for messages and relative paths."""
-    values = dict(values)
+    values = with_new_names(values, RENAMED, str(origin))
     version = values.pop("format", 1)
     if version != 1:
         raise ConfigError(f"{origin}: format {version!r} of a model description is not known here; this is format 1.")

@@ -36,7 +36,7 @@ def embedded_recipe() -> Recipe:
         preprocessing=Preprocessing(divisor=1.0),
         weights=str(folder / "actions.safetensors"),
         sha256=description["sha256"],
-        licence="Apache-2.0",
+        license="Apache-2.0",
         score_threshold=0.0,
     )
 

@@ -58,7 +58,7 @@ def image_recipe(name: str) -> Recipe:
         grid=Grid(fps=FEATURE_FPS, size=FrameSize(mode="crop", short_side=resize, height=crop, width=crop)),
         preprocessing=Preprocessing(mean=tuple(transform.mean), std=tuple(transform.std)),
         weights=weights.url,
-        licence="BSD-3-Clause (torchvision); trained on ImageNet",
+        license="BSD-3-Clause (torchvision); trained on ImageNet",
     )
 
 

@@ -53,7 +53,7 @@ def _entries() -> Iterator[ModelEntry]:
             name=name,
             kind=recipe.kind,
             labels=len(recipe.labels),
-            licence=recipe.licence,
+            licence=recipe.license,
             weights=recipe.weights,
             sha256=expected_sha256(recipe.weights, recipe.sha256),
             cached=locate(recipe.weights, recipe.sha256) is not None,

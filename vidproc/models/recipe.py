@@ -76,7 +76,7 @@ class Recipe:
     """Path or URI; in a file, relative to it."""
     sha256: str = ""
     """Of the weights file: all 64 digits, or the first 8 or more where no more is known."""
-    licence: str = "unknown"
+    license: str = "unknown"
     arch: str = ""
     """torchvision families: the builder's name; slowfast: the variant."""
     args: Mapping[str, Any] = field(default_factory=dict)
@@ -222,13 +222,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def card_of(recipe: Recipe, sha256: str) -> ModelCard:
     """The card of a recipe, the job's settings over it, whose weights have that sha256."""
-    answers = {k: v for k, v in recipe.to_mapping().items() if k not in ("name", "weights", "sha256", "licence")}
+    answers = {k: v for k, v in recipe.to_mapping().items() if k not in ("name", "weights", "sha256", "license")}
     return ModelCard(
         name=recipe.name,
         kind=recipe.kind,
         labels=recipe.labels,
         grid=recipe.grid,
-        licence=recipe.licence,
+        licence=recipe.license,
         weights_uri=shown(recipe.weights),
         weights_sha256=sha256,
         definition=content_hash(json.dumps(answers, sort_keys=True)),

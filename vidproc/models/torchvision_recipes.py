@@ -71,7 +71,7 @@ def torchvision_recipe(name: str) -> Recipe:
             outputs_of_labels=tuple(kept),
             grid=Grid(fps=DETECTOR_FPS, size=_DETECTION_SIZES.get(name, _DETECTION_SIZE)),
             weights=weights.url,
-            licence="BSD-3-Clause (torchvision); trained on COCO",
+            license="BSD-3-Clause (torchvision); trained on COCO",
             batch_norm_eps=0.0 if name in _EPS_0 else None,
         )
     transform = weights.transforms()
@@ -93,7 +93,7 @@ def torchvision_recipe(name: str) -> Recipe:
         grid=Grid(fps=Fraction(fps), size=size, window=window, stride=window // 2),
         preprocessing=Preprocessing(mean=tuple(transform.mean), std=tuple(transform.std), crop=crop),
         weights=weights.url,
-        licence="BSD-3-Clause (torchvision); trained on Kinetics-400",
+        license="BSD-3-Clause (torchvision); trained on Kinetics-400",
         score_threshold=0.0,
         # MViT learns one position for each of its 16 frames; S3D's pooling needs at least 14.
         windows=(16, 16) if name.startswith("mvit") else (14, 1024) if name == "s3d" else None,

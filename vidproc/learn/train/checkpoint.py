@@ -19,7 +19,7 @@ def save_checkpoint(
     storage: Storage,
     settings: TrainSettings,
     network: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     history: list[dict[str, float]],
     best: dict[str, float],
     *,
@@ -34,7 +34,7 @@ def save_checkpoint(
             "best": best,
             "finished": finished,
             "network": network.state_dict(),
-            "optimiser": optimiser.state_dict(),
+            "optimizer": optimizer.state_dict(),
         },
         data,
     )
@@ -54,4 +54,6 @@ def load_checkpoint(storage: Storage, settings: TrainSettings) -> dict[str, Any]
         raise ConfigError(
             f"{storage.uri}/{LAST} belongs to a job of other settings: give another `out`, or say resume: false."
         )
+    if "optimiser" in checkpoint:  # by the name of version 0.1
+        checkpoint["optimizer"] = checkpoint.pop("optimiser")
     return checkpoint

@@ -40,7 +40,7 @@ class ClipExamples:
         make = dict(reader=reader, grid=recipe.grid, preprocessing=recipe.preprocessing, seed=settings.seed)
         self.train = ClipData(train.clips, augmentation=settings.augmentation, **make)  # type: ignore[arg-type]
         self.held = ClipData(validation.clips, **make) if validation else None  # type: ignore[arg-type]
-        self._loader = Loader(self.train, settings.optimisation.loaders, _stack_clips)
+        self._loader = Loader(self.train, settings.optimisation.num_workers, _stack_clips)
         self.has_validation = self.held is not None
         self.watch = "top1" if self.held else "loss"
         self.class_ids = np.array([c.class_id for c in train.clips], np.int64)
@@ -120,7 +120,7 @@ class FrameExamples:
         self.train = FrameData(
             train.frames, reader, recipe.grid, seed=settings.seed, augmentation=settings.augmentation
         )
-        self._loader = Loader(self.train, settings.optimisation.loaders, _list_frames)
+        self._loader = Loader(self.train, settings.optimisation.num_workers, _list_frames)
         self.validation = validation
         self.held = FrameData(validation.frames, reader, recipe.grid) if validation else None
         self.has_validation = validation is not None
@@ -193,15 +193,15 @@ class Loader:
     """Batches of one epoch after another. Processes that decode ahead live, with their caches, as long as the
     training, and change nothing in what comes out."""
 
-    def __init__(self, data: Any, loaders: int, collate: Callable[[list[Any]], Any]) -> None:
+    def __init__(self, data: Any, num_workers: int, collate: Callable[[list[Any]], Any]) -> None:
         self._groups: list[list[tuple[int, int]]] = []
         self._loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
             data,
             batch_sampler=self._groups,
-            num_workers=loaders,
+            num_workers=num_workers,
             collate_fn=collate,
-            multiprocessing_context="spawn" if loaders else None,
-            persistent_workers=loaders > 0,
+            multiprocessing_context="spawn" if num_workers else None,
+            persistent_workers=num_workers > 0,
             generator=torch.Generator(),  # its own, or the loader would draw from the network's
         )
 

@@ -49,7 +49,7 @@ def training_loop(
     wrapped = world.wrap(network)
 
     # 3. Its parameters
-    optimiser = make_optimizer(network, o)
+    optimizer = make_optimizer(network, o)
     checkpoint = load_checkpoint(storage, settings)
     history: list[dict[str, float]] = []
     best: dict[str, float] = {}
@@ -57,7 +57,7 @@ def training_loop(
     if checkpoint is not None:
         with fitting(recipe.name, "this job's network", Path(storage.uri_of(LAST))):
             network.load_state_dict(checkpoint["network"])
-            optimiser.load_state_dict(checkpoint["optimiser"])
+            optimizer.load_state_dict(checkpoint["optimizer"])
             history, best, first = checkpoint["history"], checkpoint["best"], checkpoint["epoch"]
             finished = checkpoint["finished"]
 
@@ -78,22 +78,23 @@ def training_loop(
             world=world.size,
         )
         for step, batch in enumerate(examples.batches(epoch, order, max(1, o.batch // world.size))):
-            for group in optimiser.param_groups:
-                group["lr"] = o.rate * learning_rate_factor(
+            for group in optimizer.param_groups:
+                group["lr"] = o.learning_rate * learning_rate_factor(
                     epoch * steps + step, o.epochs * steps, o.warmup_epochs * steps
                 )
             with autocast():
                 loss = loss_of(wrapped, batch)
             if not torch.isfinite(loss):
                 raise ConfigError(
-                    f"the loss became {loss.item()} in epoch {epoch + 1}: lower optimisation.rate ({o.rate:g}) or clip."
+                    f"the loss became {loss.item()} in epoch {epoch + 1}: lower "
+                    f"optimisation.learning_rate ({o.learning_rate:g}) or max_grad_norm."
                 )
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            if o.clip:
-                scaler.unscale_(optimiser)
-                nn.utils.clip_grad_norm_(network.parameters(), o.clip)
-            scaler.step(optimiser)
+            if o.max_grad_norm:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(network.parameters(), o.max_grad_norm)
+            scaler.step(optimizer)
             scaler.update()
             total, seen = total + float(loss.detach()) * len(batch[1]), seen + len(batch[1])
         sums = world.gather((total, seen))
@@ -110,7 +111,7 @@ def training_loop(
         if world.rank == 0:
             if better:
                 storage.put(BEST, tensor_bytes(network))
-            save_checkpoint(storage, settings, network, optimiser, history, best, finished=finished)
+            save_checkpoint(storage, settings, network, optimizer, history, best, finished=finished)
             storage.put("metrics.csv", metrics_csv(history))  # to be looked at while it trains
             if board is not None:
                 for key, value in row.items():
@@ -144,9 +145,9 @@ def make_optimizer(network: nn.Module, o: OptimisationSettings) -> torch.optim.O
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": o.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    if o.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=o.rate, momentum=o.momentum, nesterov=o.momentum > 0)
-    return torch.optim.AdamW(groups, lr=o.rate)
+    if o.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=o.learning_rate, momentum=o.momentum, nesterov=o.momentum > 0)
+    return torch.optim.AdamW(groups, lr=o.learning_rate)
 
 
 def quick_layout(network: nn.Module, device: torch.device) -> nn.Module:
