@@ -25,7 +25,7 @@ LAYERS = [
     ["tables"],
     ["ask", "models", "video"],
     ["run", "runtime.jobs"],
-    ["cut", "learn"],
+    ["cut", "learn", "look"],
     ["demo"],
     ["cli"],
     ["__main__"],

@@ -22,9 +22,9 @@ from vidproc.demo.archive import RECORDED_PATTERN, draw_archive
 from vidproc.demo.scene import Scene
 from vidproc.demo.score import AveragePrecision, Found, Identity, Scores, iou, label_of_window, score
 from vidproc.demo.settings import HEIGHT, WIDTH, SceneSettings
-from vidproc.demo.sheet import SheetBox, SheetItem, contact_sheet, track_colour
 from vidproc.demo.truth import ActionSegment, Box, Truth, VideoTruth
 from vidproc.errors import ConfigError
+from vidproc.look.sheet import SheetBox, SheetItem, contact_sheet, track_colour
 
 KINDS = ("street", "activity")
 STILL = SceneSettings(seconds=4.0, noise=0.0)

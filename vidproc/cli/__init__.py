@@ -6,6 +6,7 @@ answers    how an answer is shown: tables and sentences for people, JSON for pro
 indexing   index, plan, retry
 state      status, failures, runs
 questions  query, search
+looking    show, report
 upkeep     compact, vacuum, forget
 models     models list, fetch, check
 learning   train, eval, fewshot, relabel, explain, dataset

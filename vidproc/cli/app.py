@@ -34,6 +34,7 @@ COMMANDS = {
     "runs": "state",
     "query": "questions",
     "search": "questions",
+    "show": "looking",
     "compact": "upkeep",
     "vacuum": "upkeep",
     "forget": "upkeep",

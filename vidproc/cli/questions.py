@@ -57,7 +57,7 @@ def query(
     with connect(absolute(lake), s3.options(), pipeline=pipeline) as database:
         answer = database.sql(sql, limit=limit, offset=offset)
         if pipeline is None and PIPELINE in (answer.schema.metadata or {}):
-            _say_pipeline(database.pipeline, database.pipelines)
+            say_pipeline(database.pipeline, database.pipelines)
         if output is None:
             write_result(answer, out_format, sys.stdout.buffer)
         else:
@@ -67,8 +67,8 @@ def query(
 
 
 @dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """What to search for, and which page of the hits to show."""
+class WantedOptions:
+    """What to search for."""
 
     label: Annotated[
         list[str] | None, typer.Option("--label", help="Something in view, such as person. Given again: either.")
@@ -92,19 +92,25 @@ class SearchOptions:
     video: Annotated[list[str] | None, typer.Option("--video", help="Glob on the URI. Given again: either fits.")] = (
         None
     )
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Hits a page.")] = 20
-    offset: Annotated[int, typer.Option("--offset", help="Hits to leave out first.")] = 0
-    after: Annotated[str | None, typer.Option("--after", help="The page behind this token.")] = None
 
-    def query(self) -> SearchQuery:
+    def query(self, *, limit: int, offset: int = 0, after: str | None = None) -> SearchQuery:
         from vidproc.ask import SearchQuery
 
         return SearchQuery(
             label=self.label, action=self.action, min_seconds=self.min_seconds, min_score=self.min_score,
             since=self.since, until=self.until, time_of_day=[_hours(text) for text in self.between or ()],
             date=[_day(text) for text in self.day or ()], timezone=self.timezone, video=self.video,
-            limit=max(self.limit, 1), offset=self.offset, after=self.after,
+            limit=max(limit, 1), offset=offset, after=after,
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PageOptions:
+    """Which page of the hits to show."""
+
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Hits a page.")] = 20
+    offset: Annotated[int, typer.Option("--offset", help="Hits to leave out first.")] = 0
+    after: Annotated[str | None, typer.Option("--after", help="The page behind this token.")] = None
 
 
 @app.command()
@@ -112,7 +118,8 @@ class SearchOptions:
 def search(
     lake: LakeArgument,
     *,
-    wanted: SearchOptions,
+    wanted: WantedOptions,
+    page: PageOptions,
     pipeline: LakePipelineOption = None,
     as_json: JsonOption = False,
     s3: S3Options,
@@ -121,11 +128,11 @@ def search(
     from vidproc.ask import connect
     from vidproc.ask import search as run_search
 
-    question = wanted.query()
+    question = wanted.query(limit=page.limit, offset=page.offset, after=page.after)
     with connect(absolute(lake), s3.options(), pipeline=pipeline) as database:
-        hits = run_search(database, question) if wanted.limit else []
+        hits = run_search(database, question) if page.limit else []
         if pipeline is None and database.pipeline and len(database.pipelines) > 1:
-            _say_pipeline(database.pipeline, database.pipelines)
+            say_pipeline(database.pipeline, database.pipelines)
     if as_json:
         print_json(hits)
         return
@@ -135,9 +142,9 @@ def search(
          f"{h.score:.2f}", cell(h.recorded_at and h.recorded_at.astimezone(zone)))
         for h in hits
     ])  # fmt: skip
-    if hits and len(hits) == wanted.limit:
+    if hits and len(hits) == page.limit:
         say(f"more: --after {hits[-1].token}")
-    elif wanted.limit and not hits:
+    elif page.limit and not hits:
         print("nothing was found; `vidproc query LAKE \"SELECT kind, label, count(*) FROM segments GROUP BY ALL\"` "
               "shows what there is")  # fmt: skip
 
@@ -163,7 +170,7 @@ def _clock(seconds: float) -> str:
     return f"{h}:{m:02d}:{s:05.2f}" if h else f"{m}:{s:05.2f}"
 
 
-def _say_pipeline(pipeline: str | None, pipelines: Sequence[str]) -> None:
+def say_pipeline(pipeline: str | None, pipelines: Sequence[str]) -> None:
     """Name the pipeline on standard error, so that the answer itself stays what a program expects."""
     others = ", ".join(name for name in pipelines if name != pipeline)
     said = f"of the pipeline {pipeline}; the lake also has {others} (--pipeline NAME, or all)"

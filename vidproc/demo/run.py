@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,15 @@ from vidproc.ask import LakeDatabase, connect
 from vidproc.demo.archive import RECORDED_PATTERN, draw_archive
 from vidproc.demo.score import Scores, score
 from vidproc.demo.settings import DEMO_SEED
-from vidproc.demo.sheet import SheetBox, SheetItem, contact_sheet
 from vidproc.errors import ConfigError
+from vidproc.look.sheet import SheetBox, SheetItem, contact_sheet
 from vidproc.machine import cpu_count
-from vidproc.media import Clip, FrameSize, Grid, Task
 from vidproc.progress import Reporter
 from vidproc.run.driver import RunSummary, index
 from vidproc.settings import Job, load_job
 from vidproc.storage import StorageOptions
-from vidproc.video.decode import MediaLimits, Source, decode
+from vidproc.video.decode import MediaLimits, Source
+from vidproc.video.moments import pictures_at, tick_at
 from vidproc.video.probe import probe
 
 VIDEOS = 12
@@ -213,10 +212,7 @@ def frame_at(uri: str, time_s: float) -> np.ndarray:
     path = Path(uri)
     video = next(v for v in list_videos(str(path.parent)) if v.uri == uri)
     source, limits = Source(options=StorageOptions()), MediaLimits()
-    info = probe(video, source, limits, None)  # type: ignore[arg-type]
-    fps = Fraction(1000)
-    pts = info.origin_pts + int(Fraction(round(time_s * 1000), 1000) / info.time_base)
-    clip = Clip(pts, pts + max(1, int(Fraction(1, 1000) / info.time_base)))
-    task = Task(info, (clip,), 0, 1, "", 0)
-    batches, _ = decode(task, (Grid(fps=fps, size=FrameSize()),), source, limits)
-    return np.asarray(batches[0].pixels[0])
+    info = probe(video, source, limits)  # type: ignore[arg-type]
+    [moment] = pictures_at(info, [tick_at(info, time_s)], source, limits)
+    assert moment.pixels is not None, moment.reason
+    return moment.pixels

@@ -17,7 +17,7 @@ from __future__ import annotations
 from vidproc.storage.addresses import absolute_address, is_s3, local_path, resolved_address
 from vidproc.storage.credentials import StorageOptions, hurried, signed
 from vidproc.storage.local import LocalStorage
-from vidproc.storage.opening import open_storage, readable_url
+from vidproc.storage.opening import open_storage, readable_url, size_and_etag
 from vidproc.storage.place import EARLIEST, ObjectInfo, Storage
 from vidproc.storage.ranges import BLOCK_BYTES, ObjectBytes, open_block_reader
 from vidproc.storage.s3 import LONG_S, S3Storage
@@ -41,4 +41,5 @@ __all__ = [
     "readable_url",
     "resolved_address",
     "signed",
+    "size_and_etag",
 ]

@@ -272,3 +272,13 @@ def open_file(uri: str, etag: str | None) -> BinaryIO:
         f.close()
         raise
     return f
+
+
+def file_size_and_etag(uri: str) -> tuple[int, str]:
+    """Bytes and etag of the file at `uri`. Raises NotFound where no regular file is."""
+    path = local_path(uri)
+    with _filing(uri):
+        info = os.stat(path)
+    if not stat.S_ISREG(info.st_mode):
+        raise NotFound(f"there is no file at {uri}")
+    return info.st_size, str(info.st_mtime_ns)

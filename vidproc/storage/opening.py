@@ -6,7 +6,7 @@ from vidproc.errors import ConfigError
 from vidproc.secrets import refuse_credentials_in
 from vidproc.storage.addresses import is_s3, local_path, s3_address, split_s3_uri
 from vidproc.storage.credentials import StorageOptions
-from vidproc.storage.local import LocalStorage
+from vidproc.storage.local import LocalStorage, file_size_and_etag
 from vidproc.storage.place import Storage
 from vidproc.storage.s3 import S3Storage
 
@@ -39,3 +39,12 @@ def readable_url(uri: str, options: StorageOptions, expires_s: float) -> str:
         return local_path(uri)
     storage, key = S3Storage.holding(uri, options)
     return storage.presigned_url(key, expires_s)
+
+
+def size_and_etag(uri: str, options: StorageOptions) -> tuple[int, str]:
+    """Bytes and etag of one object as it is now, by one question to its store. Raises NotFound, also for what is no
+    file, and what storage raises where it refuses us or does not answer."""
+    if not is_s3(uri):
+        return file_size_and_etag(uri)
+    storage, key = S3Storage.holding(uri, options)
+    return storage.size_and_etag(key)

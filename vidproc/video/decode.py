@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from vidproc.video.container import (
     translate,
 )
 from vidproc.video.mp4 import Stretch, is_worth_it
-from vidproc.video.passes import TOLERANCE_S, Pass, Result, watching_the_decoder
+from vidproc.video.passes import TOLERANCE_S, Pass, Result, Sweep, watching_the_decoder
 from vidproc.video.sequential import LEADS_S, Sequential
 from vidproc.video.sparse import Sparse
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
-__all__ = ["MediaLimits", "Source", "coverage", "decode", "decode_plainly"]
+__all__ = ["MediaLimits", "Source", "coverage", "decode", "decode_plainly", "decoded"]
 
 
 def decode(
@@ -54,13 +55,19 @@ def decode(
     plainly.
     """
     began = time.perf_counter()
+    result = decoded(task, partial(Result, task, grids, limits), source)
+    return result.batches(), replace(result.report(), seconds=time.perf_counter() - began)
+
+
+def decoded(task: Task, blank: Callable[[], Result], source: Source) -> Result:
+    """What comes of a task, as `decode` says. `blank` makes an empty result: each attempt begins with one."""
     result, closer = None, source.closer(task.video)
     with suppress(Declined) if closer else nullcontext():
-        result = _result(task, grids, source, limits)
+        result = _result(task, blank, source)
     if closer and (result is None or result.error):
-        result = _result(task, grids, closer, limits)
+        result = _result(task, blank, closer)
     assert result is not None
-    return result.batches(), replace(result.report(), seconds=time.perf_counter() - began)
+    return result
 
 
 def decode_plainly(
@@ -68,49 +75,53 @@ def decode_plainly(
 ) -> tuple[tuple[FrameBatch, ...], DecodeReport]:
     """The same as `decode`, without the fast path: everything is decoded in order, and chosen at the output."""
     began = time.perf_counter()
-    result = _plainly(task, grids, source, limits)
+    result = _plainly(task, partial(Result, task, grids, limits), source)
     source.check_unchanged(task.video)
     return result.batches(), replace(result.report(), seconds=time.perf_counter() - began)
 
 
-def _result(task: Task, grids: Sequence[Grid], source: Source, limits: MediaLimits) -> Result:
+def _result(task: Task, blank: Callable[[], Result], source: Source) -> Result:
     info = task.info
     result = None
     if info.exact_timestamps and not info.plain and not info.counted:
-        result = _fast(task, grids, source, limits)
+        result = _fast(task, blank, source)
     if result is None:
-        result = _plainly(task, grids, source, limits)
+        result = _plainly(task, blank, source)
     source.check_unchanged(task.video)
     return result
 
 
-def _fast(task: Task, grids: Sequence[Grid], source: Source, limits: MediaLimits) -> Result | None:
+def _fast(task: Task, blank: Callable[[], Result], source: Source) -> Result | None:
     """None where anything was not as the container says."""
-    result = Result(task, grids, limits)
+    result = blank()
     sweeps = result.sweeps()
     if len(sweeps) == 1:
         attempt = Sparse(result, sweeps[0])
-        if _run_excerpt(attempt, task, source, limits):
+        if _run_excerpt(attempt, task, source, result.limits):
             return result
-        result = Result(task, grids, limits)
+        result = blank()
+    elif not (task.info.edits or task.info.later_streams or task.info.parameters):
+        if _run_in_one_opening(sweeps, result, task, source):
+            return result
+        result = blank()
     for sweep in sweeps:
         attempt = Sparse(result, sweep)
-        _run(attempt, task, source, limits)
+        _run(attempt, task, source, result.limits)
         if attempt.surprised:
             return None
     result.conclude()
     return result
 
 
-def _plainly(task: Task, grids: Sequence[Grid], source: Source, limits: MediaLimits) -> Result:
+def _plainly(task: Task, blank: Callable[[], Result], source: Source) -> Result:
     counted = False
     anew: set[int] = set()
     leads = list(LEADS_S if not task.info.plain else LEADS_S[1:])
     while True:
-        result = Result(task, grids, limits)
+        result = blank()
         for sweep in result.sweeps():
             attempt = Sequential(result, sweep, leads[0], counted=counted, anew=anew)
-            _run(attempt, task, source, limits)
+            _run(attempt, task, source, result.limits)
             if attempt.found_no_entry or attempt.disordered or attempt.must_begin_anew_at is not None:
                 break
         if attempt.disordered and not counted:
@@ -161,6 +172,30 @@ def _run(attempt: Pass, task: Task, source: Source, limits: MediaLimits) -> None
                     packets = chain(packets, _later_packets(attempt, task, source, limits))
                 _feed(attempt, task, source, container, stream, packets)
             return
+
+
+def _run_in_one_opening(sweeps: Sequence[Sweep], result: Result, task: Task, source: Source) -> bool:
+    """Several sweeps the fast way, in order of time, through one container. False: something was not as the container
+    says, or could not be entered; what `result` saw is then void."""
+    with open_container(task.video, source, result.limits, stretch_bytes=0) as container:
+        stream: Any = container.streams[task.info.stream_index]
+        if stream.type != "video" or stream.codec_context is None:
+            return False
+        prepare(container, stream, result.limits)
+        before: Sparse | None = None
+        for sweep in sweeps:
+            attempt = Sparse(result, sweep)
+            with watching_the_decoder() as log:
+                attempt.begin(container, stream, log)
+                packets = _from(attempt, container, stream, attempt.enter_pts, after=before)
+                if packets is None:
+                    return False
+                _feed(attempt, task, source, container, stream, packets)
+            if attempt.surprised:
+                return False
+            before = attempt
+    result.conclude()
+    return True
 
 
 def _later_packets(attempt: Pass, task: Task, source: Source, limits: MediaLimits) -> Iterator[Packet[Any]]:
@@ -271,21 +306,26 @@ def _stretch_bytes(task: Task, enter_pts: int | None) -> int | None:
 
 
 def _from(
-    attempt: Pass, container: InputContainer, stream: VideoStream, start: int | None
+    attempt: Pass, container: InputContainer, stream: VideoStream, start: int | None, *, after: Pass | None = None
 ) -> Iterator[Packet[Any]] | None:
     """Packets in decoding order, beginning with one flagged as a keyframe and shown at or before `start`; None
-    where seeking does not lead to one. Before a leap the decoder is shown how the stream begins."""
+    where seeking does not lead to one. Before a leap the decoder is shown how the stream begins, unless it saw that in
+    the pass `after` which this one comes, through the same container."""
     import av
 
     info = attempt.result.info
     first_pts = info.origin_pts if not info.edits else None
-    if start is None or (first_pts is not None and start <= first_pts):
+    if after is None and (start is None or (first_pts is not None and start <= first_pts)):
         packets = packets_of(container, stream)
         if (first := next(packets, None)) is None:
             return packets
         attempt.began_with(first)
         return chain([first], packets)
-    if not attempt.prime(start):
+    if start is None:
+        return None  # only the first sweep begins with the stream
+    if after is not None:
+        attempt.goes_on_after(after)
+    elif not attempt.prime(start):
         return None
     # Transport streams are entered at any packet, so the keyframe is behind wherever the seek led.
     for back in STEPS_BACK_S[info.container == "mpegts" :]:

@@ -84,7 +84,7 @@ class Result:
 
     def __init__(self, task: Task, grids: Sequence[Grid], limits: MediaLimits) -> None:
         self.task, self.info, self.limits = task, task.info, limits
-        self.pictures = [Pictures(Samples.of(grid, task), task.info, limits) for grid in grids]
+        self.pictures = [Pictures(self.samples_of(grid), task.info, limits) for grid in grids]
         bounds = task.range
         self.start, self.end = bounds.start_pts, bounds.end_pts
         ticks = [p.samples.last_tick() for p in self.pictures if not p.samples.grid.keyframes_only]
@@ -109,6 +109,9 @@ class Result:
         self.gaps: list[Span] = []
         self.ended = False
         """The file's last packet was read."""
+
+    def samples_of(self, grid: Grid) -> Samples:
+        return Samples.of(grid, self.task)
 
     @property
     def media_end(self) -> int:
@@ -411,6 +414,11 @@ class Pass:
     def may_enter_at(self, packet: Packet[Any]) -> bool:
         """False: its parameters may stand in any packet before it."""
         return self.from_header is not False or self.decoder.parameters.found_in(packet) is not None
+
+    def goes_on_after(self, earlier: Pass) -> None:
+        """An earlier pass, done by now, went through the same container and decoder: what `prime` would show the
+        decoder it has seen."""
+        self.from_header = earlier.from_header
 
     def is_contradicted_by(self, packet: Packet[Any]) -> bool:
         """The header's parameters do not hold for all: who enters behind this packet must have seen it."""

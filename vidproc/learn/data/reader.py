@@ -20,6 +20,7 @@ from vidproc.learn.labels.values import IMAGES
 from vidproc.media import Clip, FrameSize, Geometry, Grid, Task, Video, VideoInfo
 from vidproc.storage import open_storage
 from vidproc.video.decode import MediaLimits, Source, decode
+from vidproc.video.moments import tick_at
 from vidproc.video.probe import probe
 
 
@@ -66,10 +67,10 @@ class Reader:
 
     def moment(self, video: Video, time_s: float, size: FrameSize, where: str = "") -> tuple[np.ndarray, Geometry]:
         """The frame on screen at `time_s`, uint8 (h, w, 3), however the times of a label file lie."""
-        tick = self.info(video, where).time_base
+        info = self.info(video, where)
         # A grid as fine as the video's clock: then every moment is a sample.
-        k = floor(time_s / tick + 1e-3)
-        pixels, geometry = self.samples(video, Grid(fps=1 / tick, size=size), k, k + 1, where)
+        k = tick_at(info, time_s, rounding_ticks=Fraction(1, 1000)) - info.origin_pts
+        pixels, geometry = self.samples(video, Grid(fps=1 / info.time_base, size=size), k, k + 1, where)
         return pixels[0], geometry
 
     def image(self, image: Video, size: FrameSize, where: str = "") -> tuple[np.ndarray, Geometry]:
