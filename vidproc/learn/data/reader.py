@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from math import floor
 from pathlib import PurePosixPath
 from typing import Any, cast
