@@ -37,7 +37,7 @@ from vidproc.video.probe import probe
 State = Literal["shown", "gone", "changed", "denied", "archived", "away", "damaged", "unreadable", "crashed"]
 """Whether there is a picture, or why there is none."""
 
-LIMITS = MediaLimits(max_pixels=8192 * 8192, max_frame_s=1e9)
+LIMITS = MediaLimits(max_pixels=8192 * 8192, max_frame_duration=1e9)
 """What was indexed is shown, so these are as wide as any job's: what a job declined has no rows."""
 
 

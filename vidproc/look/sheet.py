@@ -36,6 +36,12 @@ class SheetBox:
     """Pixels of the frame."""
     track_id: int | None = None
     """Gives the colour; None is drawn grey."""
+    score: float | None = None
+
+    @property
+    def text(self) -> str:
+        track = "" if self.track_id is None else f" {self.track_id}"
+        return printable(f"{self.label}{track}" + ("" if self.score is None else f" · {self.score:.2f}"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +86,8 @@ def contact_sheet(
     if not items:
         raise ValueError("a contact sheet needs at least one frame")
     columns = min(columns, len(items))
-    gap, edge, caption = 18, 36, 38
+    gap, edge = 18, 36
+    caption = 38 if all(_fits_one_line(item, tile_width) for item in items) else 58
     # A film from a phone held upright stands in its tile, and does not stretch all others.
     tile_height = max(round(tile_width * min(i.aspect, 4 / 3)) for i in items)
     top = edge + (78 if heading or figures else 0)
@@ -118,7 +125,7 @@ def captioned(item: SheetItem, format: Format = "JPEG") -> bytes:
     """Return one frame as large as it is, with its boxes, above a line that says what it is."""
     width = 640 if item.pixels is None else max(item.pixels.shape[1], 320)
     height, unit = max(1, round(width * item.aspect)), max(1.0, width / 640)
-    caption = round(38 * unit)
+    caption = round((38 if _fits_one_line(item, width, unit) else 58) * unit)
     card = Image.new("RGB", (width, height + caption), _CARD)
     card.paste(_pictured(item, width, height, unit))
     _caption(card, item, height, unit)
@@ -161,10 +168,22 @@ def _tile(
     return card, at, mask.resize(card.size, Image.Resampling.LANCZOS)
 
 
+def _fits_one_line(item: SheetItem, width: int, unit: float = 1.0) -> bool:
+    draw, font = ImageDraw.Draw(Image.new("L", (1, 1))), _font(15 * unit)
+    long = draw.textlength(printable(item.title)[-200:], font) + draw.textlength(printable(item.detail)[-200:], font)
+    return long <= width - 36 * unit
+
+
 def _caption(card: Image.Image, item: SheetItem, below: int, unit: float) -> None:
+    """Title and detail in what is left of the card: on one line, or on two where there is room."""
     draw, font, edge = ImageDraw.Draw(card), _font(15 * unit), 12 * unit
     middle = (below + card.height) / 2
     title, detail = printable(item.title), printable(item.detail)
+    if card.height - below > 50 * unit:
+        title = _shortened(draw, title, card.width - 2 * edge, font)
+        draw.text((edge, middle - 10 * unit), title, _INK, font, anchor="lm")
+        draw.text((edge, middle + 11 * unit), detail, _FAINT, _font(13 * unit), anchor="lm")
+        return
     room = card.width - 3 * edge - draw.textlength(detail, font)
     draw.text((edge, middle), _shortened(draw, title, room, font), _INK, font, anchor="lm")
     draw.text((card.width - edge, middle), detail, _FAINT, font, anchor="rm")
@@ -253,9 +272,7 @@ def _with_boxes(
     tall = 15 * unit
     taken: list[tuple[float, float, float, float]] = []
     for b, x0, y0, y1, colour in reversed(places):
-        label = printable(b.label)
-        text = label if b.track_id is None else f"{label} {b.track_id}"
-        text = _shortened(draw, text, card.width - 20 * unit, font)
+        text = _shortened(draw, b.text, card.width - 20 * unit, font)
         wide = draw.textlength(text, font) + 10 * unit
         x = min(max(x0 - unit, 2.0), card.width - wide - 2)
         # Above the box; below it where another label already is or the frame ends.

@@ -133,11 +133,8 @@ def sheet_item(frame: Frame, zone: tzinfo = UTC) -> SheetItem:
     """A row's picture with its box, label and score, and below it video and time."""
     scene = frame.scene
     score = "" if scene.score is None else f" {scene.score:.2f}"
-    boxes = tuple(
-        SheetBox(f"{b.label}{score}" if len(scene.boxes) == 1 else b.label, b.x_min, b.y_min, b.x_max, b.y_max,
-                 b.track_id)
-        for b in scene.boxes
-    )  # fmt: skip
+    sure = scene.score if len(scene.boxes) == 1 else None
+    boxes = tuple(SheetBox(b.label, b.x_min, b.y_min, b.x_max, b.y_max, b.track_id, sure) for b in scene.boxes)
     badge = f"{scene.label.replace('_', ' ')}{score}".strip()
     return SheetItem(
         pixels=frame.pixels,
