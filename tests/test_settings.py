@@ -7,12 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from tests.support.media import make_video
+from vidproc.cli import app
 from vidproc.errors import ConfigError
-from vidproc.reference import entries
+from vidproc.reference import entries, entry
 from vidproc.run.pipeline import media_limits
 from vidproc.settings import (
     CutSettings,
@@ -26,6 +30,7 @@ from vidproc.settings import (
     parse_failure_budget,
 )
 from vidproc.storage import StorageOptions
+from vidproc.tables.lake import Lake
 from vidproc.video.container import MediaLimits
 
 JOBS = Path(__file__).parent.parent / "jobs"
@@ -180,11 +185,11 @@ def described(
 def test_schema_and_reference_say_the_same_of_each_key() -> None:
     schema, told = described(json_schema()), {e.key: e for e in entries()}
     assert set(schema) == set(told) and len(told) > 100
-    for key, entry in told.items():
-        assert schema[key]["description"] == entry.meaning and entry.meaning.endswith("."), key
+    for key, said in told.items():
+        assert schema[key]["description"] == said.meaning and said.meaning.endswith("."), key
         default = schema[key].get("default")
-        assert entry.default.split(" ")[0] == ("" if default in (None, []) else spelled(default)), key
-        assert entry.value.split(",")[0] == schema[key].get("unit", entry.value.split(",")[0]), key
+        assert said.default.split(" ")[0] == ("" if default in (None, []) else spelled(default)), key
+        assert said.value.split(",")[0] == schema[key].get("unit", said.value.split(",")[0]), key
 
 
 def spelled(default: Any) -> str:
@@ -250,3 +255,45 @@ def test_the_job_of_a_run_of_an_earlier_version_is_read() -> None:
     del old["decode"]
     job = Job.model_validate(old)
     assert (job.detector.half, job.detector.max_detections, job.decode) == (True, 100, DecodeSettings())
+
+
+# The command line
+
+OPTIONS = {
+    "detector": "detector", "actions": "actions", "embedding": "embedding", "name": "name", "fps": "detector.fps",
+    "sampling": "sampling", "clip_seconds": "cut.clip_seconds", "recorded_at": "recorded_at",
+    "max_duration": "limits.max_duration", "max_frame_duration": "limits.max_frame_duration",
+    "max_failures": "limits.max_failures", "verify": "verify", "plan": "plan", "limit": "limit", "follow": "follow",
+    "deleted": "deleted", "follow_links": "follow_links",
+    **{name: f"filters.{name}" for name in (
+        "include", "exclude", "min_bytes", "max_bytes", "modified_since", "modified_before"
+    )},
+    **{name: f"execution.{name}" for name in ("workers", "actors", "device", "executor", "address")},
+    **{name: f"decode.{name}" for name in ("hollow_pictures", "partial_index")},
+    **{name: f"storage.{name}" for name in ("endpoint_url", "profile", "region", "anonymous")},
+}  # fmt: skip
+"""Options of `vidproc index` and `vidproc plan`, and the setting that each makes."""
+OF_THE_COMMAND = {"job", "lake", "dry_run", "as_json", "log_format", "quiet", "calibrate", "save"}
+
+
+@pytest.mark.parametrize("command", ["index", "plan"])
+def test_options_have_the_help_and_the_default_of_their_setting(command: str) -> None:
+    group: Any = typer.main.get_command(app)
+    options = {p.name: p for p in group.commands[command].params if p.param_type_name == "option"}
+    assert set(options) <= set(OPTIONS) | OF_THE_COMMAND and len(options) > 20
+    for name in set(options) & set(OPTIONS):
+        setting, option = entry(OPTIONS[name]), options[name]
+        assert option.help == setting.meaning, name
+        assert option.show_default == (setting.default or False), name
+        choices = get_args(kind) if get_origin(kind := option.type_descriptor.annotation) is Literal else ()
+        assert " or ".join(f"`{c}`" for c in choices) in ("", setting.value), name
+
+
+def test_the_switches_have_options(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    make_video(tmp_path / "in" / "v.mp4", seconds=1)
+    words = ["index", str(tmp_path / "in"), str(tmp_path / "lake"), "--executor", "inline", "--actions", "none"]
+    switches = ["--detector", "tests.support.fakes:Numbers", "--no-hollow-pictures", "--no-partial-index", "--quiet"]
+    assert CliRunner().invoke(app, [*words, *switches]).exit_code == 0
+    (run,) = Lake.open(str(tmp_path / "lake")).runs().to_pylist()
+    assert json.loads(run["job"])["decode"] == {"hollow_pictures": False, "partial_index": False}

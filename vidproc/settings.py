@@ -85,7 +85,7 @@ class Pool(PoolSize):
 class ModelOptions(Settings):
     """What may be said about a model. What is not given is the model's own choice."""
 
-    fps: Fps | None = setting(None, "Samples a second.", unit="frames/s")
+    fps: Fps | None = setting(None, "Samples a second. The option --fps sets the detector's.", unit="frames/s")
     score_threshold: float | None = setting(None, "Least score of a detection that is kept.", unit="score", ge=0, le=1)
     batch_size: int | None = setting(None, "Frames (or windows) in one forward pass.", unit="frames", ge=1)
     window: int | None = setting(None, "Frames in one window of an action model.", unit="frames", ge=1)

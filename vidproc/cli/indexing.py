@@ -25,6 +25,7 @@ from vidproc.cli.options import (
     absolute_or_none,
     expanded,
     merged,
+    setting_option,
 )
 from vidproc.errors import ConfigError
 from vidproc.progress import hms, reporter, spell
@@ -45,34 +46,34 @@ def index(
     *,
     job: JobFileOption = None,
     models: ModelOptions,
-    workers: Annotated[int | None, typer.Option("--workers", help="Decoders at a time.")] = None,
-    actors: Annotated[int | None, typer.Option("--actors", help="Model actors, at most.")] = None,
+    workers: Annotated[int | None, setting_option("execution.workers", "--workers")] = None,
+    actors: Annotated[int | None, setting_option("execution.actors", "--actors")] = None,
     device: DeviceOption = None,
     executor: ExecutorOption = None,
-    address: Annotated[str | None, typer.Option("--address", help="A running Ray cluster: auto or host:port.")] = None,
+    address: Annotated[str | None, setting_option("execution.address", "--address")] = None,
     max_failures: Annotated[
         str | None,
-        typer.Option("--max-failures", help="Share or number of failed videos above which the exit code is 1."),
+        setting_option("limits.max_failures", "--max-failures"),
     ] = None,
     verify: Annotated[
         str | None,
-        typer.Option(
-            "--verify", metavar="SHARE", help="Share of tasks that are also decoded plainly and compared: 1%, 0.01."
-        ),
+        setting_option("verify", "--verify", metavar="SHARE"),
     ] = None,
-    plan: Annotated[
-        str | None, typer.Option("--plan", help="Where `vidproc plan --save` wrote: nothing is listed or probed again.")
+    hollow_pictures: Annotated[
+        bool | None, setting_option("decode.hollow_pictures", "--hollow-pictures/--no-hollow-pictures")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", help="Index at most N of the videos that are due.")
+    partial_index: Annotated[
+        bool | None, setting_option("decode.partial_index", "--partial-index/--no-partial-index")
     ] = None,
+    plan: Annotated[str | None, setting_option("plan", "--plan")] = None,
+    limit: Annotated[int | None, setting_option("limit", "--limit", metavar="N")] = None,
     follow: Annotated[
         float | None,
-        typer.Option("--follow", help="List the archive again after this time, until interrupted.", metavar="SECONDS"),
+        setting_option("follow", "--follow", metavar="SECONDS"),
     ] = None,
     deleted: Annotated[
         Literal["keep", "remove"] | None,
-        typer.Option("--deleted", help="Rows of videos that the archive no longer lists."),
+        setting_option("deleted", "--deleted"),
     ] = None,
     filters: FilterOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
@@ -89,6 +90,7 @@ def index(
         "lake": absolute_or_none(lake),
         "limits": {"max_failures": max_failures},
         "verify": verify,
+        "decode": {"hollow_pictures": hollow_pictures, "partial_index": partial_index},
         "execution": {
             "workers": workers, "actors": actors, "device": device, "executor": executor, "address": address,
         },
@@ -127,9 +129,7 @@ def plan(
     lake: Annotated[str | None, typer.Option("--lake", help="Count only what this lake does not have yet.")] = None,
     job: JobFileOption = None,
     models: ModelOptions,
-    workers: Annotated[
-        int | None, typer.Option("--workers", help="Decoders at a time, for the predicted time.")
-    ] = None,
+    workers: Annotated[int | None, setting_option("execution.workers", "--workers")] = None,
     device: DeviceOption = None,
     executor: ExecutorOption = None,
     calibrate: Annotated[
@@ -139,7 +139,7 @@ def plan(
         str | None,
         typer.Option("--save", help="Write the plan to this folder or s3:// prefix, for `index --plan`."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Look at no more than N videos.")] = None,
+    limit: Annotated[int | None, setting_option("limit", "--limit", metavar="N")] = None,
     filters: FilterOptions,
     as_json: JsonOption = False,
     log_format: LogFormatOption = "auto",

@@ -17,10 +17,18 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from vidproc.reference import entry
 from vidproc.storage import StorageOptions, absolute_address
 
 Executor = Literal["ray", "inline"]
 LogFormat = Literal["auto", "text", "json"]
+
+
+def setting_option(key: str, *names: str, **more: Any) -> Any:
+    """Declare the option that makes a setting, by its key in a job file. Its help and default are the setting's."""
+    told = entry(key)
+    return typer.Option(*names, help=told.meaning, show_default=told.default or False, **more)
+
 
 LakeArgument = Annotated[
     str, typer.Argument(metavar="LAKE", help="A folder or s3://bucket/prefix that `vidproc index` wrote to.")
@@ -40,14 +48,8 @@ LakePipelineOption = Annotated[
 ]
 PipelineOption = Annotated[str | None, typer.Option("--pipeline", help="Pipeline of the lake, where it has several.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
-ExecutorOption = Annotated[
-    Executor | None,
-    typer.Option(
-        "--executor",
-        help="Ray, on this machine or a cluster; or one thing after the other, here, with no limit of time or memory.",
-    ),
-]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda:N.")]
+ExecutorOption = Annotated[Executor | None, setting_option("execution.executor", "--executor")]
+DeviceOption = Annotated[str | None, setting_option("execution.device", "--device")]
 LogFormatOption = Annotated[
     LogFormat,
     typer.Option("--log-format", help="Format of progress messages; auto: a bar on a terminal, lines elsewhere."),
@@ -59,14 +61,10 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progre
 class S3Options:
     """How to reach S3. What is not given is left to the AWS environment and profile."""
 
-    endpoint_url: Annotated[
-        str | None, typer.Option(help="S3 endpoint, where it is not AWS.", rich_help_panel="S3")
-    ] = None
-    profile: Annotated[str | None, typer.Option(help="AWS profile.", rich_help_panel="S3")] = None
-    region: Annotated[str | None, typer.Option(help="AWS region.", rich_help_panel="S3")] = None
-    anonymous: Annotated[
-        bool, typer.Option("--anonymous", help="Read a public archive or lake unsigned.", rich_help_panel="S3")
-    ] = False
+    endpoint_url: Annotated[str | None, setting_option("storage.endpoint_url", rich_help_panel="S3")] = None
+    profile: Annotated[str | None, setting_option("storage.profile", rich_help_panel="S3")] = None
+    region: Annotated[str | None, setting_option("storage.region", rich_help_panel="S3")] = None
+    anonymous: Annotated[bool, setting_option("storage.anonymous", "--anonymous", rich_help_panel="S3")] = False
 
     def given(self) -> dict[str, Any]:
         """Return the `storage` section of a job; None stands for what was not given."""
@@ -80,33 +78,27 @@ class S3Options:
 class ModelOptions:
     """What a job looks for, and how closely."""
 
-    detector: Annotated[
-        str | None, typer.Option("--detector", help="Model name, file, folder or package.module:Class; or none.")
-    ] = None
-    actions: Annotated[str | None, typer.Option("--actions", help="The same for actions.")] = None
+    detector: Annotated[str | None, setting_option("detector", "--detector")] = None
+    actions: Annotated[str | None, setting_option("actions", "--actions")] = None
     embedding: Annotated[
         str | None,
-        typer.Option("--embedding", help="Model that turns frames into vectors (resnet18, demo, ...); or none."),
+        setting_option("embedding", "--embedding"),
     ] = None
-    name: Annotated[
-        str | None, typer.Option("--name", help="The pipeline's name: a lake holds one answer a name and video.")
-    ] = None
-    fps: Annotated[float | None, typer.Option("--fps", help="Samples a second for the detector.")] = None
+    name: Annotated[str | None, setting_option("name", "--name")] = None
+    fps: Annotated[float | None, setting_option("detector.fps", "--fps")] = None
     sampling: Annotated[
         Literal["grid", "keyframes"] | None,
-        typer.Option("--sampling", help="Frames for the detector: evenly spaced, or every keyframe and no others."),
+        setting_option("sampling", "--sampling"),
     ] = None
-    clip_seconds: Annotated[float | None, typer.Option("--clip-seconds", help="Length of a clip in seconds.")] = None
-    recorded_at: Annotated[str | None, typer.Option("--recorded-at", help="strptime pattern over the file name.")] = (
-        None
-    )
+    clip_seconds: Annotated[float | None, setting_option("cut.clip_seconds", "--clip-seconds")] = None
+    recorded_at: Annotated[str | None, setting_option("recorded_at", "--recorded-at")] = None
     max_duration: Annotated[
         float | None,
-        typer.Option("--max-duration", metavar="SECONDS", help="Decline videos that say they last longer."),
+        setting_option("limits.max_duration", "--max-duration", metavar="SECONDS"),
     ] = None
     max_frame_duration: Annotated[
         float | None,
-        typer.Option("--max-frame-duration", metavar="SECONDS", help="Longest time that one frame stays on screen."),
+        setting_option("limits.max_frame_duration", "--max-frame-duration", metavar="SECONDS"),
     ] = None
 
     def given(self) -> dict[str, Any]:
@@ -127,23 +119,15 @@ class ModelOptions:
 class FilterOptions:
     """Which objects of the archive a job takes."""
 
-    include: Annotated[
-        list[str] | None, typer.Option("--include", help="Glob on the path below the archive; may be repeated.")
-    ] = None
-    exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", help="Glob of what to leave out; may be repeated.")
-    ] = None
-    min_bytes: Annotated[int | None, typer.Option("--min-bytes", help="Only objects of this size or larger.")] = None
-    max_bytes: Annotated[int | None, typer.Option("--max-bytes", help="Only objects of this size or smaller.")] = None
-    modified_since: Annotated[
-        datetime | None, typer.Option("--modified-since", help="Only objects changed at this moment (UTC) or later.")
-    ] = None
-    modified_before: Annotated[
-        datetime | None, typer.Option("--modified-before", help="Only objects changed before this moment (UTC).")
-    ] = None
+    include: Annotated[list[str] | None, setting_option("filters.include", "--include")] = None
+    exclude: Annotated[list[str] | None, setting_option("filters.exclude", "--exclude")] = None
+    min_bytes: Annotated[int | None, setting_option("filters.min_bytes", "--min-bytes")] = None
+    max_bytes: Annotated[int | None, setting_option("filters.max_bytes", "--max-bytes")] = None
+    modified_since: Annotated[datetime | None, setting_option("filters.modified_since", "--modified-since")] = None
+    modified_before: Annotated[datetime | None, setting_option("filters.modified_before", "--modified-before")] = None
     follow_links: Annotated[
         bool | None,
-        typer.Option("--follow-links/--no-follow-links", help="Go into folders outside of ARCHIVE that links lead to."),
+        setting_option("follow_links", "--follow-links/--no-follow-links"),
     ] = None
 
     def given(self) -> dict[str, Any]:
