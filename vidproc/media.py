@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -19,6 +19,25 @@ import numpy as np
 def content_hash(*parts: str) -> str:
     """A 24-character id: the same parts give the same id on any machine, in any run."""
     return blake2b("\n".join(parts).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+
+
+class ArchiveObject(Protocol):
+    """One object of the archive as it is named in the tables: a Video, or what is listed and not opened."""
+
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def content_id(self) -> str: ...
+
+    @property
+    def modified_at(self) -> datetime | None: ...
+
+    @property
+    def video_id(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from tests.benchmarks import videos
 from tests.benchmarks.jobs import job
 from tests.benchmarks.measure import Cost, Row, Settings, run
 from vidproc.media import DecodeReport, Task, Video, VideoInfo
-from vidproc.run.pipeline import TaskDone
 from vidproc.runtime.step import Resources
 from vidproc.tables.outcome import VideoOutcome
 from vidproc.tables.publish import PublishReport
@@ -104,10 +103,10 @@ class EmptyInfer:
 
     def setup(self) -> None: ...
 
-    def __call__(self, task: Task) -> TaskDone:
+    def __call__(self, task: Task) -> TaskReport:
         start_s = float((task.range.start_pts or 0) * task.info.time_base)
         report = DecodeReport(60, 60, start_s, start_s + 30, 10_000_000, 1.0, True)
-        return TaskDone(task.task_id, TaskReport.of(task, {}, report))
+        return TaskReport.of(task, {}, report)
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,8 @@ class Listing:
 
 def main() -> None:
     from vidproc.progress import Reporter
-    from vidproc.run.driver import Driver, make_executor
+    from vidproc.run.driver import Driver
+    from vidproc.run.executing import make_executor
     from vidproc.run.pipeline import make_pipeline
     from vidproc.runtime.metrics import NoMetrics
     from vidproc.settings import load_job
@@ -160,7 +160,10 @@ def main() -> None:
         pipeline = make_pipeline(wanted)
         listing: Any = Listing(Video(f"/archive/{n:06d}.mp4", 1 << 30, f"{n}:1") for n in range(count))
         run_info = RunInfo(run_id="r", pipeline=pipeline.name, pipeline_id=pipeline.pipeline_id)
-        driver_ = Driver(wanted, pipeline, Lake.create(wanted.lake), listing, run_info, Reporter(), NoMetrics())
+        driver_ = Driver(
+            wanted, pipeline, Lake.create(wanted.lake), listing,
+            archive_uri=folder, run=run_info, reporter=Reporter(), metrics=NoMetrics(),
+        )  # fmt: skip
         executor = make_executor(wanted)
         steps: Any = {
             "probe": (EmptyProbe(),), "task": (EmptyDecode(), EmptyInfer()), "publish": (EmptyPublish(),)

@@ -30,10 +30,10 @@ from tests.benchmarks.jobs import job
 from tests.benchmarks.measure import Cost, Row, Settings, run
 from vidproc.errors import ConfigError
 from vidproc.media import Task, Video, VideoInfo
-from vidproc.run.pipeline import TaskDone, routes
+from vidproc.run.pipeline import routes
 from vidproc.storage import LocalStorage, open_storage
 from vidproc.tables.lake import Lake
-from vidproc.tables.staging import Staging
+from vidproc.tables.staging import Staging, TaskReport
 
 CLIPS = 10
 CLIP_S = 30.0
@@ -115,11 +115,11 @@ class StagingInfer(EmptyInfer):
 
     staging: Staging = field(kw_only=True)
 
-    def __call__(self, task: Task) -> TaskDone:
-        report = EmptyInfer.__call__(self, task).report
+    def __call__(self, task: Task) -> TaskReport:
+        report = EmptyInfer.__call__(self, task)
         report = replace(report, decode=replace(report.decode, end_s=task.info.duration_s))  # one task a video
         self.staging.put(task, {}, report)
-        return TaskDone(task.task_id, report)
+        return report
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ from vidproc.progress import Reporter
 from vidproc.run.driver import index
 from vidproc.settings import load_job
 from vidproc.storage import open_storage
-from vidproc.tables.heartbeat import Pulse, running
+from vidproc.tables.heartbeat import Heartbeat, running
 from vidproc.tables.lake import Lake
 
 Run = Callable[..., tuple[int, str, str]]
@@ -229,7 +229,7 @@ def test_an_answer_that_breaks_off_leaves_no_file(made: Path, vidproc: Run, tmp_
 def test_vacuum_now_waits_for_a_job_that_is_running(made: Path, vidproc: Run) -> None:
     storage = open_storage(str(made / "lake"))
     about = {"run_id": "night-7", "pipeline": "default", "host": "node-3", "started_at": datetime.now(UTC)}
-    with Pulse(Reporter(), storage, **about):
+    with Heartbeat(Reporter(), storage, **about):
         while not running(storage):
             time.sleep(0.01)
         code, _, err = vidproc("vacuum", made / "lake", "--now")

@@ -16,7 +16,8 @@ from tests.support.media import make_video
 from tests.whole.test_end_to_end import job
 from vidproc.cli.indexing import show_summary
 from vidproc.models import ModelSettings
-from vidproc.run.driver import Driver, RunSummary, index
+from vidproc.run.driver import Driver, index
+from vidproc.run.summary import RunSummary
 from vidproc.tables.lake import Lake
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-import vidproc.tables.heartbeat as pulse
 from tests.conftest import Root
 from tests.support.media import make_video
 from tests.support.s3 import READ_ONLY_ACCESS_KEY, READ_ONLY_SECRET_KEY
@@ -22,7 +21,8 @@ from tests.support.sleepers import clock
 from vidproc.ask import connect
 from vidproc.progress import Progress, Reporter
 from vidproc.storage.clock import store_now
-from vidproc.tables.heartbeat import Pulse
+from vidproc.tables import heartbeat
+from vidproc.tables.heartbeat import Heartbeat
 from vidproc.tables.lake import Lake
 
 ABOUT: dict[str, Any] = {
@@ -44,7 +44,7 @@ def begun(root: Root) -> Lake:
 @pytest.fixture
 def a_minute_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the store's clock."""
-    monkeypatch.setattr(pulse, "store_now", lambda storage: store_now(storage) + LATER)
+    monkeypatch.setattr(heartbeat, "store_now", lambda storage: store_now(storage) + LATER)
 
 
 def outcomes(lake: Lake) -> list[tuple[str, str | None]]:
@@ -56,9 +56,9 @@ def test_no_clock_of_a_machine_makes_a_living_run_lost(local_root: Root, off: ti
     lake = begun(local_root)
     with clock(off):
         assert outcomes(lake) == [("running", None)]
-        with Pulse(Reporter(), lake.storage, **ABOUT) as reporter:
+        with Heartbeat(Reporter(), lake.storage, **ABOUT) as reporter:
             reporter.update(Progress())
-            assert [sign.silent for sign in pulse.running(lake.storage)] == [False]
+            assert [sign.silent for sign in heartbeat.running(lake.storage)] == [False]
     assert outcomes(lake) == [("running", None)]
 
 
@@ -81,9 +81,9 @@ def test_a_run_whose_sign_is_gone_is_lost(local_root: Root) -> None:
 def test_a_run_that_could_not_write_its_end_is_lost(local_root: Root, a_minute_later: None) -> None:
     """Its key was revoked: it ended, and said so to its terminal alone."""
     lake = begun(local_root)
-    with Pulse(Reporter(), lake.storage, **ABOUT):
+    with Heartbeat(Reporter(), lake.storage, **ABOUT):
         pass
-    assert pulse.running(lake.storage) == [], "nobody watches it any more"
+    assert heartbeat.running(lake.storage) == [], "nobody watches it any more"
     assert outcomes(lake)[0][0] == "lost"
 
 

@@ -20,9 +20,11 @@ from vidproc.ask import connect
 from vidproc.errors import ConfigError
 from vidproc.media import Task
 from vidproc.models import ModelSettings
-from vidproc.run.driver import index, pool_sizes, release
+from vidproc.run.driver import index
+from vidproc.run.executing import pool_sizes
 from vidproc.run.forecast import forecast
 from vidproc.run.pipeline import Decode, DecodedTask, make_pipeline, routes
+from vidproc.run.release import release
 from vidproc.runtime.events import said
 from vidproc.runtime.executor import Admission, Limits, PoolSize
 from vidproc.runtime.pools import Room, share

@@ -21,12 +21,13 @@ from tests.support.media import cut_off, make_video
 from vidproc.cli import app
 from vidproc.errors import TransientError
 from vidproc.progress import LogReporter, Progress, Reporter
-from vidproc.run.driver import RunSummary, index
+from vidproc.run.driver import index
+from vidproc.run.summary import RunSummary
 from vidproc.runtime.metrics import NoMetrics
 from vidproc.settings import load_job
 from vidproc.storage import LocalStorage, open_storage
-from vidproc.tables import heartbeat as pulse
-from vidproc.tables.heartbeat import Pulse, Sign, running
+from vidproc.tables import heartbeat
+from vidproc.tables.heartbeat import Heartbeat, Sign, running
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -122,7 +123,7 @@ def test_a_run_is_watched_from_elsewhere_until_it_ends(
     lake: tuple[Path, threading.Thread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, run = lake
-    monkeypatch.setattr(pulse, "EVERY_S", 0.1)
+    monkeypatch.setattr(heartbeat, "EVERY_S", 0.1)
     run.start()
     deadline = time.monotonic() + 120
     while not [sign for sign in folder.glob("_runs/*.json") if sign.stat().st_size > 2] and time.monotonic() < deadline:
@@ -144,7 +145,7 @@ def test_a_watched_run_is_json_for_programs(
     lake: tuple[Path, threading.Thread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, run = lake
-    monkeypatch.setattr(pulse, "EVERY_S", 0.1)
+    monkeypatch.setattr(heartbeat, "EVERY_S", 0.1)
     run.start()
     while not [sign for sign in folder.glob("_runs/*.json") if sign.stat().st_size > 2]:
         time.sleep(0.05)
@@ -204,7 +205,7 @@ def test_a_run_does_not_fail_for_want_of_a_spectator(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(LocalStorage, "put", refuse)
     about = {"run_id": "r", "pipeline": "p", "host": "h", "started_at": LONG_AGO}
-    with Pulse(Heard(), open_storage(str(tmp_path)), **about) as reporter:
+    with Heartbeat(Heard(), open_storage(str(tmp_path)), **about) as reporter:
         reporter.say("hello")
         reporter.update(Progress())
     assert said == ["hello"]

@@ -27,7 +27,7 @@ from tests.support.lakes import RUN, contents, link, outcome
 from vidproc import cli
 from vidproc.ask import connect
 from vidproc.errors import Forged, VidprocError
-from vidproc.run.driver import release
+from vidproc.run.release import release
 from vidproc.storage import StorageOptions
 from vidproc.tables.lake import Lake
 from vidproc.tables.publish import publish, recover

@@ -22,7 +22,7 @@ import pytest
 from tests.conftest import Root
 from tests.support.lakes import RUN, contents, failure, link, objects, outcome
 from vidproc.errors import ConfigError
-from vidproc.run.driver import check_place
+from vidproc.run.places import check_place
 from vidproc.storage import LocalStorage, Storage, open_storage
 from vidproc.tables import changes
 from vidproc.tables.lake import FORMAT, Committed, CommittedVideo, Lake
@@ -70,7 +70,7 @@ def test_a_lake_that_another_job_makes_meanwhile_is_no_stranger(
     monkeypatch.setattr(LocalStorage, "exists", lambda self, key: next(looks, None) is None and real(self, key))
     assert make(local_root) == made
     looks = iter([False])
-    check_place(local_root.uri, local_root.options)
+    check_place(local_root.storage, local_root.uri)
     assert next(looks, None) is None
 
 

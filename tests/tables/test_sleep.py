@@ -19,7 +19,8 @@ from tests.support.media import make_video
 from tests.support.sleepers import Sleeper, asleep, clock, later
 from tests.whole.test_end_to_end import job, tables
 from vidproc.media import content_hash
-from vidproc.run.driver import RunSummary, index
+from vidproc.run.driver import index
+from vidproc.run.summary import RunSummary
 from vidproc.storage import LocalStorage, open_storage
 from vidproc.tables.lake import Lake
 from vidproc.tables.publish import PublishReport, RunInfo, publish, recover

@@ -22,7 +22,9 @@ from vidproc.ask import connect
 from vidproc.errors import FastPathWrong
 from vidproc.media import FrameBatch, FrameSize, Grid, Task
 from vidproc.run import pipeline
-from vidproc.run.driver import PLAIN, RunSummary, index
+from vidproc.run.driver import index
+from vidproc.run.summary import RunSummary
+from vidproc.run.work import PLAIN
 from vidproc.storage import StorageOptions, open_storage
 from vidproc.tables.lake import Lake
 from vidproc.video.container import MediaLimits, Source
@@ -155,7 +157,7 @@ def test_the_choice_is_a_share_by_the_task_alone() -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the pulse dies too
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the heartbeat dies too
 @pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_comes_to_the_same_rows(
     step: int, archive: Path, truth: dict[str, list[dict[str, Any]]], tmp_path: Path

@@ -371,7 +371,7 @@ def test_a_poisonous_task_is_given_up_remembered_and_released(
     archive: Path, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that fails on one frame costs that frame's task, three times; `retry` releases it."""
-    from vidproc.run.driver import release
+    from vidproc.run.release import release
     from vidproc.storage import StorageOptions
 
     folder, lake = tmp_path / "in", str(tmp_path / "lake")

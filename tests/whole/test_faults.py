@@ -21,7 +21,8 @@ from tests.support.media import cut_off, draw, make_sound, make_video
 from tests.support.s3 import BUCKET, SeaweedFS
 from tests.whole.test_end_to_end import job, statuses, tables, upload
 from vidproc.ask import connect
-from vidproc.run.driver import index, release
+from vidproc.run.driver import index
+from vidproc.run.release import release
 from vidproc.storage import StorageOptions
 
 

@@ -14,7 +14,8 @@ import pytest
 from tests.support.media import make_video
 from vidproc.ask import connect
 from vidproc.progress import Reporter
-from vidproc.run.driver import RunSummary, index
+from vidproc.run.driver import index
+from vidproc.run.summary import RunSummary
 from vidproc.settings import Job, load_job
 from vidproc.storage import LocalStorage
 

@@ -15,8 +15,9 @@ from tests.support.proxy import Rule, proxy
 from tests.support.s3 import SeaweedFS
 from tests.whole.test_end_to_end import job, statuses
 from vidproc.errors import ConfigError
-from vidproc.run.driver import index, release
+from vidproc.run.driver import index
 from vidproc.run.forecast import forecast
+from vidproc.run.release import release
 from vidproc.settings import Job
 from vidproc.storage import StorageOptions
 from vidproc.tables.lake import Lake

@@ -19,7 +19,8 @@ from tests.support.proxy import Rule, proxy
 from tests.support.s3 import BUCKET, SeaweedFS
 from tests.whole.test_end_to_end import job, tables, upload
 from vidproc.errors import ConfigError, TransientError
-from vidproc.run.driver import RunSummary, index
+from vidproc.run.driver import index
+from vidproc.run.summary import RunSummary
 from vidproc.runtime.executor import Limits
 from vidproc.storage import StorageOptions, open_block_reader, open_storage
 from vidproc.tables.lake import Lake

@@ -32,7 +32,7 @@ from vidproc.progress import hms, reporter, spell
 from vidproc.text import printable, say
 
 if TYPE_CHECKING:
-    from vidproc.run.driver import RunSummary
+    from vidproc.run.summary import RunSummary
     from vidproc.settings import Job
 
 app = typer.Typer()
@@ -193,7 +193,7 @@ def retry(
     s3: S3Options,
 ) -> None:
     """Release what was given up, so that it is tried again."""
-    from vidproc.run.driver import release
+    from vidproc.run.release import release
     from vidproc.settings import load_job
     from vidproc.tables.own import what_it_names
 

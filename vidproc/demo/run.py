@@ -21,7 +21,8 @@ from vidproc.errors import ConfigError
 from vidproc.look.sheet import SheetBox, SheetItem, contact_sheet
 from vidproc.machine import cpu_count
 from vidproc.progress import Reporter
-from vidproc.run.driver import RunSummary, index
+from vidproc.run.driver import index
+from vidproc.run.summary import RunSummary
 from vidproc.settings import Job, load_job
 from vidproc.storage import StorageOptions
 from vidproc.video.decode import MediaLimits, Source

@@ -37,7 +37,7 @@ from vidproc.progress import Reporter
 from vidproc.settings import LinkSettings
 from vidproc.storage import StorageOptions
 from vidproc.tables.delta import quoted
-from vidproc.tables.heartbeat import Pulse
+from vidproc.tables.heartbeat import Heartbeat
 from vidproc.tables.lake import Lake
 from vidproc.tables.link import VideoKeys, link
 from vidproc.tables.outcome import VideoOutcome
@@ -119,7 +119,7 @@ def relabel(settings: RelabelSettings, *, options: StorageOptions | None = None)
         videos = _outcomes(rows, vectors)
         sign = {key: about[key] for key in ("run_id", "pipeline", "host", "started_at")}
         try:
-            with Pulse(Reporter(), lake.storage, **sign):
+            with Heartbeat(Reporter(), lake.storage, **sign):
                 while batch := list(islice(videos, BATCH)):
                     report = publish(lake, batch, answers, run)
                     made = {k: made.get(k, 0) + report.rows.get(k, 0) for k in made | dict(report.rows)}

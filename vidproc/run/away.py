@@ -11,18 +11,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vidproc.media import Video, VideoInfo, content_hash
+from vidproc.media import content_hash
+from vidproc.run.due import AWAY_CLASSES, Listed
 from vidproc.settings import Filters, Job
-from vidproc.storage import StorageOptions, is_s3, open_storage
+from vidproc.storage import is_s3
 from vidproc.tables import changes
 from vidproc.tables.delta import quoted
 from vidproc.tables.lake import Committed, Lake
 from vidproc.video.archive import Skipped
-
-Listed = Video | Skipped | VideoInfo
-
-AWAY_CLASSES = frozenset({"unreadable", "broken_link"})
-"""Error classes of what is listed and cannot be looked at just now."""
 
 _NO_FILE = ("unreadable", "broken_link", "link", "special_file")
 """Error classes that the row of a folder may have."""
@@ -33,9 +29,9 @@ _AT_ONCE = 500
 class Away:
     """Which videos are away, over the listings of one run."""
 
-    def __init__(self, job: Job, committed: Committed, archive_options: StorageOptions) -> None:
+    def __init__(self, job: Job, committed: Committed, archive_uri: str) -> None:
         self._job, self._committed = job, committed
-        self._root = open_storage(job.archive, options=archive_options).uri.rstrip("/")
+        self._root = archive_uri.rstrip("/")
         self._filters = Filters(include=job.filters.include, exclude=job.filters.exclude)
         self._marked: dict[str, str] = dict(committed.away)
         """By video_id: what its row says."""

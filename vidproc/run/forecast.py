@@ -9,35 +9,27 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidproc.machine import cpu_count
-from vidproc.media import Task, Video, VideoInfo
+from vidproc.media import Task, VideoInfo
 from vidproc.progress import Progress, Reporter, spell
-from vidproc.run.driver import (
-    PLAN,
-    Listing,
-    as_video,
-    check_apart,
-    check_place,
-    is_due,
-    make_executor,
-    plan_of,
-    pool_sizes,
-)
+from vidproc.run.due import Listed, is_due, source_of
+from vidproc.run.executing import make_executor, pool_sizes
+from vidproc.run.listing import PLAN, Listing, plan_of
 from vidproc.run.pipeline import DecodedTask, Infer, Pipeline, make_pipeline, routes, storage_options
+from vidproc.run.places import check_apart, check_place
 from vidproc.runtime.executor import ONE_MACHINE_BYTES, Executor, Limits
 from vidproc.runtime.step import AnyStep
 from vidproc.runtime.units import Unit, UnitEnd
 from vidproc.secrets import redact
 from vidproc.settings import CutSettings, Job
-from vidproc.storage import open_storage
+from vidproc.storage import Storage, open_storage
 from vidproc.tables.lake import MARKER, Committed, Lake
 from vidproc.tables.publish import RunInfo
 from vidproc.text import printable
@@ -66,7 +58,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What `vidproc plan` tells."""
+    """The answer of `vidproc plan`."""
 
     archive: str
     listed: int
@@ -96,9 +88,6 @@ class Forecast:
         if self.saved:
             lines.append(f"saved to {self.saved}")
         return "\n".join(map(printable, lines))
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class _Rehearsal:
@@ -152,18 +141,18 @@ class _Survey:
             item = self.listing.take()
             if item is None:
                 return None
-            video = as_video(item)
+            source = source_of(item)
             self.listed += 1
-            self.bytes += video.size_bytes
+            self.bytes += source.size_bytes
             if isinstance(item, Skipped) and not (item.video is not None and self._known(item)):
-                self._decline(item.error_class, f"{video.uri}: {item.reason}")
+                self._decline(item.error_class, f"{source.uri}: {item.reason}")
                 if self.writer:
                     self.writer.add(item)
             elif self._known(item):
                 self.plan.known += 1
             else:
                 self.probing += 1
-                return Unit(video.video_id, video, "probe")
+                return Unit(source.video_id, source, "probe")
         self.listing.close()
         return None
 
@@ -176,10 +165,10 @@ class _Survey:
             failed=self.plan.declined.total(),
         )
 
-    def _known(self, item: Video | VideoInfo | Skipped) -> bool:
+    def _known(self, item: Listed) -> bool:
         if self.committed is None:
             return False
-        return not is_due(item, self.committed.get(as_video(item).video_id), self.pipeline.pipeline_id)
+        return not is_due(item, self.committed.get(source_of(item).video_id), self.pipeline.pipeline_id)
 
     def _decline(self, kind: str, example: str) -> None:
         self.plan.decline(kind)
@@ -232,36 +221,29 @@ class Surveyed(Progress):
 def forecast(
     job: Job, *, save: str | None = None, calibrate_s: float = 30.0, reporter: Reporter | None = None
 ) -> Forecast:
-    """Probes the archive and predicts the run. Writes nothing but the plan, and that only if asked to
+    """Probe the archive and predict the run. Writes nothing but the plan, and that only if asked to
     (`save`: a folder or s3:// prefix)."""
     reporter = reporter or Reporter()
     archive_options, lake_options = storage_options(job, archive=True), storage_options(job)
     if job.lake:
         check_apart(job.archive, job.lake)
-    listing = Listing(job, archive_options)
-    committed = None
-    if job.lake:
-        check_place(job.lake, lake_options)
-        if open_storage(job.lake, options=lake_options).exists(MARKER):
-            committed = Lake.open(job.lake, lake_options).committed(job.name)
+    archive = open_storage(job.archive, options=archive_options)
+    listing = Listing(job, archive, archive_options)
+    # The trial stages nothing; the step still wants a place, and the working directory always is one.
+    place = open_storage(job.lake or os.getcwd(), options=lake_options)
+    committed = _committed(place, job) if job.lake else None
     pipeline = make_pipeline(job)
     survey = _Survey(listing, committed, pipeline, job.cut, job.limit)
     run = RunInfo(run_id="plan", pipeline=pipeline.name, pipeline_id=pipeline.pipeline_id)
-    # The trial stages nothing; the step still wants a place, and the working directory always is one.
-    placed = job if job.lake else job.model_copy(update={"lake": os.getcwd()})
-    steps = routes(pipeline, placed, archive_options=archive_options, lake_options=lake_options, run=run)
+    steps = routes(pipeline, job, archive_options=archive_options, lake=place, run=run)
     if save:
-        survey.writer = PlanWriter(open_storage(save, options=lake_options), PLAN, survey.plan, plan_of(job))
+        survey.writer = PlanWriter(open_storage(save, options=lake_options), PLAN, survey.plan, plan_of(job, archive))
     executor = make_executor(job)
     trial = None
     listing.start()
     try:
         with survey.writer or nullcontext():
-            for end in executor.run(
-                survey, {"probe": steps["probe"]}, Limits(route_units={"probe": 64}, infra_strikes=3)
-            ):
-                survey.ended(end)
-                reporter.update(survey.progress())
+            _probe(executor, steps["probe"], survey, reporter)
             if calibrate_s > 0 and survey.chosen:
                 reporter.say(f"{survey.listed:,} objects probed; now a trial of {calibrate_s:.0f} s on some of them")
                 trial = _rehearse(executor, steps["task"], survey.chosen, calibrate_s, job)
@@ -282,6 +264,18 @@ def forecast(
         trial=trial,
         saved=save,
     )
+
+
+def _committed(place: Storage, job: Job) -> Committed | None:
+    """What the lake has of the job's pipeline; None where there is no lake yet."""
+    check_place(place, job.lake)
+    return Lake.at(place).committed(job.name) if place.exists(MARKER) else None
+
+
+def _probe(executor: Executor, steps: Sequence[AnyStep], survey: _Survey, reporter: Reporter) -> None:
+    for end in executor.run(survey, {"probe": steps}, Limits(route_units={"probe": 64}, infra_strikes=3)):
+        survey.ended(end)
+        reporter.update(survey.progress())
 
 
 def _workers(job: Job) -> int:

@@ -34,7 +34,7 @@ from vidproc.models.base import ActionModel, Detector, EmbeddingModel, ModelCard
 from vidproc.models.device import pick_device
 from vidproc.runtime.step import AnyStep, Resources
 from vidproc.settings import FileLimits, Job, LinkSettings, ModelJob, ModelOptions, Pool, WorkerMemory
-from vidproc.storage import StorageOptions, open_storage
+from vidproc.storage import Storage, StorageOptions
 from vidproc.tables.lake import Lake
 from vidproc.tables.link import VideoKeys, link
 from vidproc.tables.outcome import VideoOutcome
@@ -243,17 +243,9 @@ class Decode:
         return DecodedTask(task, dict(zip(self.grids, batches, strict=True)), report)
 
 
-@dataclass(frozen=True, slots=True)
-class TaskDone:
-    """What the driver hears of a task: it lies staged."""
-
-    task_id: str
-    report: TaskReport
-
-
 class Infer:
     """DecodedTask -> the same with the rows of some models in place of their frames; whoever takes the
-    last frames stages all rows -> TaskDone. One such step holds all models, unless a job gives a model
+    last frames stages all rows -> TaskReport. One such step holds all models, unless a job gives a model
     actors of its own: frames are then read once all the same, but travel on from pool to pool."""
 
     stateful = True
@@ -261,30 +253,28 @@ class Infer:
     def __init__(
         self,
         pipeline: Pipeline,
-        lake_uri: str,
-        options: StorageOptions,
+        lake: Storage,
         needs: Resources,
         *,
         kinds: frozenset[Kind],
         name: str = "infer",
     ) -> None:
-        self.pipeline, self.lake_uri, self.options, self.needs = pipeline, lake_uri, options, needs
+        self.pipeline, self.lake, self.needs = pipeline, lake, needs
         self.uses, self.name = tuple(u for u in pipeline.uses if u.card.kind in kinds), name
 
     def setup(self) -> None:
         self._models = [
             load_model(u.spec, device=self.pipeline.device, settings=u.settings, described=u.card) for u in self.uses
         ]
-        storage = open_storage(self.lake_uri, options=self.options, confined=True)
-        self._staging = Staging(storage, self.pipeline.pipeline_id)
+        self._staging = Staging(self.lake, self.pipeline.pipeline_id)
 
-    def __call__(self, decoded: DecodedTask) -> DecodedTask | TaskDone:
+    def __call__(self, decoded: DecodedTask) -> DecodedTask | TaskReport:
         answered = self.answered(decoded)
         if answered.batches:
             return answered
         report = TaskReport.of(answered.task, answered.tables, answered.report)
         self._staging.put(answered.task, answered.tables, report)
-        return TaskDone(answered.task.task_id, report)
+        return report
 
     def answered(self, decoded: DecodedTask) -> DecodedTask:
         """The task with the rows of these models, and without their frames. Stages nothing."""
@@ -359,8 +349,7 @@ class Publish:
     """Whole videos -> linked and committed."""
 
     pipeline: Pipeline
-    lake_uri: str
-    options: StorageOptions
+    lake: Storage
     run: RunInfo
     needs: Resources
     name: str = "publish"
@@ -370,8 +359,7 @@ class Publish:
         stay_small()
 
     def __call__(self, batch: Sequence[VideoOutcome]) -> PublishReport:
-        lake = Lake.open(self.lake_uri, self.options)
-        return publish(lake, batch, self.pipeline.link_video, self.run)
+        return publish(Lake.at(self.lake), batch, self.pipeline.link_video, self.run)
 
 
 def routes(
@@ -379,7 +367,7 @@ def routes(
     job: Job,
     *,
     archive_options: StorageOptions,
-    lake_options: StorageOptions,
+    lake: Storage,
     run: RunInfo,
 ) -> dict[str, tuple[AnyStep, ...]]:
     """The three ways through the machine: a video is probed, its tasks indexed, its batch published."""
@@ -398,13 +386,12 @@ def routes(
                 needs=_needs(job, memory.decode, cpus=1.0, time_limit_s=seconds),
                 verify=job.verify_share,
             ),
-            *_inference(pipeline, job, lake_options),
+            *_inference(pipeline, job, lake),
         ),
         "publish": (
             Publish(
                 pipeline=pipeline,
-                lake_uri=job.lake,
-                options=lake_options,
+                lake=lake,
                 run=run,
                 needs=_needs(job, memory.publish, cpus=1.0, time_limit_s=seconds, beside=True),
             ),
@@ -434,7 +421,7 @@ def _needs(job: Job, memory_bytes: int, **rest: Any) -> Resources:
     return Resources(memory_bytes=min(memory_bytes, limit), memory_limit_bytes=limit, **rest)
 
 
-def _inference(pipeline: Pipeline, job: Job, lake_options: StorageOptions) -> tuple[Infer, ...]:
+def _inference(pipeline: Pipeline, job: Job, lake: Storage) -> tuple[Infer, ...]:
     """One step for all models; one more for each model with a pool of its own."""
     groups: dict[str, list[Kind]] = {}
     for use in pipeline.uses:
@@ -455,7 +442,7 @@ def _inference(pipeline: Pipeline, job: Job, lake_options: StorageOptions) -> tu
         if pool.memory_bytes is not None:  # said of this very model, so it holds above what is said of all
             limit = max(pool.memory_bytes, job.limits.memory_bytes)
             needs = replace(needs, memory_bytes=pool.memory_bytes, memory_limit_bytes=limit)
-        steps.append(Infer(pipeline, job.lake, lake_options, needs, kinds=frozenset(kinds), name=name))
+        steps.append(Infer(pipeline, lake, needs, kinds=frozenset(kinds), name=name))
     return tuple(steps)
 
 

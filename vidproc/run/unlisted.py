@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vidproc.media import Video, content_hash
+from vidproc.media import Video
 from vidproc.settings import Filters, Job
-from vidproc.storage import StorageOptions, is_s3, open_storage
+from vidproc.storage import is_s3
 from vidproc.storage.folders import why_perhaps_there
 from vidproc.tables import changes
 from vidproc.tables.delta import quoted
@@ -26,9 +26,9 @@ AT_ONCE = 500
 class Unlisted:
     """Sees what is listed, one bit for each video that the pipeline has; the rest can be removed then."""
 
-    def __init__(self, job: Job, committed: Committed, archive_options: StorageOptions) -> None:
+    def __init__(self, job: Job, committed: Committed, archive_uri: str) -> None:
         self._job, self._committed = job, committed
-        self._below = open_storage(job.archive, options=archive_options).uri.rstrip("/") + "/"
+        self._below = archive_uri.rstrip("/") + "/"
         self._seen = np.zeros(len(committed), bool)
         self._listed = False
         filters = job.filters
@@ -45,7 +45,7 @@ class Unlisted:
 
     def see(self, item: Video | Skipped) -> None:
         self._listed |= not isinstance(item, Skipped)
-        place = self._committed.place(content_hash(item.uri))
+        place = self._committed.place(item.video_id)
         if place is not None:
             self._seen[place] = True
         if isinstance(item, Skipped) and item.error_class == "unreadable":

@@ -8,7 +8,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from vidproc.errors import AlreadyExists, ConfigError, NotFound, SourceChanged, TransientError
@@ -33,6 +33,9 @@ class LocalStorage:
     @property
     def uri(self) -> str:
         return self.root
+
+    def confining(self) -> LocalStorage:
+        return replace(self, confined=True)
 
     def uri_of(self, key: str) -> str:
         return os.path.join(self.root, key) if key else self.root

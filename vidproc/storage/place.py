@@ -59,6 +59,9 @@ class Storage(Protocol):
     def uri(self) -> str:
         """`s3://bucket/prefix` or an absolute path, without a slash at its end."""
 
+    def confining(self) -> Storage:
+        """The same place, out of which no key and no link leads: see `open_storage`."""
+
     def uri_of(self, key: str) -> str:
         """What `open_block_reader` and `readable_url` take."""
 

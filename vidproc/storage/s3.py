@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -53,6 +53,9 @@ class S3Storage:
     @property
     def uri(self) -> str:
         return s3_address(self.bucket, self.prefix)
+
+    def confining(self) -> S3Storage:
+        return replace(self, confined=True)
 
     def uri_of(self, key: str) -> str:
         return f"{self.uri}/{key}" if key else self.uri

@@ -127,10 +127,10 @@ def _to_json(sign: Sign, **more: Any) -> bytes:
     return json.dumps(told).encode()
 
 
-class Pulse(Reporter):
+class Heartbeat(Reporter):
     """Passes on what a run reports, and gives signs of it meanwhile, on a thread of its own:
 
-    with Pulse(reporter, storage, run_id=..., pipeline=..., host=..., started_at=...) as reporter: ...
+    with Heartbeat(reporter, storage, run_id=..., pipeline=..., host=..., started_at=...) as reporter: ...
     """
 
     def __init__(self, reporter: Reporter, storage: Storage, **about: Any) -> None:
@@ -139,7 +139,7 @@ class Pulse(Reporter):
         self._said = ""
         self._began = time.monotonic()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def update(self, progress: Progress) -> None:
         self._progress = progress

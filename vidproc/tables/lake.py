@@ -55,7 +55,12 @@ class Lake:
     def open(cls, uri: str, options: StorageOptions | None = None) -> Lake:
         """Raises ConfigError where there is no lake, or one of a newer format; Forged (a ConfigError) where its tables
         lead out of it (see checks.py)."""
-        storage = open_storage(uri, options=options, confined=True)
+        return cls.at(open_storage(uri, options=options))
+
+    @classmethod
+    def at(cls, place: Storage) -> Lake:
+        """The same, of a place that is open already."""
+        storage = place.confining()
         storage.delta_uri("videos")
         try:
             marker = document(storage, MARKER, "mark of a lake")
@@ -83,7 +88,11 @@ class Lake:
     def create(cls, uri: str, options: StorageOptions | None = None) -> Lake:
         """Opens the lake, or makes one where there is nothing. Raises ConfigError where something else
         lies. May be cut off anywhere, and called by many at once."""
-        storage = open_storage(uri, options=options)
+        return cls.create_at(open_storage(uri, options=options))
+
+    @classmethod
+    def create_at(cls, storage: Storage) -> Lake:
+        """The same, of a place that is open already."""
         storage.delta_uri("videos")
         if not storage.exists(MARKER):
             if (stranger := stranger_in(storage)) is not None:
@@ -99,7 +108,7 @@ class Lake:
             }
             with suppress(AlreadyExists):
                 storage.put(MARKER, json.dumps(marker, indent=1).encode() + b"\n", if_absent=True)
-        lake = cls.open(uri, options)
+        lake = cls.at(storage)
         lake.check(again=True)
         for name in TABLES:
             lake.tables.create(name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from vidproc.media import Video, VideoInfo
+from vidproc.media import ArchiveObject, VideoInfo
 
 Status = Literal["indexed", "partial", "declined", "failed"]
 
@@ -35,7 +35,7 @@ class Failure:
 class VideoOutcome:
     """A video whose last task has ended. Its rows lie staged; publishing links and commits them."""
 
-    video: Video
+    video: ArchiveObject
     info: VideoInfo | None
     """None where probing failed or declined it."""
     status: Status

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from vidproc.errors import ConfigError
-from vidproc.media import Video
+from vidproc.media import Video, content_hash
 from vidproc.settings import Filters
 from vidproc.storage import EARLIEST, LocalStorage, ObjectInfo, S3Storage, StorageOptions, open_storage
 
@@ -22,6 +23,22 @@ class Skipped:
     """hidden, empty, bad_name, link, broken_link, special_file, unreadable or archived."""
     video: Video | None = None
     """The object, where its content is known though it cannot be read: one in an archive tier."""
+
+    @property
+    def video_id(self) -> str:
+        return content_hash(self.uri)
+
+    @property
+    def size_bytes(self) -> int:
+        return self.video.size_bytes if self.video else 0
+
+    @property
+    def content_id(self) -> str:
+        return self.video.content_id if self.video else f"{self.error_class}:0"
+
+    @property
+    def modified_at(self) -> datetime | None:
+        return self.video.modified_at if self.video else None
 
 
 def list_videos(
