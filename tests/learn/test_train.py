@@ -548,7 +548,8 @@ def test_job_files_are_read_strictly(moving: Path, tmp_path: Path) -> None:
 def test_two_workers_of_ray_train_share_the_work(moving: Path, tmp_path: Path) -> None:
     import ray
 
-    from vidproc.runtime.ray import RayExecutor, join_or_start
+    from vidproc.runtime.ray.executor import RayExecutor
+    from vidproc.runtime.ray.own_ray import join_or_start
 
     # A process has one token for all of its clusters: an index before the training is no obstacle.
     with closing(RayExecutor("local", num_workers=1)) as before:

@@ -27,7 +27,7 @@ from vidproc.run.pipeline import Decode, DecodedTask, make_pipeline, routes
 from vidproc.run.release import release
 from vidproc.runtime.events import said
 from vidproc.runtime.executor import Admission, Limits, PoolSize
-from vidproc.runtime.pools import Room, share
+from vidproc.runtime.ray.sizing import Room, share
 from vidproc.runtime.step import Resources
 from vidproc.runtime.units import Unit
 from vidproc.settings import Job, load_job
@@ -293,11 +293,11 @@ scratch, archive, lake = map(Path, sys.argv[1:4])
 os.environ |= {"RAY_TMPDIR": str(scratch / "ray"), "VIDPROC_TEST_NODES": str(scratch / "nodes"),
                "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 from ray.cluster_utils import Cluster
-import vidproc.run.driver, vidproc.runtime.ray
+import vidproc.run.driver, vidproc.runtime.ray.timing
 from tests import test_pools
 from vidproc.progress import Reporter
 
-vidproc.runtime.ray.WAITING_AFTER_S = vidproc.runtime.ray.LOOK_EVERY_S = 1.0
+vidproc.runtime.ray.timing.WAITING_AFTER_S = vidproc.runtime.ray.timing.LOOK_EVERY_S = 1.0
 vidproc.run.driver.routes = test_pools.noted_routes
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 cpu = cluster.add_node(num_cpus=3, object_store_memory=100 << 20)

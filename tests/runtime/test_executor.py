@@ -16,7 +16,7 @@ from vidproc.errors import ConfigError, RunAborted
 from vidproc.runtime.events import AttemptFailed, Event, UnitStarted
 from vidproc.runtime.executor import Executor, Limits, PoolSize
 from vidproc.runtime.inline import InlineExecutor
-from vidproc.runtime.ray import RayExecutor
+from vidproc.runtime.ray.executor import RayExecutor
 from vidproc.runtime.step import AnyStep, Resources
 from vidproc.runtime.units import Unit, UnitEnd
 

@@ -23,8 +23,8 @@ import pytest
 from tests.support.media import make_video
 from vidproc.ask import connect
 from vidproc.errors import ConfigError
-from vidproc.runtime.jobs import ClusterJob, Submitted, exit_code, job_logs, list_jobs, stop_job, submit
 from vidproc.runtime.metrics import COUNTERS, GAUGES
+from vidproc.runtime.ray.jobs import ClusterJob, Submitted, exit_code, job_logs, list_jobs, stop_job, submit
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "token-of-this-test-and-no-other-0123456789"

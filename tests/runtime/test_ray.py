@@ -24,11 +24,13 @@ from hypothesis import strategies as st
 from tests.support.faults import FaultTable, Faulty, ListFeed, strike, units
 from vidproc.errors import ConfigError, RunAborted
 from vidproc.media import FrameBatch, Geometry
-from vidproc.runtime.cluster import own_folder
 from vidproc.runtime.events import AttemptFailed, Event, PoolChanged, SetupFailed
 from vidproc.runtime.executor import Limits, PoolSize
-from vidproc.runtime.pools import Room, share
-from vidproc.runtime.ray import MAX_BAD_SETUPS, RayExecutor, _find
+from vidproc.runtime.ray.actors import MAX_BAD_SETUPS
+from vidproc.runtime.ray.cluster import find as _find
+from vidproc.runtime.ray.executor import RayExecutor
+from vidproc.runtime.ray.own_ray import own_folder
+from vidproc.runtime.ray.sizing import Room, share
 from vidproc.runtime.step import AnyStep, Resources
 from vidproc.runtime.units import Unit, UnitEnd
 from vidproc.runtime.worker import held
@@ -151,7 +153,7 @@ def test_a_pool_grows_with_the_work_up_to_its_maximum(tmp_path: Path) -> None:
 
 
 def test_a_pool_keeps_its_minimum_with_nothing_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidproc.runtime.ray.IDLE_S", 0.0)
+    monkeypatch.setattr("vidproc.runtime.ray.timing.IDLE_S", 0.0)
     ready = {}
     for least in (1, 2):
         limits = Limits(max_units=1, pools={"infer": PoolSize(least, 2)})  # one unit at a time: work for one actor
@@ -332,7 +334,7 @@ QUICK = replace(SMALL, time_limit_s=3.0)
 
 @pytest.fixture
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidproc.runtime.ray.GRACE_S", 2.0)
+    monkeypatch.setattr("vidproc.runtime.ray.timing.GRACE_S", 2.0)
 
 
 @pytest.mark.usefixtures("short_grace")
@@ -449,7 +451,7 @@ import sys, os, time, signal
 from pathlib import Path
 from tests.support.faults import FaultTable, Faulty, ListFeed, units
 from vidproc.runtime.executor import Limits
-from vidproc.runtime.ray import RayExecutor
+from vidproc.runtime.ray.executor import RayExecutor
 
 mine = lambda *_: None
 signal.signal(signal.SIGTERM, mine)
@@ -469,7 +471,7 @@ import sys, time
 from pathlib import Path
 from tests.support.faults import FaultTable, Faulty, ListFeed
 from vidproc.runtime.executor import Unit
-from vidproc.runtime.ray import RayExecutor
+from vidproc.runtime.ray.executor import RayExecutor
 from vidproc.runtime.step import Resources
 
 folder, ended = Path(sys.argv[1]), Path(sys.argv[1]) / "ended"
@@ -581,7 +583,7 @@ def test_a_killed_driver_takes_its_ray_with_it(scratch: Path) -> None:
 
 def test_the_folder_of_a_killed_driver_is_removed_by_the_next_and_that_of_a_living_one_is_not(scratch: Path) -> None:
     program = (
-        "import sys; from vidproc.runtime.cluster import own_folder\n"
+        "import sys; from vidproc.runtime.ray.own_ray import own_folder\n"
         "print(*own_folder(sys.argv[1]), flush=True); input()"
     )
     others = [
@@ -636,7 +638,7 @@ from ray.cluster_utils import Cluster
 from tests.support.faults import FaultTable, Faulty, ListFeed, units
 from vidproc.runtime.events import AttemptFailed, PoolChanged
 from vidproc.runtime.executor import Limits, PoolSize
-from vidproc.runtime.ray import RayExecutor
+from vidproc.runtime.ray.executor import RayExecutor
 from vidproc.runtime.step import Resources
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
@@ -682,7 +684,7 @@ def test_a_cluster_that_does_not_answer_is_a_configuration_error(address: str, m
 
 def test_a_run_with_nothing_to_do_starts_no_ray() -> None:
     script = (
-        "import ray; from tests.support.faults import ListFeed; from vidproc.runtime.ray import RayExecutor\n"
+        "import ray; from tests.support.faults import ListFeed; from vidproc.runtime.ray.executor import RayExecutor\n"
         "executor = RayExecutor('local')\n"
         "assert list(executor.run(ListFeed([]), {'task': ()})) == []\n"
         "assert not ray.is_initialized()\n"

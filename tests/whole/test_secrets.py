@@ -26,7 +26,7 @@ from vidproc.learn.train.settings import TrainSettings
 from vidproc.models import ModelSettings, fetch_model
 from vidproc.progress import LogReporter
 from vidproc.run.driver import index
-from vidproc.runtime.jobs import submit
+from vidproc.runtime.ray.jobs import submit
 from vidproc.secrets import redact_json, refuse_credentials_in
 from vidproc.settings import load_job
 from vidproc.storage import open_storage

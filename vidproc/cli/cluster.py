@@ -34,7 +34,7 @@ def submit(
     pip: Annotated[list[str] | None, typer.Option("--pip", help="A package the job needs; may be repeated.")] = None,
 ) -> None:
     """Run a job on a Ray cluster; its outcome is the exit code."""
-    from vidproc.runtime.jobs import submit as run_submit
+    from vidproc.runtime.ray.jobs import submit as run_submit
 
     ended = run_submit(
         job, address, follow=follow, request_token=request_token, working_dir=working_dir, pip=tuple(pip or ()),
@@ -47,7 +47,7 @@ def submit(
 @jobs_app.command("list")
 def jobs_list(address: HeadAddress, as_json: JsonOption = False) -> None:
     """Jobs on the cluster, the latest first."""
-    from vidproc.runtime.jobs import list_jobs
+    from vidproc.runtime.ray.jobs import list_jobs
 
     found = list_jobs(address)
     if as_json:
@@ -65,7 +65,7 @@ def jobs_logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
 ) -> None:
     """What a job printed."""
-    from vidproc.runtime.jobs import job_logs
+    from vidproc.runtime.ray.jobs import job_logs
 
     for line in job_logs(address, job_id, follow=follow):
         say(line.rstrip("\n"))
@@ -74,6 +74,6 @@ def jobs_logs(
 @jobs_app.command("stop")
 def jobs_stop(job_id: JobId, address: HeadAddress) -> None:
     """Have a job stop cleanly; submitting it again goes on where it was."""
-    from vidproc.runtime.jobs import stop_job
+    from vidproc.runtime.ray.jobs import stop_job
 
     say(f"{job_id}: {stop_job(address, job_id).status}")

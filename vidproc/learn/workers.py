@@ -126,7 +126,7 @@ def run_workers(
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from vidproc.runtime.cluster import join_or_start
+    from vidproc.runtime.ray.own_ray import join_or_start
 
     join_or_start(settings.address)
     have: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]

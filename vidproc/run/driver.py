@@ -37,7 +37,8 @@ from vidproc.run.work import VideoEnd, VideoWork
 from vidproc.run.workload import Workload
 from vidproc.runtime.events import AttemptFailed, Event, PoolWaiting
 from vidproc.runtime.executor import Executor, Limits
-from vidproc.runtime.metrics import Metrics, NoMetrics, RayMetrics
+from vidproc.runtime.metrics import Metrics, NoMetrics
+from vidproc.runtime.ray.metrics import RayMetrics
 from vidproc.runtime.step import AnyStep
 from vidproc.runtime.units import Unit, UnitEnd
 from vidproc.secrets import redact

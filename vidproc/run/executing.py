@@ -26,7 +26,7 @@ def make_executor(job: Job) -> Executor:
         from vidproc.runtime.inline import InlineExecutor
 
         return InlineExecutor()
-    from vidproc.runtime.ray import RayExecutor
+    from vidproc.runtime.ray.executor import RayExecutor
 
     return RayExecutor(address=job.execution.address, num_workers=job.execution.workers)
 

@@ -252,36 +252,85 @@ class Admission:
         return bool(self._held)
 
 
-def drive(
-    feed: Feed,
-    routes: Mapping[str, Sequence[AnyStep]],
-    limits: Limits,
-    listeners: Sequence[Listener],
-    workers: Workers,
-    admission: Admission,
-    stop: Stop,
-) -> Iterator[UnitEnd]:
-    """The loop. `workers` run the steps; everything else is decided here."""
-    steps = {route: tuple(s) for route, s in routes.items()}
-    later: list[tuple[float, int, Flight]] = []  # a heap: flights that wait before their next attempt
-    order = itertools.count()
-    ended = quarantined = 0
+class Loop:
+    """The one loop behind all executors: hand out what there is room for, wait, and decide about what has ended.
+    `workers` run the steps; everything else is decided here."""
 
-    def tell(event: Event) -> None:
-        for listen in listeners:
-            listen(event)
+    def __init__(
+        self,
+        feed: Feed,
+        routes: Mapping[str, Sequence[AnyStep]],
+        limits: Limits,
+        listeners: Sequence[Listener],
+        *,
+        workers: Workers,
+        admission: Admission,
+        stop: Stop,
+    ) -> None:
+        self._feed, self._limits, self._listeners = feed, limits, listeners
+        self._workers, self._admission, self._stop = workers, admission, stop
+        self._steps = {route: tuple(steps) for route, steps in routes.items()}
+        self._later: list[tuple[float, int, Flight]] = []
+        """A heap: flights that wait before their next attempt."""
+        self._order = itertools.count()
+        self._ended = self._quarantined = 0
 
-    def end(flight: Flight, result: Any, failure: Fault | None) -> UnitEnd:
-        nonlocal ended
-        ended += 1
-        admission.leave(flight.unit)
-        return UnitEnd(flight.unit, result, failure, flight.retries + 1, flight.seconds)
+    def run(self) -> Iterator[UnitEnd]:
+        try:
+            while True:
+                self._submit()
+                if self._is_over:
+                    return
+                yield from self._collect()
+                self._check_quarantine()
+        finally:
+            self._workers.abandon()
 
-    def failed(flight: Flight, fault: Fault) -> UnitEnd | None:
-        nonlocal quarantined
+    @property
+    def _is_over(self) -> bool:
+        if self._stop:
+            running = self._admission.in_flight - len(self._later)
+            return not running or time.monotonic() > self._stop.at + self._limits.grace_s
+        return not self._admission.in_flight and not self._admission.holding and self._feed.exhausted
+
+    def _submit(self) -> None:
+        """Hand out what there is room for, and what has waited long enough for its next attempt."""
+        while not self._stop and (unit := self._admission.take(self._feed)):
+            self._tell(UnitStarted(unit, datetime.now(UTC)))
+            tally = Tally(unit.attempts_before)
+            self._workers.submit(Flight(unit, self._steps[unit.route], payload=unit.item, tally=tally))
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now and not self._stop:
+            self._workers.submit(heapq.heappop(self._later)[2])
+
+    def _collect(self) -> Iterator[UnitEnd]:
+        """Wait for what ends, and send on what has another step before it."""
+        for flight, outcome in self._workers.wait(POLL_S):
+            if isinstance(outcome, Fault):
+                if unit_end := self._failed(flight, outcome):
+                    yield unit_end
+                continue
+            name = flight.step.name
+            flight.seconds[name] = flight.seconds.get(name, 0.0) + outcome.seconds
+            if flight.is_last:
+                yield self._end(flight, outcome.output, None)
+            else:
+                flight.stage, flight.payload = flight.stage + 1, outcome.output
+                self._workers.submit(flight)
+
+    def _check_quarantine(self) -> None:
+        """Raise RunAborted where too many units were given up for their inputs to be the reason."""
+        given_up, limits = self._quarantined, self._limits
+        if given_up >= limits.min_quarantined and given_up > limits.max_quarantined_share * self._ended:
+            raise RunAborted(
+                f"{given_up} of {self._ended} units were given up after repeated failures: a model, the image or the "
+                "storage must be broken. See the failures, mend the cause, and run the same command again."
+            )
+
+    def _failed(self, flight: Flight, fault: Fault) -> UnitEnd | None:
         flight.tally = flight.tally.add(fault.kind)
-        answer = verdict(fault.kind, flight.tally, limits)
-        tell(
+        answer = verdict(fault.kind, flight.tally, self._limits)
+        self._tell(
             AttemptFailed(
                 unit=flight.unit,
                 fault=fault,
@@ -297,42 +346,18 @@ def drive(
                     raise Refused(fault.error, fault.error_class)
                 raise ConfigError(fault.error)
             case GiveUp():
-                quarantined += fault.kind not in NOBODYS
-                return end(flight, None, fault)
+                self._quarantined += fault.kind not in NOBODYS
+                return self._end(flight, None, fault)
             case Retry(wait_s):
                 flight.retries += 1
-                heapq.heappush(later, (time.monotonic() + wait_s, next(order), flight))
+                heapq.heappush(self._later, (time.monotonic() + wait_s, next(self._order), flight))
                 return None
 
-    try:
-        while True:
-            while not stop and (unit := admission.take(feed)):
-                tell(UnitStarted(unit, datetime.now(UTC)))
-                workers.submit(Flight(unit, steps[unit.route], payload=unit.item, tally=Tally(unit.attempts_before)))
-            now = time.monotonic()
-            while later and later[0][0] <= now and not stop:
-                workers.submit(heapq.heappop(later)[2])
-            running = admission.in_flight - len(later)
-            if stop and (not running or now > stop.at + limits.grace_s):
-                return
-            if not admission.in_flight and not admission.holding and feed.exhausted:
-                return
-            for flight, outcome in workers.wait(POLL_S):
-                if isinstance(outcome, Fault):
-                    if unit_end := failed(flight, outcome):
-                        yield unit_end
-                    continue
-                name = flight.step.name
-                flight.seconds[name] = flight.seconds.get(name, 0.0) + outcome.seconds
-                if flight.is_last:
-                    yield end(flight, outcome.output, None)
-                else:
-                    flight.stage, flight.payload = flight.stage + 1, outcome.output
-                    workers.submit(flight)
-            if quarantined >= limits.min_quarantined and quarantined > limits.max_quarantined_share * ended:
-                raise RunAborted(
-                    f"{quarantined} of {ended} units were given up after repeated failures: a model, the image or the "
-                    "storage must be broken. See the failures, mend the cause, and run the same command again."
-                )
-    finally:
-        workers.abandon()
+    def _end(self, flight: Flight, result: Any, failure: Fault | None) -> UnitEnd:
+        self._ended += 1
+        self._admission.leave(flight.unit)
+        return UnitEnd(flight.unit, result, failure, flight.retries + 1, flight.seconds)
+
+    def _tell(self, event: Event) -> None:
+        for listen in self._listeners:
+            listen(event)

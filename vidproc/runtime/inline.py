@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vidproc.errors import ConfigError, NeverComesUp, RunAborted, TransientError
 from vidproc.runtime.events import Listener
-from vidproc.runtime.executor import DEFAULT_LIMITS, Admission, Done, Feed, Flight, Limits, Stop, drive
+from vidproc.runtime.executor import DEFAULT_LIMITS, Admission, Done, Feed, Flight, Limits, Loop, Stop
 from vidproc.runtime.retry import Fault, understand
 from vidproc.runtime.step import AnyStep
 from vidproc.runtime.units import UnitEnd
@@ -32,7 +32,7 @@ class InlineExecutor:
         listeners: Sequence[Listener] = (),
     ) -> Iterator[UnitEnd]:
         admission = Admission(routes, limits)
-        yield from drive(feed, routes, limits, listeners, _Here(), admission, self._stop)
+        yield from Loop(feed, routes, limits, listeners, workers=_Here(), admission=admission, stop=self._stop).run()
 
     def stop(self) -> None:
         self._stop.set()

@@ -1,12 +1,8 @@
-"""The Ray that work runs on: one of our own on this machine, or a cluster that we were asked to join.
+"""A Ray of our own on this machine, which ends with this process.
 
-One of our own is private. All its processes listen on the loopback interface only and ask for a token that this process
-made; its files lie in a folder that nobody else may enter; and it takes nothing from the environment that would send
-the working directory anywhere: workers import from where this process imports. It ends with this process.
-
-A cluster is joined only when somebody asks: by an address, or by RAY_ADDRESS in the environment. The file in which Ray
-leaves the address of a cluster on this machine is read only for the address "auto", and only if it is this user's own
-or root's: any user of the machine could have written it.
+It is private. All its processes listen on the loopback interface only and ask for a token that this process made; its
+files lie in a folder that nobody else may enter; and it takes nothing from the environment that would send the working
+directory anywhere: workers import from where this process imports.
 """
 
 from __future__ import annotations
@@ -15,14 +11,12 @@ import atexit
 import contextlib
 import fcntl
 import glob
-import json
 import logging
 import os
 import resource
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,138 +26,18 @@ from collections.abc import Callable, Container, Iterator
 from typing import Any, ClassVar
 
 import ray
-import ray.exceptions as rx
 
 from vidproc.errors import ConfigError, RunAborted
 from vidproc.machine import memory_bytes
+from vidproc.runtime.processes import Process, descendants_of
+from vidproc.runtime.ray.cluster import find, join
+from vidproc.runtime.ray.messages import in_short, quietly
 
 log = logging.getLogger(__name__)
 
-JOIN_LIMIT_S = 45.0
-"""A cluster that has not answered by then is not joined; Ray by itself would wait for ever."""
 FEWEST_OPEN_FILES = 256
 """A Ray of our own does not come up with fewer: its node opens some 150 files and sockets for two workers."""
 LOOPBACK = "127.0.0.1"
-
-
-def find(address: str | None) -> str | None:
-    """Return host and port of the cluster to join; None: start a Ray of our own.
-
-    Without an address RAY_ADDRESS decides, and without that it is one of our own, as for "local". "auto" asks for
-    a cluster, that of RAY_ADDRESS or the one on this machine. Raises ConfigError where the one that is asked for does
-    not answer: its port is asked first, for Ray itself waits minutes for a cluster that is not there."""
-    known = os.environ.get("RAY_ADDRESS") if address in (None, "", "auto") else address
-    if known == "local" or (not known and not address):
-        return None
-    if known in (None, "", "auto"):
-        known = _left_on_this_machine()
-        if known is None:
-            raise ConfigError(
-                "no Ray cluster is known here: give the host and port of its head (--address head:6379) or set "
-                "RAY_ADDRESS; without an address the work runs on a Ray of its own on this machine"
-            )
-    if error := _answers(known):
-        raise _no_cluster(known, error)
-    return known
-
-
-def _left_on_this_machine() -> str | None:
-    """Return the address that `ray start` of this user, or of root, left on this machine."""
-    path = ray._common.utils.get_ray_address_file(None)
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW)) as file:
-            if os.fstat(file.fileno()).st_uid in (os.getuid(), 0):
-                return file.read(300).strip() or None
-    except OSError:
-        return None
-    log.warning("%s is not taken: it is another user's", path)
-    return None
-
-
-def _answers(address: str) -> Exception | None:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except (OSError, ValueError) as error:
-        return error
-    return None
-
-
-def _no_cluster(address: str, error: object) -> ConfigError:
-    return ConfigError(
-        f"no Ray cluster answers at {address!r} ({error}): give the host and port of its head, as in "
-        "head:6379, set RAY_AUTH_TOKEN where it asks for one, or use the address 'local'"
-    )
-
-
-# ---- A cluster that we were asked to join --------------------------------------------------------
-
-ASK = """
-import sys
-from ray._raylet import GcsClient
-GcsClient(address=sys.argv[1]).get_all_node_info(timeout=float(sys.argv[2]))
-"""
-
-
-def join(address: str) -> str:
-    """Join the cluster at this address, as `find` gave it. Return what travels to it, in words. Raises ConfigError."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    try:  # in another process: nothing ends this call where something listens there that never answers
-        ask = [sys.executable, "-c", ASK, address, str(JOIN_LIMIT_S)]
-        asked = subprocess.run(ask, capture_output=True, text=True, timeout=JOIN_LIMIT_S, errors="replace")
-    except subprocess.TimeoutExpired:
-        raise _no_cluster(address, f"nothing for {JOIN_LIMIT_S:g} s") from None
-    if asked.returncode:
-        raise _no_cluster(address, (asked.stderr.strip().splitlines() or ["it does not say why"])[-1][:500])
-    try:
-        travels = _what_travels()
-        with _quietly():
-            ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, rx.RayError, RuntimeError, ValueError) as error:
-        raise _no_cluster(address, in_short(error)) from error
-    return travels
-
-
-class Head:
-    """The head of a cluster that we joined, asked now and then whether it is still there."""
-
-    EVERY_S = 5.0
-    SILENT_S = 30.0
-    """Ray ends this process itself, without a word to us, when its head is gone for a minute."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._asked = self._heard = time.monotonic()
-
-    def silent(self) -> str | None:
-        """Say so when it has not answered for a while."""
-        now = time.monotonic()
-        if now - self._asked >= self.EVERY_S:
-            self._asked = now
-            if _answers(self._address) is None:
-                self._heard = time.monotonic()
-        if now - self._heard > self.SILENT_S:
-            return f"its head {self._address} has not answered for {now - self._heard:.0f} s"
-        return None
-
-
-def _what_travels() -> str:
-    """Say what Ray is about to send to the nodes of a cluster: what the environment of this process asks for."""
-    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
-    asked = ray._private.worker._maybe_modify_runtime_env(dict(job.get("runtime_env") or {}), False) or {}
-    parts = []
-    for name, value in sorted(asked.items()):
-        if name == "env_vars":
-            parts.append(f"the variables {', '.join(sorted(value))}")
-        elif name in ("working_dir", "py_modules"):
-            parts.append(f"{name} {value} (with all files in it)" if "://" not in str(value) else f"{name} {value}")
-        elif not name.startswith("_"):
-            parts.append(f"{name} {value}")
-    return "; ".join(parts) or "nothing: its workers use what is installed on its nodes"
-
-
-# ---- A Ray of our own ------------------------------------------------------------------------------
 
 
 class OwnRay:
@@ -180,7 +54,7 @@ class OwnRay:
         self.folder, self._lock = own_folder(base if len(base) <= 24 else "/tmp")
         atexit.register(self.close)
         try:
-            with _quietly(), _own_environment():
+            with quietly(), _own_environment():
                 self._start(sizes)
         except BaseException:
             self.close()
@@ -231,12 +105,9 @@ class OwnRay:
     def kill_stopped(self, spared: Container[int]) -> None:
         """Kill the workers that somebody has stopped: what was handed to them would wait for ever. `spared`: process
         numbers of those whose calls have begun, which have a time limit."""
-        import psutil  # type: ignore[import-untyped]  # comes with ray
-
-        for worker in _descendants(self._processes()):
-            with contextlib.suppress(psutil.Error):
-                if worker.pid not in spared and worker.status() == psutil.STATUS_STOPPED:
-                    worker.kill()
+        for worker in descendants_of(p.pid for p in self._processes()):
+            if worker.pid not in spared and worker.is_stopped:
+                worker.kill()
 
     def _processes(self) -> list[Any]:
         node = ray._private.worker._global_node
@@ -246,15 +117,14 @@ class OwnRay:
         atexit.unregister(self.close)
         OwnRay.running = None
         processes = self._processes()
-        others = _descendants(processes)
+        others = descendants_of(p.pid for p in processes)
         with _at_most(20.0):  # it may wait for a node that no longer answers
             ray.shutdown()
         for process in processes:  # Ray kills its own, but does not wait for them
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=10)
         for worker in others:  # one that was stopped does not notice that its node is gone
-            with contextlib.suppress(Exception):
-                worker.kill()
+            worker.kill()
         _kill_children(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._lock is not None:
@@ -319,25 +189,18 @@ def _locked(folder: str) -> int:
     return descriptor
 
 
-def _descendants(processes: list[Any]) -> list[Any]:
-    import psutil  # comes with ray
-
-    found: list[Any] = []
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            found += psutil.Process(process.pid).children(recursive=True)
-    return found
-
-
 def _kill_children(folder: str) -> None:
-    """Ends what a start or an end left running; our folder is on the command line of each."""
-    import psutil
+    """End what a start or an end left running; our folder is on the command line of each."""
+    for child in descendants_of([os.getpid()]):
+        if folder in child.command_line:
+            child.kill()
+            _wait_for(child, seconds=5.0)
 
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            if folder in " ".join(child.cmdline()):
-                child.kill()
-                child.wait(5)
+
+def _wait_for(child: Process, *, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while child.is_running and time.monotonic() < until:
+        time.sleep(0.02)
 
 
 def _last_error(folder: str, process: str) -> str:
@@ -370,25 +233,6 @@ def _at_most(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-# ---- Both -------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """`ray.init` without its messages on standard output, and with our SIGTERM handler kept."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # we look at every error ourselves
-    # Ray prints each dead worker to standard output, which belongs to `--json`.
-    ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: log.debug("ray: %s", data.get("lines"))
-    in_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM) if in_main else None
-    try:
-        yield
-    finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, handler)
 
 
 FREE_PERIOD = "RAY_free_objects_period_milliseconds"
@@ -436,15 +280,3 @@ def _set(variables: dict[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def in_short(error: BaseException) -> str:
-    """Return the first line of an error, and the last line of what caused it: Ray puts a whole traceback between."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    first = lines[0] if lines else type(error).__name__
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
-    ends = [line.strip() for line in str(root).strip().splitlines() if line.strip()] or [type(root).__name__]
-    last = ends[-1] if ends[-1] not in first else lines[-1] if lines else ""
-    return first[:300] if not last or last in first else f"{first[:300]}: {last[:500]}"
