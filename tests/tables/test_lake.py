@@ -25,7 +25,8 @@ from vidproc.errors import ConfigError
 from vidproc.run.places import check_place
 from vidproc.storage import LocalStorage, Storage, open_storage
 from vidproc.tables import changes
-from vidproc.tables.lake import FORMAT, Committed, CommittedVideo, Lake
+from vidproc.tables.committed import Committed, CommittedVideo
+from vidproc.tables.lake import FORMAT, Lake
 from vidproc.tables.outcome import VideoOutcome
 from vidproc.tables.publish import RunInfo, publish, recover
 from vidproc.tables.schema import MODEL_TABLES, TABLES, load_schema
@@ -179,7 +180,7 @@ def test_committed_is_right_over_many_batches_of_any_order() -> None:
 COMMITTED_CHILD = """
 import gc, random, resource, sys, time
 import numpy as np, pyarrow as pa
-from vidproc.tables.lake import Committed
+from vidproc.tables.committed import Committed
 n, step = int(sys.argv[1]), 50_000
 chance = random.Random(0)
 names = ["video_id", "content_id", "pipeline_id", "status", "error_class"]

@@ -153,12 +153,14 @@ def test_a_class_without_a_label_fails() -> None:
 
 def test_actions_table() -> None:
     scores = np.array([[0.1, 0.7, 0.2], [0.4, 0.2, 0.4]], np.float32)
-    table = actions_table("v", "p", _card("run", "sit", "wave"), np.array([0.0, 1.0]), np.array([2.0, 3.0]), scores, 2)
+    table = actions_table(
+        "v", "p", _card("run", "sit", "wave"), np.array([0.0, 1.0]), np.array([2.0, 3.0]), scores, top_k=2
+    )
     assert table["label"].to_pylist() == ["sit", "wave", "run", "wave"]
     assert table["rank"].to_pylist() == [1, 2, 1, 2]
     assert table["start_s"].to_pylist() == [0.0, 0.0, 1.0, 1.0]
     assert table["score"].to_pylist() == pytest.approx([0.7, 0.2, 0.4, 0.4])
-    assert actions_table("v", "p", _card("a"), np.zeros(1), np.ones(1), np.ones((1, 1)), 5).num_rows == 1
+    assert actions_table("v", "p", _card("a"), np.zeros(1), np.ones(1), np.ones((1, 1)), top_k=5).num_rows == 1
     load_schema("actions").conform(table)
 
 

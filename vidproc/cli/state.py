@@ -18,7 +18,8 @@ from vidproc.text import printable, printable_json, say
 
 if TYPE_CHECKING:
     from vidproc.storage import Storage, StorageOptions
-    from vidproc.tables.lake import Lake, LakeStatus
+    from vidproc.tables.lake import Lake
+    from vidproc.tables.status import LakeStatus
 
 app = typer.Typer()
 

@@ -188,7 +188,7 @@ def _label(
     starts, ends = table["start_s"].to_numpy(), table["end_s"].to_numpy()
     vectors = torch.tensor(np.array(table["embedding"].to_pylist(), np.float32))
     scores = answer.logits(vectors).softmax(1).numpy()
-    found = {"actions": actions_table(video_id, pipeline, card, starts, ends, scores, settings.top_k)}
+    found = {"actions": actions_table(video_id, pipeline, card, starts, ends, scores, top_k=settings.top_k)}
     stride_s = float(np.median(np.diff(starts))) if len(starts) > 1 else float(ends[0] - starts[0])
     keys = VideoKeys(video_id, pipeline)
     return link(found, keys, settings.link, detector_fps=None, action_stride_s=stride_s)

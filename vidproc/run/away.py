@@ -16,8 +16,9 @@ from vidproc.run.due import AWAY_CLASSES, Listed
 from vidproc.settings import Filters, Job
 from vidproc.storage import is_s3
 from vidproc.tables import changes
+from vidproc.tables.committed import Committed
 from vidproc.tables.delta import quoted
-from vidproc.tables.lake import Committed, Lake
+from vidproc.tables.lake import Lake
 from vidproc.video.archive import Skipped
 
 _NO_FILE = ("unreadable", "broken_link", "link", "special_file")

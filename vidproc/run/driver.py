@@ -44,8 +44,9 @@ from vidproc.runtime.units import Unit, UnitEnd
 from vidproc.secrets import redact
 from vidproc.settings import Job
 from vidproc.storage import open_storage
+from vidproc.tables.committed import CommittedVideo
 from vidproc.tables.heartbeat import Heartbeat
-from vidproc.tables.lake import CommittedVideo, Lake
+from vidproc.tables.lake import Lake
 from vidproc.tables.publish import RunInfo, record_failures, recover
 from vidproc.tables.staging import Staging
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vidproc.media import ArchiveObject, Video, VideoInfo
 from vidproc.run.release import ReleaseMarks
 from vidproc.runtime.retry import ERROR_CLASSES
-from vidproc.tables.lake import Committed, CommittedVideo
+from vidproc.tables.committed import Committed, CommittedVideo
 from vidproc.video.archive import Skipped
 
 Listed = Video | Skipped | VideoInfo

@@ -30,7 +30,8 @@ from vidproc.runtime.units import Unit, UnitEnd
 from vidproc.secrets import redact
 from vidproc.settings import CutSettings, Job
 from vidproc.storage import Storage, open_storage
-from vidproc.tables.lake import MARKER, Committed, Lake
+from vidproc.tables.committed import Committed
+from vidproc.tables.lake import MARKER, Lake
 from vidproc.tables.publish import RunInfo
 from vidproc.text import printable
 from vidproc.video.archive import Skipped

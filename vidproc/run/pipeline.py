@@ -292,7 +292,7 @@ class Infer:
             if not len(values):
                 continue
             if card.kind == "actions":
-                tables["actions"] = actions_table(video_id, name, card, starts_s, ends_s, values, use.top_k)
+                tables["actions"] = actions_table(video_id, name, card, starts_s, ends_s, values, top_k=use.top_k)
             else:
                 tables["embeddings"] = embeddings_table(video_id, name, card, starts_s, ends_s, values)
         return replace(decoded, batches=batches, tables=tables)

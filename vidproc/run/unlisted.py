@@ -15,8 +15,9 @@ from vidproc.settings import Filters, Job
 from vidproc.storage import is_s3
 from vidproc.storage.folders import why_perhaps_there
 from vidproc.tables import changes
+from vidproc.tables.committed import Committed
 from vidproc.tables.delta import quoted
-from vidproc.tables.lake import Committed, Lake
+from vidproc.tables.lake import Lake
 from vidproc.video.archive import Skipped
 
 AT_ONCE = 500

@@ -90,7 +90,7 @@ def publish(
         if not prepared.change.videos:
             if there:  # an earlier call of ours was cut off after its last commit: what it left goes too
                 recover(lake)
-            return _report(lake, batch, run, None, there, prepared, began)
+            return _report(lake, batch, run, number=None, there=there, prepared=prepared, began=began)
         while True:
             # Under a name that belongs to this number alone: what lay here before it is anybody's to delete.
             change = replace(prepared.change, id=changes.new_id())
@@ -98,7 +98,7 @@ def publish(
                 lake.storage.put(changes.rows_key(change.id, name), data)
             if changes.take(lake.tables, number, change):
                 if changes.finish(lake.tables, number, change):
-                    return _report(lake, batch, run, number, there, prepared, began)
+                    return _report(lake, batch, run, number=number, there=there, prepared=prepared, began=began)
                 break  # undone: somebody took the rows away before the first commit
             lake.storage.delete(changes.rows_key(change.id, name) for name in prepared.files)
             number = changes.turn(lake.tables, patience_s=patience_s)
@@ -128,6 +128,7 @@ def _report(
     lake: Lake,
     batch: Sequence[VideoOutcome],
     run: RunInfo,
+    *,
     number: int | None,
     there: frozenset[str],
     prepared: _Prepared,

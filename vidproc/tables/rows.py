@@ -51,6 +51,7 @@ def actions_table(
     starts_s: np.ndarray,
     ends_s: np.ndarray,
     scores: np.ndarray,
+    *,
     top_k: int,
 ) -> pa.Table:
     """One row per window and label, the `top_k` best of each window by score; equal scores by class.
