@@ -470,7 +470,7 @@ BESIDE = """
 import sys, time
 from pathlib import Path
 from tests.support.faults import FaultTable, Faulty, ListFeed
-from vidproc.runtime.executor import Unit
+from vidproc.runtime.units import Unit
 from vidproc.runtime.ray.executor import RayExecutor
 from vidproc.runtime.step import Resources
 
