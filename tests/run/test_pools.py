@@ -31,7 +31,7 @@ from vidproc.runtime.ray.sizing import Room, share
 from vidproc.runtime.step import Resources
 from vidproc.runtime.units import Unit
 from vidproc.settings import Job, load_job
-from vidproc.storage import StorageOptions
+from vidproc.storage import StorageOptions, open_storage
 from vidproc.tables.publish import RunInfo
 
 
@@ -67,8 +67,8 @@ def rows(lake: Path | str) -> dict[str, list[dict[str, Any]]]:
 
 def steps(wanted: Job) -> dict[str, Resources]:
     run = RunInfo(run_id="r", pipeline="default", pipeline_id="p")
-    options = StorageOptions()
-    made = routes(make_pipeline(wanted), wanted, archive_options=options, lake_options=options, run=run)
+    lake = open_storage(wanted.lake)
+    made = routes(make_pipeline(wanted), wanted, archive_options=StorageOptions(), lake=lake, run=run)
     return {step.name: step.needs for step in made["task"]}
 
 

@@ -6,7 +6,7 @@ places      the archive and the lake, refused where they cannot be
 listing     the archive's objects, read ahead
 intake      each object: done already, kept as it is, or due
 due         what the lake knows of an object, and whether it is due
-workload    the videos in work: probes, tasks, and what came of them
+workload    the videos in work: their probes and tasks, and how they ended
 work        one video in work, and how it ended
 publishing  batches of videos on their way into the tables
 failures    failed attempts, kept for the tables and for the next run

@@ -18,8 +18,8 @@ MAX_ROWS_PER_COMMIT = 2_000_000
 """Rows published in one commit, at most: bounds the memory of the publishing task."""
 
 ROWS_WORTH_LINKING = 20_000
-"""A batch with so many rows is published as soon as no other is: linking them takes a second or two, which
-would otherwise be left for the end of the run."""
+"""Publish a batch of at least this many rows as soon as no other is being published: linking them takes a second or
+two, which would otherwise be left for the end of the run."""
 
 
 class Publishing:

@@ -1,6 +1,6 @@
 """Sentences about a video, as its tasks gave them, put together into what its row says.
 
-A moment is written `12.480 s` and a stretch `12.480-13.120 s`, on the video's clock; several are separated by commas,
+A moment is written `12.480 s` and a time range `12.480-13.120 s`, on the video's clock; several are separated by commas,
 and ` and 7 more` stands for those that are left out. Sentences that differ only in these become one, and so do those
 that differ only in a number in front, which is added up: `3 frames are damaged at 1.200 s, 1.240 s, 2.000 s`. So what
 is said of a video does not depend on how it was cut.
@@ -30,7 +30,7 @@ Span = tuple[float, float]
 
 
 def moments(spans: Iterable[float | Span], most: int = MAX_NAMED_BY_TASK) -> str:
-    """The moments (seconds) or stretches (start and end) as a sentence gives them: `1.200 s, 3.000-4.000 s`."""
+    """The moments (seconds) or time ranges (start and end) as a sentence gives them: `1.200 s, 3.000-4.000 s`."""
     return _spelled(_union(span if isinstance(span, tuple) else (span, span) for span in spans), 0, most)
 
 
