@@ -1,6 +1,6 @@
 """Sentences about a video, as its tasks gave them, put together into what its row says.
 
-A moment is written `12.480 s` and a time range `12.480-13.120 s`, on the video's clock; several are separated by commas,
+A moment is written `12.480 s` and a time range `12.480-13.120 s`, on the video's clock; commas separate several,
 and ` and 7 more` stands for those that are left out. Sentences that differ only in these become one, and so do those
 that differ only in a number in front, which is added up: `3 frames are damaged at 1.200 s, 1.240 s, 2.000 s`. So what
 is said of a video does not depend on how it was cut.
