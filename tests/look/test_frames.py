@@ -17,11 +17,11 @@ from tests.conftest import Root
 from tests.look.conftest import Numbered, job, make_archive
 from tests.support.media import make_video, read_number, video_of
 from vidproc.ask import SearchQuery, connect, search
+from vidproc.ask.scenes import DECODED_PLAINLY
 from vidproc.errors import ConfigError
 from vidproc.look.frames import Frame, frames
 from vidproc.look.pool import _Reader
 from vidproc.look.reader import Request
-from vidproc.look.rows import DECODED_PLAINLY
 from vidproc.media import Clip, FrameSize, Grid, Task
 from vidproc.run.driver import PLAIN, index
 from vidproc.storage import StorageOptions

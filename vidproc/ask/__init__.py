@@ -10,6 +10,8 @@ One question goes through these files in order:
   values    write each value exactly
   write     write an answer as a table for people, CSV, JSON or Parquet
   searching the same tables asked by options in place of SQL
+  selecting rows by a condition, or by a SELECT
+  scenes    what each row means: which video, where it is now, which moment, which boxes
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
+from vidproc.ask.selecting import Table
 from vidproc.cli.answers import print_json
 from vidproc.cli.options import (
     JsonOption,
@@ -24,7 +25,6 @@ from vidproc.cli.options import (
 )
 from vidproc.cli.questions import WantedOptions, say_pipeline
 from vidproc.errors import ConfigError
-from vidproc.look.show import Table
 from vidproc.text import printable, say
 
 app = typer.Typer()
@@ -64,7 +64,7 @@ def show(
     Without --where the options are those of `search`. A video that is gone or changed gives a grey tile that says so.
     """
     from vidproc.ask import connect, search
-    from vidproc.look.show import select_rows
+    from vidproc.ask.selecting import select_rows
     from vidproc.look.show import show as run_show
 
     question = wanted.query(limit=limit)

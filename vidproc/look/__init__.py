@@ -1,6 +1,5 @@
 """Pictures of what a lake says: rows become frames, frames become sheets, and a lake becomes a page to read.
 
-rows     what a row of any table means as a picture: which video, which moment, which boxes
 reader   the process that opens videos: one after the other, told what to read by its parent
 pool     several readers at a time; one that crashes or hangs costs its own video only
 frames   rows -> arrays: the public call

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from vidproc.ask import LakeDatabase
+from vidproc.ask.scenes import Scene, scenes
 from vidproc.look.pool import read_all
 from vidproc.look.reader import Request, State
-from vidproc.look.rows import Scene, scenes
 from vidproc.storage import StorageOptions
 
 VIDEO_LIMIT_S = 120.0

@@ -8,16 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
-from typing import Any, Literal
+from typing import Any
 
 from vidproc.ask import LakeDatabase
+from vidproc.ask.scenes import Scene, scenes
 from vidproc.errors import ConfigError, NotFound
 from vidproc.look.frames import Frame, read_scenes
-from vidproc.look.rows import Scene, scenes
 from vidproc.look.sheet import Format, SheetBox, SheetItem, captioned, contact_sheet
 from vidproc.storage import StorageOptions, open_storage
-
-Table = Literal["detections", "tracks", "segments", "actions"]
 
 FORMATS: Mapping[str, Format] = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 
@@ -28,13 +26,6 @@ MAX_ON_A_SHEET = 400
 
 INDEX = "index.json"
 """In a folder of pictures, written last: which file shows which row."""
-
-_GROUPS = {
-    "detections": ("label, track_id", "score", "time_s"),
-    "tracks": ("label", "score_max", "start_s"),
-    "segments": ("label", "score", "start_s"),
-    "actions": ("label", "score", "start_s"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,30 +42,6 @@ class Shown:
     """Rows without a picture, by what became of it: gone, changed, denied, archived, away, damaged, ..."""
     reasons: Mapping[str, str]
     """One sentence for each of these."""
-
-
-def select_rows(lake: LakeDatabase, where: str, table: Table, limit: int) -> list[dict[str, Any]]:
-    """Return at most `limit` rows for SQL that passes the same locks as any question.
-
-    A whole SELECT gives its rows as they come. A condition is asked of `table`, joined with the `uri` and `recorded_at`
-    of its video; the surest rows come first, one of each video and label (of detections: of each track) before the
-    next of the same, in order of video and time.
-    """
-    if re.match(r"\s*(?:select|with|from)\b", where, re.I):
-        return lake.sql(where, limit=limit).read_all().to_pylist()  # type: ignore[no-any-return]
-    if not where.strip():
-        raise ConfigError("--where is empty: give a condition such as \"label = 'person' AND score > 0.8\"")
-    group, score, time = _GROUPS[table]
-    # The condition ends in a line of its own, so that a comment in it ends there too.
-    sql = (
-        "SELECT * EXCLUDE (its_place) FROM ("
-        f"SELECT *, row_number() OVER (PARTITION BY video_id, pipeline, {group} ORDER BY {score} DESC, {time}) "
-        "AS its_place FROM (SELECT t.*, v.uri, v.recorded_at "
-        f"FROM {table} t JOIN videos v ON t.video_id = v.video_id AND t.pipeline = v.pipeline) AS rows WHERE (\n"
-        f"{where}\n)) AS placed ORDER BY its_place, {score} DESC, uri, {time}"
-    )
-    rows: list[dict[str, Any]] = lake.sql(sql, limit=limit).read_all().to_pylist()
-    return sorted(rows, key=lambda row: (row["uri"], row[time]))
 
 
 def show(

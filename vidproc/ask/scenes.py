@@ -10,13 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from vidproc.ask import LakeDatabase
+from vidproc.ask.database import LakeDatabase
 from vidproc.errors import ConfigError
 from vidproc.media import Video
 from vidproc.storage import is_s3
 
 VIDEO_COLUMNS = (
     "video_id", "pipeline", "uri", "content_id", "size_bytes", "recorded_at", "warnings", "away", "run_id",
+    "duration_s",
 )  # fmt: skip
 
 DECODED_PLAINLY = "decoded plainly"
@@ -56,6 +57,8 @@ class Scene:
     """UTC wall-clock time of `time_s`; None where it is not known."""
     plain: bool = False
     away: str | None = None
+    duration_s: float | None = None
+    """Of the whole video; None where it is not known."""
 
     @property
     def title(self) -> str:
@@ -152,6 +155,7 @@ def _scene(row: Mapping[str, Any], video: Mapping[str, Any], homes: _Homes | Non
         score=None if score is None else float(score),
         plain=any(w.startswith(DECODED_PLAINLY) for w in video["warnings"] or ()),
         away=video["away"],
+        duration_s=video["duration_s"],
     )
     scene = _at_its_moment(scene, row, video, paths)
     if video["recorded_at"] is not None:
