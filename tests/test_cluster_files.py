@@ -30,6 +30,7 @@ import yaml
 
 from tests.support.media import make_video
 from tests.support.s3 import find_weed
+from vidproc import __version__
 from vidproc.run.driver import index
 from vidproc.runtime.metrics import COUNTERS, GAUGES
 from vidproc.settings import Job, load_job
@@ -168,7 +169,7 @@ def vidproc_options(words: list[str]) -> set[str]:
             break
         assert word in command.commands, f"vidproc has no command {word!r}: {sorted(command.commands)}"
         command = command.commands[word]
-    return {name for parameter in command.params for name in parameter.opts}
+    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
 def check_command(words: list[str]) -> None:
@@ -872,3 +873,9 @@ def test_no_secret_is_written_down() -> None:
         assert not re.search(r"AKIA[0-9A-Z]{16}|BEGIN [A-Z ]*PRIVATE KEY|eyJ[A-Za-z0-9_-]{20}", text), path
         for value in re.findall(r"(?:SECRET\w*|TOKEN|PASSWORD)\s*[:=]\s*(\S+)", text):
             assert re.match(r"""REPLACE|\$|"\$|\?write|\|""", value), (path, value)
+
+
+def test_images_are_tagged_with_the_version_that_is_built() -> None:
+    files = [path for path in CLUSTER.rglob("*") if path.is_file()]
+    tags = {tag for path in files for tag in re.findall(r"/vidproc:([0-9.]+)-(?:cpu|cuda)", path.read_text())}
+    assert tags == {__version__}

@@ -14,7 +14,7 @@ _DIRECTIVES = dict.fromkeys("ymdHIMS", _DIGITS) | {
 
 
 def check_name_pattern(pattern: str) -> None:
-    """Raises ValueError for a pattern that no name can match, or that tells no day."""
+    """Raise ValueError for a pattern that no name can match, or that has no day."""
     used = re.findall(r"%(.?)", pattern)
     for directive in used:
         if directive not in _DIRECTIVES and directive != "%":
@@ -27,8 +27,8 @@ def check_name_pattern(pattern: str) -> None:
 
 
 def recorded_from_name(name: str, pattern: str) -> datetime | None:
-    """The first believable time that the strftime `pattern` finds in `name`, as UTC (times without a zone
-    are taken for UTC); None where there is none."""
+    """Return the first believable time that the strptime `pattern` finds in `name`, as UTC; None where there is none. A
+    time without a zone is taken as UTC."""
     return next((moment for _, moment in times_in_name(name, pattern) if moment is not None), None)
 
 
