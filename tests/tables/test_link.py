@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trackers.core.bytetrack.tracklet import ByteTrackTracklet
 
-from vidproc.tables.link import Hysteresis, LinkSettings, VideoKeys, link, stretches
+from vidproc.tables.link import Hysteresis, LinkSettings, VideoKeys, link, time_ranges
 from vidproc.tables.schema import load_schema
 
 KEYS = VideoKeys("v1", "default")
@@ -149,10 +149,10 @@ def test_action_windows_become_segments_with_the_edges_of_the_video() -> None:
         ([0.9, 0.0, 0.0, 0.9], []),  # a gap of two is not, and what is left is too short
     ],
 )
-def test_stretches(score: list[float], expected: list[tuple[float, float]]) -> None:
+def test_time_ranges(score: list[float], expected: list[tuple[float, float]]) -> None:
     starts = np.arange(4.0)
     rule = Hysteresis(on=0.5, off=0.3, gap_s=1.0, min_s=1.5)
-    found = [(s, e) for s, e, _ in stretches(starts, starts + 1, np.array(score), rule)]
+    found = [(s, e) for s, e, _ in time_ranges(starts, starts + 1, np.array(score), rule)]
     assert found == expected
 
 

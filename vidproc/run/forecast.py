@@ -53,7 +53,7 @@ class Trial:
     busy_s: Mapping[str, float]
     """Seconds inside each step."""
     row_bytes: int
-    """Of the rows, as Parquet."""
+    """Size of the rows, as Parquet."""
     frames: int
 
 
@@ -65,7 +65,7 @@ class Forecast:
     listed: int
     archive_bytes: int
     plan: Plan
-    """Of what is due."""
+    """The plan for what is due."""
     examples: Mapping[str, str]
     """Why an object is declined, one of each class."""
     models: tuple[str, ...]

@@ -27,7 +27,7 @@ class Released:
     videos: Mapping[str, int]
     """By pipeline."""
     job: Job | None
-    """Of the last run of one of these pipelines, as it was but neither following nor by a plan: it does them again."""
+    """The job of the last run of one of these pipelines, which does them again. It neither follows nor takes a plan."""
     hidden: tuple[str, ...]
     """Settings of that job out of which a secret was left when it was written down. Then `job` is None: it cannot be
     done again from the lake alone."""

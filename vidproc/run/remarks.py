@@ -17,9 +17,9 @@ MAX_NAMED = 8
 MAX_NAMED_BY_TASK = 200
 """The same for one task, whose sentences lie staged: enough for the first of the video to be among them."""
 MAX_SENTENCES = 40
-"""In one row; the others are counted."""
+"""Sentences in one row; the others are counted."""
 MAX_CHARACTERS = 500
-"""Of one sentence; a longer one ends in dots."""
+"""Length of one sentence; a longer one ends in dots."""
 
 _ONE = r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))? s\b"
 _MOMENTS = re.compile(rf"(?<![\w.-]){_ONE}(?:, {_ONE})*(?: and (?P<more>\d+) more\b)?")

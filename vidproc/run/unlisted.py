@@ -53,7 +53,7 @@ class Unlisted:
             self.doubt = f"{item.uri} could not be read"
 
     def remove(self, lake: Lake) -> int:
-        """To be called when the listing has come to its end -> how many videos were removed."""
+        """Remove them, and return how many they were. To be called when the listing has come to its end."""
         if self._seen.all():
             self.doubt = ""
         elif not self._listed:

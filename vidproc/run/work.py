@@ -51,7 +51,7 @@ class VideoWork:
         return not self.waiting and not self.abandoned
 
     def reports_in_order(self) -> list[TaskReport]:
-        """Of the tasks that are done, in order of time."""
+        """Reports of the tasks that are done, in order of time."""
         return [self.reports[t.task_id] for t in self.tasks if t.task_id in self.reports]
 
     def end(self) -> VideoEnd:

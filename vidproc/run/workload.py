@@ -58,7 +58,7 @@ class Workload:
         self.tasks: deque[Unit] = deque()
         self.bytes_in_flight = 0
         self.seconds_done = self.seconds_open = 0.0
-        """Of video, in the tasks that this run has done, and in those that have not ended."""
+        """Seconds of video in the tasks that this run has done, and in those that have not ended."""
         self.last_done_at: float | None = None
         """When a task ended last (monotonic seconds)."""
 

@@ -26,13 +26,13 @@ from typing import Any, Protocol
 
 from vidproc.errors import ConfigError, Refused, RunAborted
 from vidproc.runtime.events import AttemptFailed, Event, Listener, UnitStarted
-from vidproc.runtime.retry import NOBODYS, PASSING, Abort, Fault, GiveUp, Retry, RetryRules, Tally, verdict
+from vidproc.runtime.retry import INPUT_FAULTS, PASSING, Abort, Fault, GiveUp, Retry, RetryRules, Tally, verdict
 from vidproc.runtime.step import AnyStep
 from vidproc.runtime.units import Unit, UnitEnd
 from vidproc.settings import PoolSize
 
 ONE_MACHINE_BYTES = 1 << 30
-"""In flight where nobody says how many: room for some minutes of frames, and for the rest of the machine."""
+"""Bytes in flight where nobody says how many: room for some minutes of frames, and for the rest of the machine."""
 
 POLL_S = 0.1
 """How often a feed that had nothing is asked again while nothing else happens."""
@@ -76,16 +76,16 @@ class Ahead:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits(RetryRules):
     max_units: int = 64
-    """In flight, of each route that `route_units` does not name. On a cluster with n times the CPUs of
+    """Units in flight, of each route that `route_units` does not name. On a cluster with n times the CPUs of
     the driver's machine n times as many."""
     route_units: Mapping[str, int] = field(default_factory=dict)
     max_bytes: int | None = None
-    """In flight, over all routes, for each node; None: half of the cluster's object stores. A unit larger
+    """Bytes in flight, over all routes, for each node; None: half of the cluster's object stores. A unit larger
     than this runs while no other unit with bytes does."""
     at_once: Mapping[str, int] = field(default_factory=dict)
     """By name of a stateless step: how many calls of it may run at a time."""
     max_quarantined_share: float = 0.2
-    """Of the units ended so far: above it the run stops, for a model or an image must be broken."""
+    """Share of the units ended so far. Above it the run stops: a model or an image must be broken."""
     min_quarantined: int = 20
     """But not before this many are quarantined."""
     pools: Mapping[str, PoolSize] = field(default_factory=dict)
@@ -335,7 +335,7 @@ class Loop:
                 unit=flight.unit,
                 fault=fault,
                 attempt=flight.unit.attempts_before + flight.retries + 1,
-                blamed=fault.kind not in PASSING | NOBODYS | {"config"},
+                blamed=fault.kind not in PASSING | INPUT_FAULTS | {"config"},
                 again_in_s=answer.wait_s if isinstance(answer, Retry) else None,
                 at=datetime.now(UTC),
             )
@@ -346,7 +346,7 @@ class Loop:
                     raise Refused(fault.error, fault.error_class)
                 raise ConfigError(fault.error)
             case GiveUp():
-                self._quarantined += fault.kind not in NOBODYS
+                self._quarantined += fault.kind not in INPUT_FAULTS
                 return self._end(flight, None, fault)
             case Retry(wait_s):
                 flight.retries += 1

@@ -29,10 +29,10 @@ Kind = Literal[
 ]
 
 PASSING: frozenset[Kind] = frozenset({"transient", "infrastructure"})
-"""Not the unit's fault, most likely: they count little."""
+"""Faults that most likely are not the unit's: they count little against it."""
 
-NOBODYS: frozenset[Kind] = frozenset({"media", "changed", "denied"})
-"""Trying again is in vain, and no model, image or storage is broken."""
+INPUT_FAULTS: frozenset[Kind] = frozenset({"media", "changed", "denied"})
+"""Faults of the input itself: never retried, and not counted towards stopping the run."""
 
 ERROR_CLASSES: dict[Kind, str] = {
     "infrastructure": "infrastructure",
@@ -129,7 +129,7 @@ def verdict(kind: Kind, tally: Tally, rules: RetryRules) -> Retry | GiveUp | Abo
         return Abort()
     # strikes / rules.strikes + passing / rules.infra_strikes >= 1, in whole numbers
     spent = tally.strikes * rules.infra_strikes + tally.passing * rules.strikes
-    if kind in NOBODYS or spent >= rules.strikes * rules.infra_strikes:
+    if kind in INPUT_FAULTS or spent >= rules.strikes * rules.infra_strikes:
         return GiveUp()
     if kind in PASSING:
         return Retry(min(rules.first_wait_s * 2.0 ** (tally.passing - 1), rules.longest_wait_s))

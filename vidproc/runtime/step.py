@@ -18,7 +18,7 @@ class Resources:
     memory_bytes: int = 1 << 30
     """What it is expected to use, declared to the scheduler."""
     memory_limit_bytes: int | None = None
-    """Of the worker's private memory, enforced by its death; None: what is declared."""
+    """Limit of the worker's private memory, enforced by its death; None: what is declared."""
     time_limit_s: float = 600.0
     """Enforced inside the worker by its death, not by good manners."""
     accelerator_type: str | None = None

@@ -32,6 +32,6 @@ class UnitEnd:
     """Output of the route's last step."""
     failure: Fault | None
     attempts: int
-    """In this run: one, and one more for each time that one of its steps was tried again."""
+    """Attempts in this run: one, and one more for each time that one of its steps was tried again."""
     seconds: Mapping[str, float]
-    """By step name, spent inside the step by the attempts that succeeded."""
+    """Spent inside each step, by its name, by the attempts that succeeded."""

@@ -2,7 +2,7 @@
 
 What was not given as an option follows the AWS environment variables, then the profile in the configuration file
 with its `services` section, as the AWS SDK has it. `StorageOptions` keep the variables that they were made under,
-so that workers reach what the driver reaches. `access` says what came of all that for one bucket, and
+so that workers reach what the driver reaches. `access` gives the result for one bucket, and
 `delta_options` and `duckdb_secrets` say it in the words of the two other libraries, with nothing left for them to
 look up themselves.
 
@@ -38,7 +38,7 @@ VARIABLES = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
 )
-"""Of the environment, where the options are made: they say which store is meant. Credentials never travel."""
+"""Environment variables that say which store is meant, kept with the options. Credentials never travel."""
 
 DEFAULT_REGION = "us-east-1"
 
@@ -64,7 +64,7 @@ class StorageOptions(StorageSettings):
                 check_endpoint(value, name)
 
 
-# --- what came of options, environment and profile -----------------------------------------------------
+# --- options, environment and profile, resolved -----------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

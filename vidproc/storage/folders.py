@@ -41,11 +41,11 @@ class Entry:
     """Below the root, `/` between the parts."""
     kind: Kind
     info: os.stat_result | None = None
-    """Of the file that a link leads to. None where it could not be had."""
+    """The status of the file, or of the one that a link leads to. None where it could not be had."""
     reason: str = ""
     """Why it is no file, in words."""
     error: OSError | None = None
-    """Of an unreadable one."""
+    """Why an unreadable one cannot be read."""
     is_folder: bool = False
 
 

@@ -19,9 +19,9 @@ from vidproc.storage.place import Storage
 from vidproc.storage.s3 import S3Storage
 
 BLOCK_BYTES = 4 << 20
-"""Of a reader that decodes: 4 MiB had the best wall time for seek-and-decode over S3-like latency among 1, 4, 8 MiB."""
+"""Block of a reader that decodes: 4 MiB had the best wall time over S3-like latency among 1, 4 and 8 MiB."""
 INDEX_BLOCK_BYTES = 128 << 10
-"""Of a reader that looks up entries of a container's index."""
+"""Block of a reader that looks up entries of a container's index."""
 READ_AHEAD_BYTES = 1 << 20
 """Read at once where bytes are asked for in order."""
 BLOCKS_KEPT = 8

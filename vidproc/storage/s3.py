@@ -26,7 +26,7 @@ READ_ATTEMPTS = 4
 LONG_S = 20.0
 """A request that took this long already, by the SDK's own attempts, is not begun anew: waits would multiply."""
 WRITE_ATTEMPTS = 2
-"""Of what the SDK has given up, or does not try again: a checksum that the store found wrong."""
+"""Attempts at a write that the SDK has given up, or does not repeat: a checksum that the store found wrong."""
 
 ARCHIVE_TIERS = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes whose objects must be restored before they can be read."""

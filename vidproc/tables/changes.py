@@ -217,7 +217,7 @@ def listed(tables: Tables) -> Iterator[tuple[int, float]]:
 
 
 def number_of(key: str) -> int | None:
-    """Of an intent; None for any other object."""
+    """The number of an intent; None for any other object."""
     found = re.fullmatch(rf"{FOLDER}/([0-9]{{12}})\.json", key)
     return int(found[1]) if found else None
 
@@ -290,7 +290,7 @@ class _Step:
 
 
 def _steps(tables: Tables, number: int, change: Change) -> list[_Step]:
-    """In their order; none where the change is finished. The same for whoever asks until then."""
+    """The steps in their order; none where the change is finished. The same for whoever asks until then."""
     if change.kind == "vacuum":
         done = taken(tables.open(LAST)) >= number
         return [] if done else [_Step(name, _nothing, None) for name in (*(t for t in TABLES if t != LAST), LAST)]

@@ -66,9 +66,9 @@ class Log:
     """The newest part of a table's log, which was found to be well."""
 
     version: int
-    """Of the table; -1: there is no log."""
+    """The table's version; -1: there is no log."""
     numbers: Mapping[str, int]
-    """By application: the number of the last change."""
+    """The number of the last change, by application."""
 
 
 NO_LOG = Log(-1, {})
@@ -300,7 +300,7 @@ class _Checker:
 
     where: str
     paths: list[str]
-    """Of the data files that are added."""
+    """Paths of the data files that are added."""
     numbers: dict[str, int] = field(default_factory=dict)
 
     def action(self, kind: str, body: Any, place: str) -> None:

@@ -281,8 +281,8 @@ def _check_schema(table: DeltaTable, where: str, name: str) -> None:
 
 @cache
 def _delta_types(name: str) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
-    """Of our schema: the types of its fields as the Delta library writes them, those by which the table is told from
-    another, and those that it is partitioned by."""
+    """Return of our schema the types of its fields as the Delta library writes them, the fields by which the table is
+    told from another, and those that it is partitioned by."""
     from deltalake import Schema
 
     schema = load_schema(name)

@@ -57,7 +57,7 @@ class Sign:
 
 
 def running(storage: Storage) -> list[Sign]:
-    """Of each run that has not ended, as far as it was able to say so; the oldest first."""
+    """The last sign of each run that has not ended, as far as it was able to say so; the oldest first."""
     return sorted(_signs(storage), key=lambda sign: sign.started_at)
 
 
@@ -113,7 +113,7 @@ def begin(storage: Storage, *, run_id: str, pipeline: str, host: str, started_at
 
 
 def end(storage: Storage, run_id: str) -> None:
-    """To be called when the end of the run is written down."""
+    """Remove the run's sign. To be called when its end is written down."""
     storage.delete([_key(run_id)])
 
 

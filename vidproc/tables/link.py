@@ -5,7 +5,7 @@ however the video was cut into tasks, and a publication that is rolled forward r
 
 Tracks come from ByteTrack (Zhang et al. 2022, "ByteTrack: Multi-Object Tracking by Associating
 Every Detection Box") in the `trackers` library, one tracker a label. Segments come from thresholding
-with hysteresis (Canny 1986, there for edges): a stretch begins where the score reaches `on`, lasts
+with hysteresis (Canny 1986, there for edges): a time range begins where the score reaches `on`, lasts
 while it stays above `off`, survives gaps up to `gap_s`, and is kept if it lasts `min_s`.
 """
 
@@ -199,7 +199,7 @@ def _track_table(columns: _Columns, track_ids: np.ndarray, keys: VideoKeys, mode
 def _presence(
     columns: _Columns, track_ids: np.ndarray, settings: LinkSettings, fps: float | None, end_s: float
 ) -> Iterator[dict[str, Any]]:
-    """Stretches in which at least one object of a label is in view."""
+    """Time ranges in which at least one object of a label is in view."""
     times = np.unique(columns.time_s)
     step = 1.0 / fps if fps else (float(np.median(np.diff(times))) if len(times) > 1 else 1.0)
     for i, label in enumerate(columns.labels):
@@ -208,7 +208,7 @@ def _presence(
         best = np.zeros(len(seen))
         np.maximum.at(best, inverse, columns.score[of_label])
         # A sample speaks for the time until the next one, but for none behind the video's end.
-        for start, end, score in stretches(seen, np.minimum(seen + step, end_s), best, settings.presence):
+        for start, end, score in time_ranges(seen, np.minimum(seen + step, end_s), best, settings.presence):
             inside = of_label & (columns.time_s >= start) & (columns.time_s < end) & (track_ids >= 0)
             yield {
                 "kind": "presence",
@@ -223,7 +223,7 @@ def _presence(
 def _action_segments(
     actions: pa.Table, settings: Hysteresis, stride_s: float, video_end_s: float
 ) -> Iterator[dict[str, Any]]:
-    """Stretches in which a label's window scores stay high. Overlapping windows each speak for the
+    """Time ranges in which a label's window scores stay high. Overlapping windows each speak for the
     stride around their centre, the first and the last also for the video's edges."""
     video_start, video_end = pc.min(actions["start_s"]).as_py(), pc.max(actions["end_s"]).as_py()
     for label in sorted(set(actions["label"].to_pylist())):
@@ -232,15 +232,15 @@ def _action_segments(
         centre = (starts + ends) / 2
         left = np.where(starts <= video_start, starts, centre - stride_s / 2)
         right = np.where(ends >= video_end, ends, centre + stride_s / 2)
-        for start, end, best in stretches(left, np.minimum(right, video_end_s), score, settings):
+        for start, end, best in time_ranges(left, np.minimum(right, video_end_s), score, settings):
             yield {"kind": "action", "label": label, "start_s": start, "end_s": end, "score": best, "track_ids": None}
 
 
-def stretches(
+def time_ranges(
     starts: np.ndarray, ends: np.ndarray, score: np.ndarray, rule: Hysteresis
 ) -> Iterator[tuple[float, float, float]]:
     """Pieces `[starts[i], ends[i])` with scores, ascending in time -> (start, end, highest score) of each
-    stretch. What is not among the pieces counts as score 0."""
+    time range that the rule keeps. What is not among the pieces counts as score 0."""
     alive = score >= rule.off
     current: list[int] = []
 

@@ -46,7 +46,7 @@ class VideoOutcome:
     attempts: int
     """The most attempts that any of its pieces took."""
     task_ids: tuple[str, ...]
-    """Of the tasks whose parts are staged, in order of time."""
+    """The tasks whose parts are staged, in order of time."""
     frames_decoded: int = 0
     frames_sampled: int = 0
     failures: tuple[Failure, ...] = field(default=())

@@ -39,7 +39,7 @@ tracks and segments. Deterministic."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
-    """In whose name rows are published."""
+    """The run in whose name rows are published."""
 
     run_id: str
     pipeline: str
@@ -50,7 +50,7 @@ class RunInfo:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishReport:
     number: int | None
-    """Of the change in the lake's order; None where there was nothing to change."""
+    """The change's place in the lake's order; None where there was nothing to change."""
     published: tuple[str, ...] = ()
     """video_ids that are in the lake as the batch has them, by this call or by an earlier one that was cut off."""
     missing: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class PublishReport:
     elsewhere: tuple[str, ...] = ()
     """The same, but another run of the same pipeline has published them as they are."""
     link_failed: tuple[str, ...] = ()
-    """Of the published ones, those that became `failed` since linking raised."""
+    """Published videos that became `failed` since linking raised."""
     rows: Mapping[str, int] = field(default_factory=dict)
     """By table."""
     seconds: float = 0.0

@@ -220,7 +220,7 @@ def render_release() -> str:
 
 
 def broken_promises(released: Mapping[str, Any], current: Mapping[str, TableSchema]) -> list[str]:
-    """In what the current schemas take back something of the released ones; empty if nothing."""
+    """Return what the current schemas take back of the released ones, in words; empty if nothing."""
     broken = []
     for name, table in released.items():
         if name not in current:

@@ -28,7 +28,7 @@ class TableSize:
 class LakeStatus:
     uri: str
     pipeline: str | None
-    """Of which the figures below are; None: of all. Files and bytes of the tables are of all in any case."""
+    """The pipeline that the figures below count; None: all. Files and bytes of the tables are of all in any case."""
     videos: int
     """Different ones; a video counts once a pipeline below."""
     by_pipeline: Mapping[str, int]

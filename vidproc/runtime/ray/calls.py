@@ -33,7 +33,7 @@ class Call:
     outputs: list[Any]
     """Object references of the outputs, empty after a route's last step."""
     number: int = 0
-    """Of the calls of one pool, in order of submission."""
+    """Its place among the calls of one pool, in order of submission."""
     watch: Watch = field(default_factory=lambda: Watch())
 
 
@@ -74,7 +74,7 @@ class WorkerGroup(ABC):
         # Small steps ride along with each call; a large one is put into the store once.
         self.pickled = pickled if len(pickled) < 32 << 10 else ray.put(pickled)
         self.lost_places: list[Place] = []
-        """Of workers that could not be ended: each holds its slot for good."""
+        """Where workers are that could not be ended: each holds its slot for good."""
         self._killers: list[Any] = []
 
     @abstractmethod
@@ -87,7 +87,7 @@ class WorkerGroup(ABC):
 
     @abstractmethod
     def collect(self, ref: Any) -> Iterator[Outcome]:
-        """What came of the call behind a reference that is ready."""
+        """How the call ended whose reference is ready."""
 
     @abstractmethod
     def watch(self, now: float) -> Iterator[Outcome]:

@@ -113,7 +113,7 @@ class Head:
 
     def __init__(self, address: str) -> None:
         self._address = address
-        self._asked = self._heard = time.monotonic()
+        self._asked = self._answered = time.monotonic()
 
     def silent(self) -> str | None:
         """Say so when it has not answered for a while."""
@@ -121,9 +121,9 @@ class Head:
         if now - self._asked >= self.EVERY_S:
             self._asked = now
             if _answers(self._address) is None:
-                self._heard = time.monotonic()
-        if now - self._heard > self.SILENT_S:
-            return f"its head {self._address} has not answered for {now - self._heard:.0f} s"
+                self._answered = time.monotonic()
+        if now - self._answered > self.SILENT_S:
+            return f"its head {self._address} has not answered for {now - self._answered:.0f} s"
         return None
 
 

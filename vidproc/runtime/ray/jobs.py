@@ -37,7 +37,7 @@ INTERRUPTED = 130
 STOP_WAIT_S = 20
 """Between SIGINT and SIGKILL: a run promises to end within 15 s of the first."""
 REQUEST_TIMEOUT_S = (10.0, 120.0)
-"""To connect, and to answer: uploading a working directory is the slowest request."""
+"""Limits to connect, and to answer: uploading a working directory is the slowest request."""
 STARTING_S = 60.0
 """A head that has just begun answers before it can take jobs."""
 QUIET_S = 15.0
@@ -72,13 +72,13 @@ class ClusterJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """What came of a request."""
+    """The answer to a request."""
 
     job: ClusterJob
     new: bool
     """False: an earlier request had started this job."""
     exit_code: int
-    """Of the job once it has ended; 0 where it was not followed; 130 where watching was interrupted."""
+    """The job's own once it has ended; 0 where it was not followed; 130 where watching was interrupted."""
     message: str
 
 

@@ -10,7 +10,7 @@ from vidproc.runtime.step import Resources
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Of the whole cluster, as it is now."""
+    """What the whole cluster has, as it is now."""
 
     cpus: float
     gpus: float
