@@ -25,6 +25,9 @@ TOLERANCE_S = Fraction(1, 10)
 MERGED_S = 2
 """Stretches of media that lie closer together are read in one sweep."""
 
+MAX_HEADING_BYTES = 1 << 16
+"""Of a packet, looked through for what stands before its picture."""
+
 MAX_NAMED = 20
 """Damaged stretches that a report names one by one."""
 
@@ -311,6 +314,20 @@ class Parameters:
         self._known = own or self._within or self._known
         self._within = None
 
+    def heading(self, packet: Packet[Any]) -> bytes | None:
+        """The NAL units before the picture, which cost nothing to decode. None where the codec has no such."""
+        if not self._sets:
+            return None
+        data, end = bytes(memoryview(packet)[:MAX_HEADING_BYTES]), 0
+        for _, body, stop in self._units(data):
+            if body >= len(data) or self._is_slice(data[body]):
+                break
+            end = min(stop, len(data))
+        return data[:end]
+
+    def _is_slice(self, header: int) -> bool:
+        return header >> 1 & 63 < 32 if self._hevc else header & 31 < 6
+
     def found_in(self, packet: Packet[Any]) -> bytes | None:
         """The NAL units with parameter sets at a packet's beginning, as they stand there."""
         if not self._sets or packet.size < 8:
@@ -324,7 +341,7 @@ class Parameters:
             kind = data[body] >> 1 & 63 if self._hevc else data[body] & 31
             if kind in self._sets:
                 first, end = begin if first is None else first, stop
-            elif kind < 6 if not self._hevc else kind < 32:
+            elif self._is_slice(data[body]):
                 break  # a slice: parameters come before
         return None if first is None or end > len(data) else data[first:end]
 
@@ -440,7 +457,11 @@ class Pass:
             if first is None:
                 return False
             self.began_with(first)
-            self.decoder.decoded(first)
+            heading = parameters.heading(first)
+            if heading is None or changed is not None:
+                self.decoder.decoded(first)
+            elif heading:
+                context.decode(packet_of(heading))
         if context.is_open:
             context.flush_buffers()
         if changed is not None:
