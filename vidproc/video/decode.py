@@ -260,7 +260,7 @@ def _feed(
     try:
         for packet in packets:
             result.bytes_read += packet.size
-            if attempt.from_header and attempt.is_contradicted_by(packet):
+            if attempt.from_header and packet.is_keyframe and attempt.is_contradicted_by(packet):
                 raise FastPathWrong(f"{task.video.uri}: its decoder parameters change on the way, and no index says so")
             attempt.feed(packet)
             if attempt.done:

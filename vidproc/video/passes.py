@@ -378,6 +378,7 @@ class Decoder:
     def __init__(self, context: Any, log: list[tuple[int, str, str]]) -> None:
         self.context, self.log = context, log
         self.parameters = Parameters(context.name, context.extradata)
+        self._takes_headers = context.name in HEADERS_IN_THE_STREAM
 
     def decoded(self, packet: Packet[Any] | None) -> tuple[list[VideoFrame], str | None]:
         """The frames that come out when a packet goes in (None: the last ones), and how the decoder says that
@@ -386,7 +387,7 @@ class Decoder:
 
         if packet is not None:
             self.parameters.sent(packet, self.context)
-            if self.context.name in HEADERS_IN_THE_STREAM and packet.has_sidedata("new_extradata"):
+            if self._takes_headers and packet.has_sidedata("new_extradata"):
                 packet = _with_headers(packet)
         self.log.clear()
         try:
@@ -439,7 +440,7 @@ class Pass:
 
     def is_contradicted_by(self, packet: Packet[Any]) -> bool:
         """The header's parameters do not hold for all: who enters behind this packet must have seen it."""
-        return bool(self.from_header) and packet.is_keyframe and self.decoder.parameters.are_new_in(packet)
+        return bool(self.from_header) and self.decoder.parameters.are_new_in(packet)
 
     def prime(self, start: int) -> bool:
         """Shows the decoder the stream's first packet, and forgets the picture: it may tell what holds for all

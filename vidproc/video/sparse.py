@@ -132,15 +132,16 @@ class Sparse(Pass):
 
     def feed(self, packet: Packet[Any]) -> None:
         self.count += 1
-        self.surprised |= bool(packet.is_corrupt)
-        stamped = packet.pts is not None
-        pts = packet.pts if packet.pts is not None else self.frontier.pts or self.info.origin_pts
-        hidden = packet.is_discard or not stamped or (pts < self.info.origin_pts and not self.info.edits)
-        item = _Item(packet, pts, packet.is_keyframe, self.count, stamped, wanted=False if hidden else None)
-        if packet.pts is not None:
-            self.frontier.add(packet.pts, packet.dts)
-            self.reordered |= packet.pts != packet.dts
-            self.latest_end = max(self.latest_end, packet.pts + (packet.duration or self.usual))
+        self.surprised |= packet.is_corrupt
+        at, dts = packet.pts, packet.dts
+        pts = at if at is not None else self.frontier.pts or self.info.origin_pts
+        hidden = packet.is_discard or at is None or (pts < self.info.origin_pts and not self.info.edits)
+        item = _Item(packet, pts, packet.is_keyframe, self.count, at is not None, wanted=False if hidden else None)
+        if at is not None:
+            self.frontier.add(at, dts)
+            self.reordered |= at != dts
+            if (end := at + (packet.duration or self.usual)) > self.latest_end:
+                self.latest_end = end
         if not hidden:
             heappush(self.undecided, item)
         self.queue.append(item)
@@ -394,4 +395,4 @@ class Sparse(Pass):
 
 def altered(packet: Packet[Any]) -> bool:
     """It brings the decoder other parameters, beside its data."""
-    return packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change")
+    return any(side.data_type in ("new_extradata", "param_change") for side in packet.iter_sidedata())
