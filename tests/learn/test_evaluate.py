@@ -73,7 +73,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
                 of.video.video_id, RUN.pipeline, card("detector", ("cat", "dog")), batch, found
             ),
             "actions": actions_table(
-                of.video.video_id, RUN.pipeline, card("actions", LABELS), start, start + 2, scores, 2
+                of.video.video_id, RUN.pipeline, card("actions", LABELS), start, start + 2, scores, top_k=2
             ),
         }
         decode = DecodeReport(1, 1, 0.0, 60.0, 1, 0.1, True)

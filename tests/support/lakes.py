@@ -90,7 +90,9 @@ def rows(video: Video, content: str, run: RunInfo, index: int, frames: int) -> d
     found = Detections(frame, boxes, chance.random(n, dtype=np.float32), chance.integers(0, 2, n))
     return {
         "detections": detections_table(video.video_id, run.pipeline, CARD, batch, found),
-        "actions": actions_table(video.video_id, run.pipeline, CARD, k / 2, k / 2 + 1, chance.random((frames, 2)), 1),
+        "actions": actions_table(
+            video.video_id, run.pipeline, CARD, k / 2, k / 2 + 1, chance.random((frames, 2)), top_k=1
+        ),
     }
 
 
