@@ -25,7 +25,7 @@ LAYERS = [
     ["tables"],
     ["ask", "models", "video"],
     ["run"],
-    ["cut", "learn", "look"],
+    ["api", "cut", "learn", "look"],
     ["demo"],
     ["cli"],
     ["__main__"],

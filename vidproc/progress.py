@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -157,6 +158,45 @@ class LiveReporter(Reporter):
         from rich.text import Text
 
         self._bars.console.print(Text(printable(redact(message))))
+
+
+class NotebookReporter(Reporter):
+    """A line in the output of a notebook's cell, written over as the run goes on; what is worth saying stays below."""
+
+    def __init__(self, doing: str, *, every_s: float = 0.5) -> None:
+        from IPython.display import display
+
+        self._doing, self._every, self._last = doing, every_s, -math.inf
+        self._line = display({"text/plain": f"{doing}: starting"}, raw=True, display_id=True)
+
+    def update(self, progress: Progress) -> None:
+        if time.monotonic() - self._last < self._every:
+            return
+        self._last = time.monotonic()
+        self._line.update({"text/plain": f"{self._doing}: {printable(progress.line())}"}, raw=True)
+
+    def say(self, message: str, **fields: Any) -> None:
+        print(printable(redact(message)))
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return getattr(shell, "kernel", None) is not None
+
+
+@contextmanager
+def displayed(progress: bool | Reporter | None, *, doing: str = "indexing") -> Iterator[Reporter]:
+    """The reporter for a call from Python. None shows progress on a terminal and in a notebook and nowhere else; True
+    everywhere, False nowhere."""
+    if isinstance(progress, Reporter):
+        yield progress
+    elif progress is not False and in_notebook():
+        yield NotebookReporter(doing)
+    else:
+        with reporter(quiet=not (sys.stderr.isatty() if progress is None else progress), doing=doing) as shown:
+            yield shown
 
 
 @contextmanager

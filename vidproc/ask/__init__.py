@@ -16,7 +16,7 @@ One question goes through these files in order:
 
 from __future__ import annotations
 
-from vidproc.ask.database import ALL, PIPELINE, LakeDatabase, connect
+from vidproc.ask.database import ALL, PIPELINE, LakeDatabase, connect, connect_to
 from vidproc.ask.searching import Hit, SearchQuery, search
 from vidproc.ask.write import ROWS_SHOWN, Format, write_result
 
@@ -29,6 +29,7 @@ __all__ = [
     "LakeDatabase",
     "SearchQuery",
     "connect",
+    "connect_to",
     "search",
     "write_result",
 ]

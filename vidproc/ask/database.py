@@ -15,7 +15,9 @@ one of them, so that no count is doubled.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain, count
@@ -31,7 +33,7 @@ from vidproc.errors import ConfigError
 from vidproc.storage import StorageOptions, hurried
 from vidproc.tables.lake import Lake
 
-PIPELINE = b"vidproc.run.pipeline"
+PIPELINE = b"vidproc.pipeline"
 """Key in the metadata of an answer's schema: the pipeline whose rows it is made of, where the lake has several."""
 
 
@@ -51,12 +53,20 @@ def connect(
     `threads` and `memory_limit` (such as "4GB") are DuckDB's; what does not fit is spilled to a
     temporary folder. Raises ConfigError where there is no lake, or no such pipeline, or where storage refuses us.
     """
-    lake = Lake.open(lake_uri, hurried(options))
+    return connect_to(
+        Lake.open(lake_uri, hurried(options)), pipeline=pipeline, threads=threads, memory_limit=memory_limit
+    )
+
+
+def connect_to(
+    lake: Lake, *, pipeline: str | None = None, threads: int | None = None, memory_limit: str | None = None
+) -> LakeDatabase:
+    """Open a lake that was found already; otherwise as `connect`."""
     lake.mark_lost(signs_only=True)
-    spill = tempfile.TemporaryDirectory(prefix="vidproc-query-", ignore_cleanup_errors=True)
+    spill = tempfile.mkdtemp(prefix="vidproc-query-")
     with ExitStack() as undo, translated():
-        undo.callback(spill.cleanup)
-        engine = Engine(lake.tables, pipeline, spill.name, threads, memory_limit)
+        undo.callback(shutil.rmtree, spill, ignore_errors=True)
+        engine = Engine(lake.tables, pipeline, spill, threads, memory_limit)
         undo.pop_all()
     return LakeDatabase(lake.uri, engine, spill, pipeline is None)
 
@@ -64,7 +74,7 @@ def connect(
 class LakeDatabase:
     """A lake, open for questions. Close it, or use it in a `with`; results end with it."""
 
-    def __init__(self, uri: str, engine: Engine, spill: tempfile.TemporaryDirectory[str], by_default: bool) -> None:
+    def __init__(self, uri: str, engine: Engine, spill: str, by_default: bool) -> None:
         self.uri = uri
         self.tables = engine.tables
         """Names of the views, `videos` first."""
@@ -74,7 +84,8 @@ class LakeDatabase:
         """The one whose rows the tables show; None: all."""
         self._by_default = by_default
         self._engine = engine
-        self._spill = spill
+        # Also where nobody closes it, as in a notebook.
+        self._remove_spill = weakref.finalize(self, shutil.rmtree, spill, ignore_errors=True)
 
     def __enter__(self) -> LakeDatabase:
         return self
@@ -86,7 +97,7 @@ class LakeDatabase:
 
     def close(self) -> None:
         self._engine.close()
-        self._spill.cleanup()
+        self._remove_spill()
 
     def sql(
         self,
@@ -196,4 +207,4 @@ def _unique(names: Sequence[str]) -> list[str]:
     return found
 
 
-__all__ = ["ALL", "PIPELINE", "LakeDatabase", "connect"]
+__all__ = ["ALL", "PIPELINE", "LakeDatabase", "connect", "connect_to"]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
+import vidproc
+from vidproc.api.jobs import make_job
 from vidproc.cli.answers import plain, print_json, there_is
 from vidproc.cli.options import (
     ArchiveArgument,
@@ -22,9 +24,7 @@ from vidproc.cli.options import (
     QuietOption,
     S3Options,
     absolute,
-    absolute_or_none,
     expanded,
-    merged,
     setting_option,
 )
 from vidproc.errors import ConfigError
@@ -83,24 +83,12 @@ def index(
     s3: S3Options,
 ) -> None:
     """Index what is new or changed in ARCHIVE into the tables of LAKE."""
-    from vidproc.settings import load_job
-
-    options = {
-        "archive": absolute_or_none(archive),
-        "lake": absolute_or_none(lake),
-        "limits": {"max_failures": max_failures},
-        "verify": verify,
-        "decode": {"hollow_pictures": hollow_pictures, "partial_index": partial_index},
-        "execution": {
-            "workers": workers, "actors": actors, "device": device, "executor": executor, "address": address,
-        },
-        "storage": s3.given(),
-        "deleted": deleted,
-        "plan": absolute_or_none(plan),
-        "limit": limit,
-        "follow": follow,
+    own = {
+        "workers": workers, "actors": actors, "device": device, "executor": executor, "address": address,
+        "max_failures": max_failures, "verify": verify, "plan": plan, "limit": limit, "follow": follow,
+        "deleted": deleted, "hollow_pictures": hollow_pictures, "partial_index": partial_index,
     }  # fmt: skip
-    wanted = load_job(job, merged(options, models.given(), filters.given()))
+    wanted = make_job(archive, lake, job, own | models.given() | filters.given() | s3.given())
     if dry_run:
         _plan(wanted, None, 0.0, log_format, quiet=quiet, as_json=as_json)
     else:
@@ -108,10 +96,8 @@ def index(
 
 
 def _run(job: Job, log_format: str, *, quiet: bool, as_json: bool) -> NoReturn:
-    from vidproc.run.driver import index as run_index
-
     with reporter(quiet=quiet, log_format=log_format) as shown:
-        summary = run_index(job, reporter=shown)
+        summary = vidproc.index(job=job, progress=shown)
         if log_format == "json":  # whoever reads the log alone learns how it ended
             shown.say(f"{summary.outcome}: {summary.reason}", summary=plain(summary))
     if as_json:
@@ -147,24 +133,15 @@ def plan(
     s3: S3Options,
 ) -> None:
     """Dry run: what is in ARCHIVE, what is new, and what indexing it would take."""
-    from vidproc.settings import load_job
-
-    options = {
-        "archive": absolute_or_none(archive),
-        "lake": absolute_or_none(lake),
-        "execution": {"workers": workers, "device": device, "executor": executor},
-        "storage": s3.given(),
-        "limit": limit,
-    }
-    wanted = load_job(job, merged(options, models.given(), filters.given()), lake_optional=True)
-    _plan(wanted, absolute_or_none(save), calibrate, log_format, quiet=quiet, as_json=as_json)
+    own = {"workers": workers, "device": device, "executor": executor, "limit": limit}
+    given = own | models.given() | filters.given() | s3.given()
+    wanted = make_job(archive, lake, job, given, lake_optional=True)
+    _plan(wanted, save, calibrate, log_format, quiet=quiet, as_json=as_json)
 
 
 def _plan(job: Job, save: str | None, calibrate_s: float, log_format: str, *, quiet: bool, as_json: bool) -> None:
-    from vidproc.run.forecast import forecast
-
     with reporter(quiet=quiet, log_format=log_format, doing="planning") as shown:
-        found = forecast(job, save=save, calibrate_s=calibrate_s, reporter=shown)
+        found = vidproc.plan(job=job, save=save, calibrate=calibrate_s, progress=shown)
     if as_json:
         print_json(found)
     else:

@@ -7,7 +7,7 @@ line, and an instance of the dataclass when it is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import datetime
 from functools import wraps
@@ -67,7 +67,7 @@ class S3Options:
     anonymous: Annotated[bool, setting_option("storage.anonymous", "--anonymous", rich_help_panel="S3")] = False
 
     def given(self) -> dict[str, Any]:
-        """Return the `storage` section of a job; None stands for what was not given."""
+        """Return keywords of `vidproc.index`; None: not given."""
         return {f.name: getattr(self, f.name) or None for f in fields(self)}
 
     def options(self) -> StorageOptions:
@@ -102,17 +102,8 @@ class ModelOptions:
     ] = None
 
     def given(self) -> dict[str, Any]:
-        """Return sections of a job; None stands for what was not given."""
-        return {
-            "name": self.name,
-            "detector": {"model": self.detector, "fps": self.fps},
-            "actions": {"model": self.actions},
-            "embedding": {"model": self.embedding},
-            "sampling": self.sampling,
-            "recorded_at": self.recorded_at,
-            "cut": {"clip_seconds": self.clip_seconds},
-            "limits": {"max_duration": self.max_duration, "max_frame_duration": self.max_frame_duration},
-        }
+        """Return keywords of `vidproc.index`; None: not given."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +122,9 @@ class FilterOptions:
     ] = None
 
     def given(self) -> dict[str, Any]:
-        """Return sections of a job; None stands for what was not given."""
-        filters = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "follow_links"}
-        return {"filters": filters | {k: v or None for k, v in filters.items() if k in ("include", "exclude")},
-                "follow_links": self.follow_links}  # fmt: skip
+        """Return keywords of `vidproc.index`; None: not given."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return given | {name: given[name] or None for name in ("include", "exclude")}
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
@@ -161,15 +151,6 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     with_parts.__signature__ = Signature(declared)  # type: ignore[attr-defined]
     with_parts.__annotations__ = {p.name: p.annotation for p in declared}
     return with_parts
-
-
-def merged(*sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested sections of a job as one; none says the same thing twice."""
-    found: dict[str, Any] = {}
-    for section in sections:
-        for key, value in section.items():
-            found[key] = merged(found[key], value) if isinstance(value, Mapping) and key in found else value
-    return found
 
 
 def absolute(path: str) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, time
+from dataclasses import dataclass, fields
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import typer
 
+import vidproc
+from vidproc.api.lakes import search_query
 from vidproc.cli.answers import cell, print_json, print_table, whole_file
-from vidproc.cli.options import JsonOption, LakeArgument, LakePipelineOption, S3Options, absolute, expanded
+from vidproc.cli.options import JsonOption, LakeArgument, LakePipelineOption, S3Options, expanded
 from vidproc.errors import ConfigError
 from vidproc.text import printable, say
 
@@ -48,16 +50,16 @@ def query(
     Where the lake has several pipelines, the tables show the rows of one, unless the statement selects the column
     `pipeline` or compares it.
     """
-    from vidproc.ask import PIPELINE, connect, write_result
+    from vidproc.ask import PIPELINE, write_result
 
     if as_json:
         out_format = "json"
     if out_format == "parquet" and output is None and sys.stdout.isatty():
         raise ConfigError("Parquet is not for a terminal: name a file with --output")
-    with connect(absolute(lake), s3.options(), pipeline=pipeline) as database:
-        answer = database.sql(sql, limit=limit, offset=offset)
+    with vidproc.open(lake, pipeline=pipeline, **s3.given()) as opened:
+        answer = opened.sql(sql, limit=limit, offset=offset).reader()
         if pipeline is None and PIPELINE in (answer.schema.metadata or {}):
-            say_pipeline(database.pipeline, database.pipelines)
+            say_pipeline(opened.database.pipeline, opened.database.pipelines)
         if output is None:
             write_result(answer, out_format, sys.stdout.buffer)
         else:
@@ -93,15 +95,13 @@ class WantedOptions:
         None
     )
 
-    def query(self, *, limit: int, offset: int = 0, after: str | None = None) -> SearchQuery:
-        from vidproc.ask import SearchQuery
+    def given(self) -> dict[str, Any]:
+        """Return keywords of `vidproc.Lake.search`."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return given | {"date": given.pop("day")}
 
-        return SearchQuery(
-            label=self.label, action=self.action, min_seconds=self.min_seconds, min_score=self.min_score,
-            since=self.since, until=self.until, time_of_day=[_hours(text) for text in self.between or ()],
-            date=[_day(text) for text in self.day or ()], timezone=self.timezone, video=self.video,
-            limit=max(limit, 1), offset=offset, after=after,
-        )  # fmt: skip
+    def query(self, *, limit: int) -> SearchQuery:
+        return search_query(**self.given(), limit=limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +125,10 @@ def search(
     s3: S3Options,
 ) -> None:
     """Where something is in view, or happens: URI, time range and score."""
-    from vidproc.ask import connect
-    from vidproc.ask import search as run_search
-
-    question = wanted.query(limit=page.limit, offset=page.offset, after=page.after)
-    with connect(absolute(lake), s3.options(), pipeline=pipeline) as database:
-        hits = run_search(database, question) if page.limit else []
+    with vidproc.open(lake, pipeline=pipeline, **s3.given()) as opened:
+        found = opened.search(**wanted.given(), limit=max(page.limit, 1), offset=page.offset, after=page.after)
+        database = opened.database
+        hits = found.hits if page.limit else []
         if pipeline is None and database.pipeline and len(database.pipelines) > 1:
             say_pipeline(database.pipeline, database.pipelines)
     if as_json:
@@ -147,21 +145,6 @@ def search(
     elif page.limit and not hits:
         print("nothing was found; `vidproc query LAKE \"SELECT kind, label, count(*) FROM segments GROUP BY ALL\"` "
               "shows what there is")  # fmt: skip
-
-
-def _hours(text: str) -> tuple[time, time]:
-    try:
-        start, end = (time.max if (t := part.strip()) == "24:00" else time.fromisoformat(t) for part in text.split("-"))
-    except ValueError:
-        raise ConfigError(f"--between takes two times of day such as 22:00-06:00, not {text!r}") from None
-    return start, end
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(f"--date takes a day such as 2026-11-22, not {text!r}") from None
 
 
 def _clock(seconds: float) -> str:

@@ -9,27 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import vidproc
 from vidproc.cli.answers import as_json as to_json
 from vidproc.cli.answers import cell, plain, print_json, print_table, there_is
-from vidproc.cli.options import JsonOption, LakeArgument, LakePipelineOption, S3Options, absolute, expanded
+from vidproc.cli.options import JsonOption, LakeArgument, LakePipelineOption, S3Options, expanded
 from vidproc.progress import hms, spell
-from vidproc.storage import hurried
 from vidproc.text import printable, printable_json, say
 
 if TYPE_CHECKING:
-    from vidproc.storage import Storage, StorageOptions
-    from vidproc.tables.lake import Lake
     from vidproc.tables.status import LakeStatus
 
 app = typer.Typer()
-
-
-def open_lake(lake: str, options: StorageOptions) -> Lake:
-    from vidproc.tables.lake import Lake
-
-    found = Lake.open(absolute(lake), options)
-    found.mark_lost(signs_only=True)
-    return found
 
 
 @app.command()
@@ -46,12 +36,10 @@ def status(
     s3: S3Options,
 ) -> None:
     """How many videos ended how, what the tables hold, and what runs just now."""
-    from vidproc.tables.heartbeat import running
-
-    opened = open_lake(lake, hurried(s3.options()))
+    opened = vidproc.open(lake, **s3.given())
     if watch:
-        _watch(opened.storage, every, as_json)
-    found, runs = opened.status(pipeline), running(opened.storage)
+        _watch(opened, every, as_json)
+    found, runs = opened.status(pipeline=pipeline), opened.running()
     if as_json:
         print_json(plain(found) | {"running": [plain(run) | {"silent": run.silent} for run in runs]})
         return
@@ -77,18 +65,16 @@ def _show_videos(found: LakeStatus) -> None:
         say("what was wrong: " + ", ".join(f"{name} {n:,}" for name, n in found.by_error_class.items()))
 
 
-def _watch(storage: Storage, every_s: float, as_json: bool) -> None:
+def _watch(lake: vidproc.Lake, every_s: float, as_json: bool) -> None:
     """Print one line for each running job at each look, written over on a terminal; return when no job is alive."""
     import time
 
     from rich.live import Live
     from rich.text import Text
 
-    from vidproc.tables.heartbeat import running
-
     on_terminal = sys.stdout.isatty() and not as_json
     with Live(transient=True, auto_refresh=False) if on_terminal else nullcontext() as live:
-        while alive := [run for run in running(storage) if not run.silent]:
+        while alive := [run for run in lake.running() if not run.silent]:
             lines = [printable(run.line() + (f" | {run.said}" if run.said else "")) for run in alive]
             if live is not None:
                 live.update(Text("\n".join(lines)), refresh=True)
@@ -112,13 +98,13 @@ def failures(
     s3: S3Options,
 ) -> None:
     """What failed, why, and where."""
-    opened = open_lake(lake, hurried(s3.options()))
-    rows = opened.failures(error_class=error_class or None, limit=limit + 1).to_pylist()
+    opened = vidproc.open(lake, **s3.given())
+    rows = opened.failures(error_class=error_class or None, limit=limit + 1).arrow().to_pylist()
     if as_json:
         print_json(rows[:limit])
         return
     if not rows:
-        known = set(opened.tables.read("failures", ["error_class"])["error_class"].unique().to_pylist())
+        known = opened.error_classes()
         say("no failures" + (f" of class {' or '.join(error_class)}" if error_class else "") + there_is(known))
         return
     print_table("failures", ("uri", "stage", "class", "attempt", "error"), [
@@ -138,7 +124,7 @@ def runs(
     s3: S3Options,
 ) -> None:
     """The runs that wrote to this lake, the latest first."""
-    rows = open_lake(lake, hurried(s3.options())).runs(limit=limit).to_pylist()
+    rows = vidproc.open(lake, **s3.given()).runs(limit=limit).arrow().to_pylist()
     if as_json:
         print_json(rows)
         return

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated
 
 import typer
 
+import vidproc
 from vidproc.cli.answers import cell, print_json, print_table
-from vidproc.cli.options import JsonOption, LakeArgument, S3Options, absolute, expanded
-from vidproc.cli.state import open_lake
-from vidproc.errors import ConfigError
+from vidproc.cli.options import JsonOption, LakeArgument, S3Options, expanded
 from vidproc.text import say
 
 app = typer.Typer()
@@ -20,7 +18,7 @@ app = typer.Typer()
 @expanded
 def compact(lake: LakeArgument, *, as_json: JsonOption = False, s3: S3Options) -> None:
     """Rewrite small files into large ones, ordered by video."""
-    found = open_lake(lake, s3.options()).compact()
+    found = vidproc.open(lake, **s3.given()).compact()
     if as_json:
         print_json(found)
         return
@@ -44,15 +42,7 @@ def vacuum(
     s3: S3Options,
 ) -> None:
     """Remove what nothing refers to."""
-    from vidproc.tables.heartbeat import running
-
-    opened = open_lake(lake, s3.options())
-    if now and (alive := [run for run in running(opened.storage) if not run.silent]):
-        raise ConfigError(
-            f"--now would take the files of a job that is running ({alive[0].run_id} on {alive[0].host}): "
-            "wait for its end, or vacuum without --now"
-        )
-    found = opened.vacuum(timedelta(0) if now else timedelta(hours=older_than), exclusive=now)
+    found = vidproc.open(lake, **s3.given()).vacuum(older_than=older_than, now=now)
     if as_json:
         print_json(found)
         return
@@ -74,7 +64,7 @@ def forget(
 
     What is still in the archive comes back with the next index: take it out there first.
     """
-    found = open_lake(lake, s3.options()).forget([absolute(u) for u in uris])
+    found = vidproc.open(lake, **s3.given()).forget(uris)
     if as_json:
         print_json(found)
         return

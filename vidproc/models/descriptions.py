@@ -60,6 +60,8 @@ def read_recipe(path: Path, options: Mapping[str, Any]) -> Recipe:
     elif path.suffix.lower() == ".onnx":
         origin = _first_file(path.with_suffix(s) for s in (".yaml", ".yml", ".json"))
         described = read_document(origin, "model description") if origin else {}
+        if not described and not options and path.stem.lower().startswith("yolox"):
+            described = {"decoding": "yolox"}  # the files that its authors publish say nothing else of themselves
         if not described and not options:
             raise ConfigError(
                 f"Nothing says how to read the output of {path}: write {path.with_suffix('.yaml').name} beside it, "
