@@ -309,7 +309,7 @@ import vidproc
 {then}
 print(*sorted({{name.split(".")[0] for name in sys.modules}} & {{
     "torch", "torchvision", "ray", "av", "onnxruntime", "cv2", "scipy", "matplotlib", "supervision", "trackers",
-    "pydantic", "boto3", "polars", {more}
+    "boto3", "polars", {more}
 }}))
 """
 
