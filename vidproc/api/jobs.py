@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, cast
 
 if TYPE_CHECKING:
     from vidproc.progress import Reporter
-    from vidproc.run.summary import RunSummary
     from vidproc.run.forecast import Forecast
+    from vidproc.run.summary import RunSummary
     from vidproc.settings import Job
 
 F = TypeVar("F", bound=Callable[..., Any])
