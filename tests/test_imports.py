@@ -34,7 +34,10 @@ LAYERS = [
 OWNERS = {
     "av": {"cut", "video", "demo.archive", "learn.overlay"},
     "ray": {"runtime.ray", "learn.workers"},
-    "boto3": {"storage"},
+    "boto3": {"storage.credentials"},
+    "botocore": {"storage.credentials"},
+    "aiohttp": {"runtime.ray.jobs"},
+    "requests": {"runtime.ray.jobs"},
     "deltalake": {"tables", "ask.engine"},
     "duckdb": {"ask"},
     "typer": {"cli"},
@@ -87,6 +90,33 @@ def test_one_place_knows_each_library(library: str) -> None:
     users = {name for name, path in modules().items() if any(i.split(".")[0] == library for i in imported(path))}
     strangers = {user for user in users if not any(f"{user}.".startswith(f"{owner}.") for owner in OWNERS[library])}
     assert not strangers, f"{strangers} import {library}"
+
+
+def needed(path: Path) -> set[str]:
+    """The modules that one imports: of a package, the module that is named, else its face."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            named = {f"{node.module}.{alias.name}" for alias in node.names}
+            submodules = {name for name in named if name.removeprefix("vidproc.") in modules()}
+            found |= submodules if submodules == named else submodules | {node.module}
+    return {name.removeprefix("vidproc.") for name in found if name.startswith("vidproc.")} & modules().keys()
+
+
+def test_no_module_imports_itself_by_a_way_round() -> None:
+    """Rooms are kept apart by their layers; this holds inside a room too, and for imports inside of functions."""
+    left = {name: needed(path) - {name} for name, path in modules().items()}
+    while ground := {name for name, needs in left.items() if not needs & left.keys()}:
+        left = {name: needs for name, needs in left.items() if name not in ground}
+    assert not left, f"in a circle, or above one: {sorted(left)}"
+
+
+def test_the_loop_knows_nothing_of_ray() -> None:
+    loop = {name: path for name, path in modules().items() if name.startswith("runtime.")}
+    knows = {n for n, p in loop.items() if any(i.startswith("vidproc.runtime.ray") for i in imported(p))}
+    assert all(name.startswith("runtime.ray.") for name in knows)
 
 
 def test_one_file_looks_at_the_scheme_of_an_address() -> None:
