@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pkgutil
 import re
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
+import vidproc as vidproc_api
 from tests.conftest import Root
 from tests.support.media import make_video
 from tests.support.s3 import READ_ONLY_ACCESS_KEY, READ_ONLY_SECRET_KEY, SeaweedFS
@@ -101,18 +101,21 @@ def test_every_reporting_command_answers_in_json() -> None:
 
 def test_the_calls_that_the_readme_names_are_there() -> None:
     text = (Path(__file__).parents[2] / "README.md").read_text()
-    table = text[text.index("### From Python") : text.index("## What is promised")]
-    calls = set(re.findall(r"`(vidproc\.[\w.]+)`", table))
-    assert len(calls) == 11 and all(callable(pkgutil.resolve_name(call)) for call in calls)
-    assert all(hasattr(Lake, name) for name in re.findall(r"`\.(\w+)\(", table) if name != "sql")
+    code = text[text.index("### From Python") : text.index("## What is promised")]
+    calls = set(re.findall(r"(?<!import )\bvidproc\.(\w+)\(", code))
+    assert calls == {"index", "open", "plan", "load_model"} and calls <= set(vidproc_api.__all__)
+    used = set(re.findall(r"\blake\.(\w+)", code)) - {"cameras"}
+    assert used == {"sql", "search", "videos", "detections", "status", "failures", "compact", "forget"}
+    assert all(hasattr(vidproc_api.Lake, name) for name in used)
+    assert all(hasattr(vidproc_api.Relation, name) for name in set(re.findall(r"\.(df|pl|arrow|fetchall)\(", code)))
 
 
 def test_the_tests_that_the_readme_promises_are_there() -> None:
     here = Path(__file__).parents[1]
     text = (here.parent / "README.md").read_text()
-    table = text[text.index("## What is promised") : text.index("## Reading the code")]
+    table = text[text.index("## What is promised") : text.index("## Where to read on")]
     rows = [line for line in table.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
-    assert len(rows) == 16
+    assert len(rows) == 19
     for row in rows:
         named = re.findall(r"`((?:\w+/)*test_\w+\.py)?(?:::(\w+))?`", row)
         assert named and named[0][0], row
