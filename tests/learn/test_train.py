@@ -36,8 +36,9 @@ from vidproc.learn.labels.coco import to_coco
 from vidproc.learn.networks import NetworkSettings, class_tensors, network_for, recipe_for
 from vidproc.learn.train.examples import Loader
 from vidproc.learn.train.folder import yaml_plain
-from vidproc.learn.train.loop import goodness, learning_rate_factor
+from vidproc.learn.train.optimisation import learning_rate_factor
 from vidproc.learn.train.preparation import prepare
+from vidproc.learn.train.progress import goodness
 from vidproc.learn.train.settings import DataSettings, OptimisationSettings, TrainSettings
 from vidproc.learn.train.training import train
 from vidproc.learn.workers import WorkerSettings
@@ -175,12 +176,12 @@ def test_begun_anew_and_killed_a_training_never_returns_the_older_model(
     class Killed(BaseException):
         pass
 
-    def kill(*_: Any) -> None:
+    def kill(*_: Any, **__: Any) -> None:
         raise Killed
 
-    for place in ("write_folder", "make_optimizer"):  # after the last epoch, and before the first
+    for place in ("loop.write_folder", "optimisation.make_optimizer"):  # after the last epoch, and before the first
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(f"vidproc.learn.train.loop.{place}", kill)
+            patch.setattr(f"vidproc.learn.train.{place}", kill)
             train(replace(settings, resume=False))
         assert not (tmp_path / "m" / "model.yaml").exists()
         train(settings)

@@ -83,7 +83,7 @@ class Person:
             yaw = before.yaw + (s.yaw - before.yaw) * turn
         done = (t - s.start) / (s.end - s.start)
         holds = s.holds or (s.label == "pick_up" and done >= 0.5) or (s.label == "put_down" and done < 0.5)
-        return figure(self.look, p, x, self.ground, self.height, yaw, self.parcel_colour if holds else None)
+        return figure(self.look, p, x, self.ground, self.height, yaw, holds=self.parcel_colour if holds else None)
 
     def parts(self, t: float) -> list[Part]:
         shapes = self._figure(t)
@@ -141,7 +141,7 @@ class Vehicle:
             return []
         shadow = (x, self.ground, self.length * 0.52)
         if self.label == "car":
-            shapes = car(self.colour, self.style, x, self.ground, self.length, way, come)
+            shapes = car(self.colour, x, self.ground, self.length, way, come, style=self.style)
         elif self.label == "bus":
             shapes = bus(self.colour, x, self.ground, self.length, way, come)
         elif self.label == "dog":

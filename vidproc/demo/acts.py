@@ -47,7 +47,7 @@ def _stand(t: float, d: float, m: Manner) -> Pose:
     return pose(torso_pitch=0.02 + 0.015 * sway, arm=0.04 * sway, head_pitch=0.10 * np.sin(1.1 * t + 6 * m.phase))
 
 
-def _stride(t: float, m: Manner, swing: float, bend: float, rest: float, arm: float, elbow: float) -> Pose:
+def _stride(t: float, m: Manner, *, swing: float, bend: float, rest: float, arm: float, elbow: float) -> Pose:
     phi = 2 * np.pi * (m.rate * t + m.phase)
     s, c, swing = np.sin(phi), np.cos(phi), swing * m.reach
     return pose(
@@ -64,13 +64,13 @@ def _stride(t: float, m: Manner, swing: float, bend: float, rest: float, arm: fl
 
 
 def _walk(t: float, d: float, m: Manner) -> Pose:
-    out = _stride(t, m, 0.46, 0.75, 0.08, 0.42, 0.22)
+    out = _stride(t, m, swing=0.46, bend=0.75, rest=0.08, arm=0.42, elbow=0.22)
     out[AT["torso_pitch"]] = 0.04
     return out
 
 
 def _run(t: float, d: float, m: Manner) -> Pose:
-    out = _stride(t, m, 0.85, 1.45, 0.25, 0.85, 1.45)
+    out = _stride(t, m, swing=0.85, bend=1.45, rest=0.25, arm=0.85, elbow=1.45)
     out[AT["torso_pitch"]] = 0.22
     out[AT["lift"]] = 0.05 * abs(np.cos(2 * np.pi * (m.rate * t + m.phase)))
     return out

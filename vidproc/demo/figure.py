@@ -22,14 +22,50 @@ def _rotation(angle: float) -> NDArray[np.float64]:
 
 
 def figure(
-    look: Look, p: Pose, x: float, y: float, height: float, yaw: float, holds: Colour | None = None
+    look: Look, p: Pose, x: float, y: float, height: float, yaw: float, *, holds: Colour | None = None
 ) -> list[Shape]:
     """The person in pose `p` on the ground at pixel (x, y), `height` pixels tall, facing `yaw`: 0 to the right,
     pi/2 to the camera, pi to the left. `holds`: the colour of a box carried in both hands."""
     a = dict(zip(JOINTS, p, strict=True))
-    body = _rotation(a["body_pitch"])
+    joints = _skeleton(look, a)
+    names = list(joints)
+    points = np.stack([np.zeros(3), *joints.values()])
+    # The lowest joint rests on the ground, as thick as the body is there.
+    ground = min(float(points[:, 1].min()) - 0.025, float(min(joints["hip_l"][1], joints["neck"][1])) - 0.06)
+    points[:, 1] += a["lift"] - ground
+    points[:, 0] += a["shift"]
+    forward, left = np.array([np.cos(yaw), np.sin(yaw)]), np.array([np.sin(yaw), -np.cos(yaw)])
+    near = points[:, 0] * forward[1] + points[:, 2] * left[1]
+    screen = np.stack(
+        [
+            x + height * (points[:, 0] * forward[0] + points[:, 2] * left[0]),
+            y - height * (points[:, 1] - _TILT * near),
+        ],
+        -1,
+    )
+    at = {n: screen[i + 1] for i, n in enumerate(names)}
+    depth = {n: float(near[i + 1]) for i, n in enumerate(names)}
+
+    k = height * look.build
+    parts = _limb_parts(look, at, depth, k)
+    parts.append((0.0, _torso(look, at, k, forward)))
+    parts.append((0.03 + 0.05 * float(forward[1]), _head(look, at, height, forward)))
+    if look.backpack is not None:
+        back = (at["neck"] + screen[0]) / 2 - np.array([forward[0] * 0.105 * k, 0])
+        axis = (at["neck"] - screen[0]) * 0.27
+        pack = capsules((back - axis)[None], (back + axis)[None], np.array([0.062 * k]), np.array([0.055 * k]))[0]
+        parts.append((-0.05 * float(forward[1]) - 0.015, [(pack, look.backpack)]))
+    hands = (at["hand_l"] + at["hand_r"]) / 2
+    if holds is not None:
+        parts.append((0.06 if forward[1] >= -0.2 else -0.2, parcel(hands[0], hands[1] + 0.05 * height, height, holds)))
+    parts.sort(key=lambda part: part[0])
+    return [s for _, shapes in parts for s in shapes]
+
+
+def _skeleton(look: Look, angles: dict[str, float]) -> dict[str, NDArray[np.float64]]:
+    """Where each joint lies in (forward, up, left) coordinates, in body heights from between the hips."""
+    a, body = angles, _rotation(angles["body_pitch"])
     torso = body @ _rotation(a["torso_pitch"])
-    hip_mid = np.zeros(3)
     neck = torso @ np.array([0, TORSO, 0])
     head = neck + torso @ _rotation(a["head_pitch"]) @ np.array([0.012, NECK + HEAD * 0.75, 0])
     joints: dict[str, NDArray[np.float64]] = {"neck": neck, "head": head}
@@ -52,25 +88,13 @@ def figure(
                 strict=True,
             )
         }
-    names = list(joints)
-    points = np.stack([hip_mid, *(joints[n] for n in names)])
-    # The lowest joint rests on the ground, as thick as the body is there.
-    ground = min(float(points[:, 1].min()) - 0.025, float(min(joints["hip_l"][1], neck[1])) - 0.06)
-    points[:, 1] += a["lift"] - ground
-    points[:, 0] += a["shift"]
-    forward, left = np.array([np.cos(yaw), np.sin(yaw)]), np.array([np.sin(yaw), -np.cos(yaw)])
-    near = points[:, 0] * forward[1] + points[:, 2] * left[1]
-    screen = np.stack(
-        [
-            x + height * (points[:, 0] * forward[0] + points[:, 2] * left[0]),
-            y - height * (points[:, 1] - _TILT * near),
-        ],
-        -1,
-    )
-    at = {n: screen[i + 1] for i, n in enumerate(names)}
-    depth = {n: float(near[i + 1]) for i, n in enumerate(names)}
+    return joints
 
-    k = height * look.build
+
+def _limb_parts(
+    look: Look, at: dict[str, NDArray[np.float64]], depth: dict[str, float], k: float
+) -> list[tuple[float, list[Shape]]]:
+    """Arms and legs with their depths. What is farther is darker, which tells the two legs apart."""
     sleeve = look.shirt if look.long_sleeves else look.skin
     leg = look.trousers if look.long_trousers else look.skin
     limbs: list[tuple[str, str, float, float, Colour]] = []
@@ -88,7 +112,6 @@ def figure(
         np.array([r for *_, r, _, _ in limbs]) * k,
         np.array([r for *_, r, _ in limbs]) * k,
     )
-    # Parts in order of depth; what is farther is darker, which tells the two legs apart.
     parts: list[tuple[float, list[Shape]]] = []
     for (begin, end, _, _, colour), outline in zip(limbs, outlines, strict=True):
         d = (depth[begin] + depth[end]) / 2
@@ -100,18 +123,7 @@ def figure(
         # Legs hang below the torso: paint them before it unless they reach well in front.
         lower = begin.startswith(("hip", "knee", "ankle"))
         parts.append((d - (0.04 if lower else 0), here))
-    parts.append((0.0, _torso(look, at, k, forward)))
-    parts.append((0.03 + 0.05 * float(forward[1]), _head(look, at, height, forward)))
-    if look.backpack is not None:
-        back = (at["neck"] + screen[0]) / 2 - np.array([forward[0] * 0.105 * k, 0])
-        axis = (at["neck"] - screen[0]) * 0.27
-        pack = capsules((back - axis)[None], (back + axis)[None], np.array([0.062 * k]), np.array([0.055 * k]))[0]
-        parts.append((-0.05 * float(forward[1]) - 0.015, [(pack, look.backpack)]))
-    hands = (at["hand_l"] + at["hand_r"]) / 2
-    if holds is not None:
-        parts.append((0.06 if forward[1] >= -0.2 else -0.2, parcel(hands[0], hands[1] + 0.05 * height, height, holds)))
-    parts.sort(key=lambda part: part[0])
-    return [s for _, shapes in parts for s in shapes]
+    return parts
 
 
 def _limb(flex: float, out: float) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -60,71 +60,42 @@ def _stool(x: float, ground: float, height: float, colour: Colour) -> list[Shape
     return [*legs, rim, (disc(x, top, half, 0.030 * height), colour)]
 
 
+_SITTING, _LYING = ("sit_down", "sit"), ("fall", "lie")
+"""After these one sits, or lies."""
+
+
 def _sequence(
     rng: np.random.Generator, settings: SceneSettings, height: float, seat_x: float | None
 ) -> Iterator[Stretch]:
     """One thing after another: who sits must stand up again, who falls must get up, and so on."""
-    wanted = set(settings.actions)
     room = (0.30 * height, WIDTH - 0.30 * height)
-    t, x, state, holds = 0.0, float(rng.uniform(*room)), "up", False
+    t, x, holds, last = 0.0, float(rng.uniform(*room)), False, ""
     yaw, manner = float(rng.uniform(0.2, np.pi - 0.2)), Manner()
-    last = ""
     while t < settings.seconds:
-        if state == "sitting":
-            options = ["stand_up"] if last == "sit" or "sit" not in wanted else ["sit"]
-        elif state == "lying":
-            options = ["get_up"] if last == "lie" or "lie" not in wanted else ["lie"]
-        else:
-            options = [
-                a for a in settings.actions if a not in ("sit", "stand_up", "lie", "get_up", "put_down") and a != last
-            ]
-            if holds:
-                options = ["put_down", *(a for a in ("stand", "walk") if a in wanted and a != last)]
-            if "sit_down" not in wanted and wanted & {"sit", "stand_up"} and not holds:
-                options.append("sit_down")
-            if "fall" not in wanted and wanted & {"lie", "get_up"} and not holds:
-                options.append("fall")
-            if "pick_up" not in wanted and "put_down" in wanted and not holds:
-                options.append("pick_up")
+        options = _what_may_follow(last, holds, settings.actions)
         label = str(rng.choice(options or [last]))
         if label == "sit_down" and seat_x is not None:
             yaw = float(rng.choice((rng.uniform(0.0, 0.8), rng.uniform(np.pi - 0.8, np.pi), rng.uniform(0.9, 2.2))))
             feet = seat_x + THIGH * height * float(np.cos(yaw))
             # The stool is where it is: walk there first.
             if abs(feet - x) > 0.05 * height:
-                walk = _travel(rng, "walk", t, x, feet, height)
+                walk = _travel(rng, "walk", t, x, feet, height=height)
                 yield walk
                 t, x = walk.end, feet
         elif label in ("walk", "run"):
-            way = 1 if x < WIDTH / 2 else -1
-            if rng.random() < 0.25:
-                way = -way
-            far = room[1] - x if way > 0 else x - room[0]
-            least = (0.9 if label == "walk" else 1.6) * height
-            if far < least:
-                way, far = -way, (room[1] - x if way < 0 else x - room[0])
-            target = x + way * float(rng.uniform(min(least, far), far))
+            target = _way_to_go(rng, label, x, height, room)
             if abs(target - x) < 0.6 * height:
                 if len(options) > 1:
                     continue
                 target = room[0] if x > WIDTH / 2 else room[1]
-            step = _travel(rng, label, t, x, target, height, holds)
+            step = _travel(rng, label, t, x, target, height=height, holds=holds)
             yield step
             t, x, yaw, last = step.end, target, step.yaw, label
             continue
         elif label == "fall":
-            side = int(rng.integers(2))
-            yaw = float(rng.choice((rng.uniform(0, 0.5), rng.uniform(np.pi - 0.5, np.pi))))
-            lands = x + (1 if side else -1) * float(np.cos(yaw)) * height
-            if not 0.05 * WIDTH < lands < 0.95 * WIDTH:
-                side = 1 - side
-            manner = Manner(side=side, phase=float(rng.random()))
-        elif label == "pick_up":
-            yaw = float(rng.choice((rng.uniform(0, 0.6), rng.uniform(np.pi - 0.6, np.pi))))
-        elif label in ("jumping_jack", "wave", "bow", "stand", "jump", "squat"):
-            yaw = float(rng.uniform(0.35, np.pi - 0.35)) if label != "jumping_jack" else float(rng.uniform(1.0, 2.1))
-        elif label in ("kick", "punch"):
-            yaw = float(rng.choice((rng.uniform(0, 0.9), rng.uniform(np.pi - 0.9, np.pi))))
+            yaw, manner = _fall(rng, x, height)
+        else:
+            yaw = _direction(rng, label, yaw)
         if label not in ("lie", "get_up"):
             low, high = (1.5, 2.3) if label == "wave" else (1.0, 1.35)
             fresh = Manner(
@@ -134,17 +105,65 @@ def _sequence(
         end = t + float(rng.uniform(*_SECONDS[label]))
         yield Stretch(label, t, end, x, x, yaw, manner, holds and label != "put_down")
         t, last = end, label
-        if label in ("sit_down", "sit"):
-            state = "sitting"
-        elif label in ("fall", "lie"):
-            state = "lying"
-        else:
-            state = "up"
         holds = label == "pick_up" or (holds and label != "put_down")
 
 
+def _what_may_follow(last: str, holds: bool, actions: Sequence[str]) -> list[str]:
+    """The actions that are possible after `last`, with or without a parcel in the hands."""
+    wanted = set(actions)
+    if last in _SITTING:
+        return ["stand_up"] if last == "sit" or "sit" not in wanted else ["sit"]
+    if last in _LYING:
+        return ["get_up"] if last == "lie" or "lie" not in wanted else ["lie"]
+    if holds:
+        return ["put_down", *(a for a in ("stand", "walk") if a in wanted and a != last)]
+    options = [a for a in actions if a not in ("sit", "stand_up", "lie", "get_up", "put_down") and a != last]
+    if "sit_down" not in wanted and wanted & {"sit", "stand_up"}:
+        options.append("sit_down")
+    if "fall" not in wanted and wanted & {"lie", "get_up"}:
+        options.append("fall")
+    if "pick_up" not in wanted and "put_down" in wanted:
+        options.append("pick_up")
+    return options
+
+
+def _way_to_go(rng: np.random.Generator, label: str, x: float, height: float, room: tuple[float, float]) -> float:
+    """Where a walk or run from x ends: mostly towards the far side, where there is more room."""
+    way = 1 if x < WIDTH / 2 else -1
+    if rng.random() < 0.25:
+        way = -way
+    far = room[1] - x if way > 0 else x - room[0]
+    least = (0.9 if label == "walk" else 1.6) * height
+    if far < least:
+        way, far = -way, (room[1] - x if way < 0 else x - room[0])
+    return x + way * float(rng.uniform(min(least, far), far))
+
+
+def _fall(rng: np.random.Generator, x: float, height: float) -> tuple[float, Manner]:
+    """The direction and manner of a fall that ends inside the picture."""
+    side = int(rng.integers(2))
+    yaw = float(rng.choice((rng.uniform(0, 0.5), rng.uniform(np.pi - 0.5, np.pi))))
+    lands = x + (1 if side else -1) * float(np.cos(yaw)) * height
+    if not 0.05 * WIDTH < lands < 0.95 * WIDTH:
+        side = 1 - side
+    return yaw, Manner(side=side, phase=float(rng.random()))
+
+
+def _direction(rng: np.random.Generator, label: str, yaw: float) -> float:
+    """The direction in which somebody who faced `yaw` does a thing: where the camera sees it best."""
+    if label == "pick_up":
+        return float(rng.choice((rng.uniform(0, 0.6), rng.uniform(np.pi - 0.6, np.pi))))
+    if label == "jumping_jack":
+        return float(rng.uniform(1.0, 2.1))
+    if label in ("wave", "bow", "stand", "jump", "squat"):
+        return float(rng.uniform(0.35, np.pi - 0.35))
+    if label in ("kick", "punch"):
+        return float(rng.choice((rng.uniform(0, 0.9), rng.uniform(np.pi - 0.9, np.pi))))
+    return yaw
+
+
 def _travel(
-    rng: np.random.Generator, label: str, t: float, x: float, target: float, height: float, holds: bool = False
+    rng: np.random.Generator, label: str, t: float, x: float, target: float, *, height: float, holds: bool = False
 ) -> Stretch:
     way = 1 if target > x else -1
     pace = float(rng.uniform(0.5, 0.75) if label == "walk" else rng.uniform(1.05, 1.4))

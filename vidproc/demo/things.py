@@ -35,7 +35,7 @@ def _wheel(x: float, r: float, turn: float, spokes: int = 5) -> list[Shape]:
     return out
 
 
-def car(paint: Colour, style: int, x: float, y: float, length: float, way: int, travelled: float) -> list[Shape]:
+def car(paint: Colour, x: float, y: float, length: float, way: int, travelled: float, *, style: int) -> list[Shape]:
     """Styles: 0 saloon, 1 hatchback, 2 van. `length` in pixels."""
     r = 0.098
     turn = -travelled / (r * length)

@@ -25,7 +25,7 @@ from vidproc.learn.data.reader import Reader
 from vidproc.learn.labels.actions import read_kinetics
 from vidproc.learn.labels.catalog import Catalog
 from vidproc.learn.labels.splits import require_examples
-from vidproc.learn.labels.values import LabelledClip
+from vidproc.learn.labels.values import ActionLabels, LabelledClip
 from vidproc.learn.networks import WEIGHTS
 from vidproc.learn.train.folder import tensor_bytes, write_model
 from vidproc.models import describe_model
@@ -115,51 +115,64 @@ def few_shot(settings: FewShotSettings, *, options: StorageOptions | None = None
         seed=settings.seed,
     )
     answer = fit(vectors, class_ids, len(read.labels), settings.head)
-    made = Recipe(
-        name=settings.name,
-        kind="actions",
-        family="few-shot",
-        labels=read.labels,
-        grid=recipe.grid,
-        weights=WEIGHTS,
-        license=recipe.license,
-        args={
-            "encoder": {
-                "family": recipe.family,
-                "arch": recipe.arch,
-                "args": dict(recipe.args),
-                "kind": "embedding" if recipe.family == "features" else "actions",
-                "labels": len(recipe.labels),
-                "ref": card.ref,
-            },
-            "dimensions": vectors.shape[2],
-        },
-        preprocessing=recipe.preprocessing,
-        score_threshold=0.0,
-    )
+    made = _few_shot_recipe(settings, recipe, card, read.labels, dimensions=vectors.shape[2])
     storage = open_storage(settings.out, options=signed(options))
     whole = FewShotNetwork(network.cpu(), answer)
-    report = FewShotReport(
+    storage.put("training.yaml", dump_yaml(_training_card(settings, card, read, evaluation)))
+    write_model(storage, made, tensor_bytes(whole))
+    return FewShotReport(
         folder=storage.uri,
         labels=read.labels,
         examples={label: int((class_ids == i).sum()) for i, label in enumerate(read.labels)},
         evaluation=evaluation,
     )
+
+
+def _few_shot_recipe(
+    settings: FewShotSettings, backbone: Recipe, card: ModelCard, labels: tuple[str, ...], *, dimensions: int
+) -> Recipe:
+    """The description of the model: the backbone as its encoder, and the new labels."""
+    return Recipe(
+        name=settings.name,
+        kind="actions",
+        family="few-shot",
+        labels=labels,
+        grid=backbone.grid,
+        weights=WEIGHTS,
+        license=backbone.license,
+        args={
+            "encoder": {
+                "family": backbone.family,
+                "arch": backbone.arch,
+                "args": dict(backbone.args),
+                "kind": "embedding" if backbone.family == "features" else "actions",
+                "labels": len(backbone.labels),
+                "ref": card.ref,
+            },
+            "dimensions": dimensions,
+        },
+        preprocessing=backbone.preprocessing,
+        score_threshold=0.0,
+    )
+
+
+def _training_card(
+    settings: FewShotSettings, card: ModelCard, read: ActionLabels, evaluation: Episodes | None
+) -> dict[str, Any]:
+    """What training.yaml says: from which examples and which backbone the model was made."""
     training: dict[str, Any] = {
         "name": settings.name,
         "backbone": card.ref,
         "head": settings.head,
         "seed": settings.seed,
+        "examples": [
+            {"label": read.labels[c.class_id], "uri": c.source.uri, "start_s": c.start_s, "end_s": c.end_s}
+            for c in read.clips
+        ],
     }
-    training["examples"] = [
-        {"label": read.labels[c.class_id], "uri": c.source.uri, "start_s": c.start_s, "end_s": c.end_s}
-        for c in read.clips
-    ]
     if evaluation is not None:
         training["evaluation"] = {f: getattr(evaluation, f) for f in evaluation.__dataclass_fields__}
-    storage.put("training.yaml", dump_yaml(training))
-    write_model(storage, made, tensor_bytes(whole))
-    return report
+    return training
 
 
 def open_backbone(spec: str) -> tuple[Recipe, ModelCard, nn.Module]:

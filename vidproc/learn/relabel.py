@@ -97,23 +97,19 @@ def relabel(settings: RelabelSettings, *, options: StorageOptions | None = None)
             pipeline=name,
             pipeline_id=content_hash("relabel", card.weights_sha256, vectors, str(settings.top_k), rules),
         )
-        job = {"model": card.ref, "vectors": vectors, "from": rows.pipeline, "top_k": settings.top_k}
-        job["actions"] = {
-            "model": str(Path(settings.model).absolute()) if Path(settings.model).exists() else settings.model
-        }
         about = {
             "run_id": run.run_id,
             "pipeline": name,
             "pipeline_id": run.pipeline_id,
             "command": "relabel",
-            "job": json.dumps(job),
+            "job": json.dumps(_job(settings, card, vectors, rows.pipeline)),
             "started_at": started_at,
             "host": socket.gethostname(),
         }
         lake.record_run(about | {"outcome": "running"})
 
         def answers(of: VideoOutcome, _: dict[str, pa.Table]) -> dict[str, pa.Table]:
-            return _label(of.video.video_id, rows, vectors, card, answer, settings, name)
+            return _label(of.video.video_id, rows, vectors, card, answer, settings=settings, pipeline=name)
 
         made: dict[str, int] = {}
         videos = _outcomes(rows, vectors)
@@ -140,6 +136,18 @@ def relabel(settings: RelabelSettings, *, options: StorageOptions | None = None)
         rows={k: made.get(k, 0) for k in ("actions", "segments")},
         seconds=time.perf_counter() - began,
     )
+
+
+def _job(settings: RelabelSettings, card: ModelCard, vectors: str, pipeline: str) -> dict[str, Any]:
+    """What the run records of its settings."""
+    model = str(Path(settings.model).absolute()) if Path(settings.model).exists() else settings.model
+    return {
+        "model": card.ref,
+        "vectors": vectors,
+        "from": pipeline,
+        "top_k": settings.top_k,
+        "actions": {"model": model},
+    }
 
 
 def _few_shot_answer(model: str) -> tuple[ModelCard, str, Answer]:
@@ -173,6 +181,7 @@ def _label(
     vectors_of: str,
     card: ModelCard,
     answer: Answer,
+    *,
     settings: RelabelSettings,
     pipeline: str,
 ) -> dict[str, pa.Table]:

@@ -29,7 +29,7 @@ from vidproc.models.recipe import Recipe
 from vidproc.models.registry import find_recipe
 from vidproc.models.settings import ModelSettings
 from vidproc.models.tiny import DetectorNet
-from vidproc.storage import StorageOptions, open_storage, signed
+from vidproc.storage import Storage, StorageOptions, open_storage, signed
 from vidproc.video.decode import MediaLimits, Source
 
 
@@ -59,7 +59,8 @@ def explain(settings: ExplainSettings, *, options: StorageOptions | None = None)
         class_id, score, boxes = found
         heat, method = _detection_heat(settings, spec, cast(Detector, model), frame, class_id, boxes)
     text = f"{card.labels[class_id]} {score:.2f}, {method}"
-    files = _write(settings, options, frames, heat, [float(t) for t in times], text, boxes)
+    storage = open_storage(settings.out, options=signed(options))
+    files = _write(storage, frames, heat, [float(t) for t in times], text=text, boxes=boxes)
     t, y, x = np.unravel_index(int(heat.argmax()), heat.shape)
     at = geometry.to_upright(np.array([[x + 0.5, y + 0.5, x + 0.5, y + 0.5]]))[0]
     made = Explanation(
@@ -70,7 +71,6 @@ def explain(settings: ExplainSettings, *, options: StorageOptions | None = None)
         heat=heat,
         files=files,
     )
-    storage = open_storage(settings.out, options=signed(options))
     said = {
         "model": card.ref,
         "video": video.uri,
@@ -144,15 +144,9 @@ def _detection_heat(
 
 
 def _write(
-    s: ExplainSettings,
-    options: StorageOptions | None,
-    frames: np.ndarray,
-    heat: np.ndarray,
-    times: list[float],
-    text: str,
-    boxes: np.ndarray | None,
+    storage: Storage, frames: np.ndarray, heat: np.ndarray, times: list[float], *, text: str, boxes: np.ndarray | None
 ) -> tuple[str, ...]:
-    storage = open_storage(s.out, options=signed(options))
+    """Draw the heat over the frames, with `text` as caption. Returns where the picture and the video lie."""
     drawn = overlay(frames, heat, boxes)
     storage.put("overlay.png", picture(frames, drawn, heat, times, text))
     fps = 1 / (times[1] - times[0]) if len(times) > 1 else 1.0

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from vidproc.errors import ConfigError
+from vidproc.learn.train.progress import Progress
 from vidproc.learn.train.settings import TrainSettings
 from vidproc.storage import Storage
 
@@ -20,19 +21,16 @@ def save_checkpoint(
     settings: TrainSettings,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    history: list[dict[str, float]],
-    best: dict[str, float],
-    *,
-    finished: bool,
+    progress: Progress,
 ) -> None:
     data = io.BytesIO()
     torch.save(
         {
             "job": settings.fingerprint,
-            "epoch": len(history),
-            "history": history,
-            "best": best,
-            "finished": finished,
+            "epoch": progress.epoch,
+            "history": progress.history,
+            "best": progress.best,
+            "finished": progress.finished,
             "network": network.state_dict(),
             "optimizer": optimizer.state_dict(),
         },

@@ -22,6 +22,7 @@ from vidproc.learn.networks import (
 from vidproc.learn.plots import curves_png
 from vidproc.learn.train.checkpoint import BEST
 from vidproc.learn.train.preparation import TrainingData
+from vidproc.learn.train.progress import Progress
 from vidproc.learn.train.settings import TrainSettings
 from vidproc.models.recipe import Recipe
 from vidproc.secrets import redact_values
@@ -39,10 +40,11 @@ def write_folder(
     settings: TrainSettings,
     recipe: Recipe,
     data: TrainingData,
-    history: Sequence[Mapping[str, float]],
-    best: Mapping[str, float],
+    *,
+    progress: Progress,
     pictures: Mapping[str, bytes],
 ) -> None:
+    """Write the model folder of a finished training; `pictures` are other files of it, by name."""
     weights = storage.get(BEST)
     card = {
         "name": settings.name,
@@ -55,12 +57,12 @@ def write_folder(
             "validation_examples": _count(data.validation),
             "label_files_sha256": dict(data.sha256),
         },
-        "best": dict(best),
-        "epochs": len(history),
+        "best": dict(progress.best),
+        "epochs": progress.epoch,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
-    storage.put("metrics.csv", metrics_csv(history))
-    storage.put("curves.png", curves_png(history, best["epoch"]))
+    storage.put("metrics.csv", metrics_csv(progress.history))
+    storage.put("curves.png", curves_png(progress.history, progress.best["epoch"]))
     for name, picture in pictures.items():
         storage.put(name, picture)
     storage.put("training.yaml", dump_yaml(card))
