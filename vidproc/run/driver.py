@@ -66,7 +66,7 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     # Refusals in the order of what they cost: the archive and the lake first, then the models.
     check_apart(job.archive, job.lake)
     archive = open_storage(job.archive, options=archive_options)
-    listing = Listing(job, archive, archive_options)
+    listing = Listing(job, archive)
     check_archive(archive, job.archive)
     place = open_storage(job.lake, options=lake_options)
     check_place(place, job.lake)

@@ -229,7 +229,7 @@ def forecast(
     if job.lake:
         check_apart(job.archive, job.lake)
     archive = open_storage(job.archive, options=archive_options)
-    listing = Listing(job, archive, archive_options)
+    listing = Listing(job, archive)
     # The trial stages nothing; the step still wants a place, and the working directory always is one.
     place = open_storage(job.lake or os.getcwd(), options=lake_options)
     committed = _committed(place, job) if job.lake else None

@@ -10,7 +10,7 @@ from typing import Any
 from vidproc.run.due import Listed
 from vidproc.run.pipeline import storage_options
 from vidproc.settings import Job
-from vidproc.storage import Storage, StorageOptions, open_storage
+from vidproc.storage import Storage, open_storage
 from vidproc.video.archive import check_there, list_videos
 from vidproc.video.plan import load_plan
 
@@ -37,9 +37,9 @@ class Listing:
     """The archive's listing, read ahead so that a slow page holds nothing up. Where the job names a saved plan, that is
     read in its place: then nothing is listed, and what was probed is VideoInfo already."""
 
-    def __init__(self, job: Job, archive: Storage, options: StorageOptions) -> None:
+    def __init__(self, job: Job, archive: Storage) -> None:
         self._open: Callable[[], Iterator[Listed]] = lambda: list_videos(
-            job.archive, options, job.filters, follow_links=job.follow_links
+            archive, filters=job.filters, follow_links=job.follow_links
         )
         if job.plan:
             place = open_storage(job.plan, options=storage_options(job))
@@ -58,7 +58,7 @@ class Listing:
         self._objects = self._open()
         self._first = next(self._objects, None)
         if self._first is None and job.follow is None and job.plan is None:
-            check_there(job.archive, options)
+            check_there(archive)
 
     def start(self) -> None:
         threading.Thread(target=self._read, name="listing", daemon=True).start()

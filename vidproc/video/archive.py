@@ -10,7 +10,7 @@ from datetime import datetime
 from vidproc.errors import ConfigError
 from vidproc.media import Video, content_hash
 from vidproc.settings import Filters
-from vidproc.storage import EARLIEST, LocalStorage, ObjectInfo, S3Storage, StorageOptions, open_storage
+from vidproc.storage import EARLIEST, LocalStorage, ObjectInfo, S3Storage, Storage, StorageOptions, open_storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,13 @@ class Skipped:
 
 
 def list_videos(
-    uri: str,
+    place: str | Storage,
     options: StorageOptions | None = None,
     filters: Filters | None = None,
     *,
     follow_links: bool = False,
 ) -> Iterator[Video | Skipped]:
-    """Every object below `uri` that the filters admit, in no promised order.
+    """Every object of a place (its address, or the place itself, open) that the filters admit, in no promised order.
 
     Objects filtered out by a person's choice are not mentioned. What is no file that could be opened, and what
     cannot be looked at, is listed as Skipped; its size and date are not known, so filters by them admit it. With
@@ -58,7 +58,7 @@ def list_videos(
     """
     check_encoding()
     filters = filters or Filters()
-    storage = open_storage(uri, options=options)
+    storage = _opened(place, options)
     if isinstance(storage, LocalStorage):
         storage = replace(storage, follow_links=follow_links)
     denied: list[Video | Skipped] = []
@@ -92,10 +92,14 @@ def check_encoding() -> None:
         )
 
 
-def check_there(uri: str, options: StorageOptions | None = None) -> None:
+def _opened(place: str | Storage, options: StorageOptions | None) -> Storage:
+    return open_storage(place, options=options) if isinstance(place, str) else place
+
+
+def check_there(place: str | Storage, options: StorageOptions | None = None) -> None:
     """Raises ConfigError where nobody made the archive. A folder may be empty; on S3 a prefix without a
     single key is one that is misspelt."""
-    storage = open_storage(uri, options=options)
+    storage = _opened(place, options)
     if isinstance(storage, S3Storage) and storage.prefix and not storage.is_there():
         raise ConfigError(
             f"there is nothing at {storage.uri}: check the prefix, which may lack a part or have one too many"
