@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
@@ -22,7 +22,7 @@ INTRO = """\
 
 One YAML file says what `vidproc index` does. Here lie the ones for an ordinary life: `nightly.yaml`, `backfill.yaml`
 (years of video, once), `reindex.yaml` (a new model beside the old answers), `one_video.yaml` (without Ray, to look
-inside), and `train_detector.yaml` and `train_actions.yaml` for `vidproc train`, whose keys vidproc/learn explains.
+inside). Those for `vidproc train` are explained in [training.md](training.md).
 
     vidproc index --job jobs/nightly.yaml
     vidproc index ARCHIVE LAKE --job jobs/nightly.yaml --fps 4     # options win over the file
@@ -111,16 +111,21 @@ def _annotation(key: str) -> Any:
     return Job.model_fields[key].annotation
 
 
-def _table(rows: Any) -> list[str]:
+def _table(entries: Iterable[Entry]) -> list[str]:
+    return table((e.key, e.value, e.default, e.meaning) for e in entries)
+
+
+def table(rows: Iterable[tuple[str, str, str, str]]) -> list[str]:
+    """Lines of a Markdown table of settings: key, value, default, meaning."""
     cells = [("key", "value", "default", "meaning"), ("---",) * 4]
-    cells += [(f"`{e.key}`", e.value, f"`{e.default}`" if e.default else "", e.meaning) for e in rows]
+    cells += [(f"`{key}`", value, f"`{default}`" if default else "", meaning) for key, value, default, meaning in rows]
     return [f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row)} |" for row in cells]
 
 
 def _value(field: Any) -> str:
     unit: str = (field.json_schema_extra or {}).get("unit", "")
     limits = limits_of(field)
-    said = unit or _kind(field.annotation)
+    said = unit or words(field.annotation)
     match limits:
         case {"ge": 0} if "le" not in limits:
             return str(said)
@@ -133,16 +138,17 @@ def _value(field: Any) -> str:
     return str(said)
 
 
-def _kind(annotation: Any) -> str:
+def words(annotation: Any) -> str:
+    """What may be given where the annotation stands, in words."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " or ".join(f"`{choice}`" for choice in inner)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_kind(t) for t in inner if t is not type(None)))
+        return " or ".join(dict.fromkeys(words(t) for t in inner if t is not type(None)))
     if origin is tuple:
-        return f"list of {_kind(inner[0])}"
+        return f"list of {words(inner[0])}"
     if hasattr(annotation, "__metadata__"):
-        return _kind(inner[0])
+        return words(inner[0])
     if fields_of(annotation):
         return "text or section"
     return WORDS.get(annotation, "section")

@@ -35,26 +35,30 @@ class NetworkSettings:
     """Which network, how it sees, and where its weights begin."""
 
     arch: str
-    """cnn+lstm, cnn+gru, cnn+tcn, cnn+mean, slowfast_r50_4x16, slowfast_r50_8x8, demo (the embedded action
-    network), or the name of a torchvision detection or video builder (fasterrcnn_resnet50_fpn, r3d_18, ...)."""
+    """cnn+lstm, cnn+gru, cnn+tcn, cnn+mean, slowfast_r50_4x16, slowfast_r50_8x8, demo (the embedded action network), or
+    a torchvision builder of detectors or video networks (fasterrcnn_resnet50_fpn, r3d_18, ...)."""
     args: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the builder, or fields of TemporalSettings or SlowFastSettings."""
     start: str = "random"
-    """random; published (torchvision's weights for the builder, or for the backbone of a cnn+...); or
-    a weights file, URI or model folder, whose last layer may be of other classes."""
+    """Where the weights begin: `random`; `published` (torchvision's, for the builder or for the backbone of a cnn+...);
+    or a weights file, URI or model folder, whose last layer may be for other classes."""
     sha256: str = ""
-    """Of a remote `start`."""
+    """Hash of a remote `start`."""
     freeze: tuple[str, ...] = ()
-    """Parameters whose name begins so are not trained: backbone.body.layer1, encoder, ... Their batch norms
-    keep their statistics too."""
+    """Beginnings of names of parameters that are not trained: backbone.body.layer1, encoder, ... Their batch norms keep
+    their statistics too."""
     freeze_norms: bool | None = None
-    """Leave batch normalisation as it began; None: where weights were given to a detector, whose
+    """Keep the statistics of batch normalisation. By default for a detector that begins with given weights, as its
     batches are too small to measure a mean."""
     fps: float | str | None = None
+    """Frames a second that the model samples."""
     window: int | None = None
+    """Frames in one window of an action model."""
     stride: int | None = None
+    """Frames from one window to the next."""
     size: Mapping[str, Any] | None = None
-    """Fields of FrameSize: mode, height, width, short_side."""
+    """Size of the frames in pixels: mode (native, stretch, letterbox, crop, fit), height, width,
+    short_side."""
 
 
 FCOS_DISTANCE = 2.0

@@ -16,16 +16,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
+    """Where training runs."""
+
     executor: Literal["ray", "inline"] = "ray"
-    """inline: in this process, without Ray, for one worker."""
+    """`inline`: in this process, without Ray, for one worker."""
     workers: int = 1
     """Copies of the network that share each step's examples (DistributedDataParallel)."""
     gpu: bool | None = None
-    """A GPU for each worker; None: if there is one."""
+    """Give each worker a GPU. By default where there is one."""
     cpus: float = 1.0
-    """Of each worker, for the scheduler; also its torch threads."""
+    """CPUs of each worker, for the scheduler; also its torch threads."""
     address: str | None = None
-    """Of a Ray cluster; None: that of RAY_ADDRESS where it is set, else a Ray of our own ("local": always)."""
+    """Address of a Ray cluster. By default RAY_ADDRESS where it is set, else a Ray of our own. `local`: always that."""
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.cpus <= 0:
