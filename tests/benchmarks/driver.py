@@ -164,7 +164,7 @@ def main() -> None:
             wanted, pipeline, Lake.create(wanted.lake), listing,
             archive_uri=folder, run=run_info, reporter=Reporter(), metrics=NoMetrics(),
         )  # fmt: skip
-        executor = make_executor(wanted)
+        executor = make_executor(wanted.execution)
         steps: Any = {
             "probe": (EmptyProbe(),), "task": (EmptyDecode(), EmptyInfer()), "publish": (EmptyPublish(),)
         }  # fmt: skip

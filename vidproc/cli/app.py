@@ -35,6 +35,7 @@ COMMANDS = {
     "query": "questions",
     "search": "questions",
     "show": "looking",
+    "export": "cutting",
     "compact": "upkeep",
     "vacuum": "upkeep",
     "forget": "upkeep",
@@ -52,7 +53,20 @@ COMMANDS = {
 """Each command, and the module of this package that declares it, in the order of the help text."""
 
 WORKING_COMMANDS = frozenset(
-    ("index", "retry", "compact", "vacuum", "forget", "train", "eval", "fewshot", "relabel", "dataset", "demo")
+    (
+        "index",
+        "retry",
+        "compact",
+        "vacuum",
+        "forget",
+        "train",
+        "eval",
+        "fewshot",
+        "relabel",
+        "dataset",
+        "demo",
+        "export",
+    )
 )
 """Commands that work, perhaps for hours: they go on when whoever reads what they print has left. The others end with
 their reader."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 from fractions import Fraction
 from math import ceil, floor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vidproc.cut.edges import CannotMatch
 from vidproc.cut.encode import encode_clip
@@ -23,6 +24,9 @@ from vidproc.cut.report import ClipReport, Mode
 from vidproc.errors import Undecodable
 from vidproc.media import VideoInfo
 from vidproc.video.container import MediaLimits, Source, open_container
+
+if TYPE_CHECKING:
+    from vidproc.cut.encode import Draw
 
 IN_MP4 = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video", "mjpeg"})
 SOUND_IN_MP4 = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac", "mp2"})
@@ -42,9 +46,12 @@ def write_clip(
     out: Path,
     *,
     mode: Mode = "exact",
+    codec: str = "h264",
+    draw: Draw | None = None,
 ) -> ClipReport:
     """Write what is shown from `start_s` to `end_s` (seconds on the video's clock) to `out`, a file in a folder.
 
+    `codec`: one of ENCODERS, for what is encoded whole. `draw` changes each frame of a clip that is encoded whole.
     The first frame is the one on screen at `start_s`. Raises Undecodable where nothing is shown there, and what reading
     the source raises.
     """
@@ -59,4 +66,4 @@ def write_clip(
                 return Cutter(info, source, limits, container, start, end, exact=mode == "exact").write(out)
         except (CannotMatch, NotPlain) as e:
             why = str(e)
-    return encode_clip(info, source, limits, start, end, out, why=why)
+    return encode_clip(info, source, limits, start, end, out, codec=codec, why=why, draw=draw)

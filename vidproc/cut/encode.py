@@ -18,7 +18,12 @@ from vidproc.video.container import MediaLimits, Source, open_container
 from vidproc.video.decode import decode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from av import VideoFrame
+
+    Draw = Callable[[float, VideoFrame], VideoFrame]
+    """Changes an upright frame that is shown at a moment, in seconds on the video's clock."""
 
 ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
     "h264": ("libx264", {"crf": "18", "preset": "medium"}),
@@ -34,7 +39,7 @@ FRAMES_AT_ONCE = 64
 
 def encode_clip(
     info: VideoInfo, source: Source, limits: MediaLimits, start: int, end: int, out: Path,
-    *, codec: str = "h264", why: str = "",
+    *, codec: str = "h264", why: str = "", draw: Draw | None = None,
 ) -> ClipReport:  # fmt: skip
     """Encode all frames shown in [start, end), ticks of the video's clock, to `out`. Frames are turned upright.
 
@@ -45,7 +50,7 @@ def encode_clip(
 
     name, options = ENCODERS[codec]
     rate = Fraction(info.fps or 25).limit_denominator(1001)
-    frames = _frames(info, source, limits, start, end)
+    frames = shown_frames(info, source, limits, start, end)
     first = next(frames, None)
     if first is None:
         raise Undecodable(f"{info.video.uri}: nothing is shown from {info.pts_to_seconds(start):g} s on")
@@ -61,6 +66,8 @@ def encode_clip(
             setattr(stream.codec_context, each, getattr(first[1], each))
         sound = Sound(container, target, zero * base, end * base)
         for pts, frame in chain([first], frames):
+            if draw is not None:
+                frame = draw(info.pts_to_seconds(pts), frame)
             frame.pts, frame.time_base, frame.pict_type = pts - zero, base, PictureType.NONE
             for packet in stream.encode(frame):
                 target.mux(packet)
@@ -74,7 +81,7 @@ def encode_clip(
     return ClipReport(info.pts_to_seconds(zero), ended, "encode", why, encoded=count, encoders=(name,))
 
 
-def _frames(
+def shown_frames(
     info: VideoInfo, source: Source, limits: MediaLimits, start: int, end: int
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Yield the frames shown in [start, end) with their times, upright; the first is the one on screen at `start`."""

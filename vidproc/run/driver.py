@@ -83,7 +83,7 @@ def index(job: Job, *, reporter: Reporter | None = None, command: str | None = N
     driver = Driver(
         job, pipeline, lake, listing, archive_uri=archive.uri, run=record.info, reporter=heartbeat, metrics=metrics
     )
-    outcome, reason, refused = _drive(driver, make_executor(job), steps, heartbeat)
+    outcome, reason, refused = _drive(driver, make_executor(job.execution), steps, heartbeat)
     summary = driver.summary(outcome, reason)
     if refused is not None:
         summary = replace(summary, exit_code=2 if isinstance(refused, ConfigError) else 1)

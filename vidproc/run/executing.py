@@ -12,7 +12,7 @@ from typing import Any
 from vidproc.progress import Reporter
 from vidproc.run.pipeline import pool_of
 from vidproc.runtime.executor import Executor
-from vidproc.settings import Job, PoolSize
+from vidproc.settings import Execution, Job, PoolSize
 
 
 def pool_sizes(job: Job) -> dict[str, PoolSize]:
@@ -21,14 +21,14 @@ def pool_sizes(job: Job) -> dict[str, PoolSize]:
     return {"infer": PoolSize(1, job.execution.actors)} | own
 
 
-def make_executor(job: Job) -> Executor:
-    if job.execution.executor == "inline":
+def make_executor(execution: Execution) -> Executor:
+    if execution.executor == "inline":
         from vidproc.runtime.inline import InlineExecutor
 
         return InlineExecutor()
     from vidproc.runtime.ray.executor import RayExecutor
 
-    return RayExecutor(address=job.execution.address, num_workers=job.execution.workers)
+    return RayExecutor(address=execution.address, num_workers=execution.workers)
 
 
 @contextmanager

@@ -239,7 +239,7 @@ def forecast(
     steps = routes(pipeline, job, archive_options=archive_options, lake=place, run=run)
     if save:
         survey.writer = PlanWriter(open_storage(save, options=lake_options), PLAN, survey.plan, plan_of(job, archive))
-    executor = make_executor(job)
+    executor = make_executor(job.execution)
     trial = None
     listing.start()
     try:

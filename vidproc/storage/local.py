@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 import uuid
@@ -144,6 +145,26 @@ class LocalStorage:
                 os.unlink(temporary)
         _sync_folder(folder)
         return etag
+
+    def put_file(self, key: str, path: str) -> None:
+        if self.confined:
+            raise ValueError(f"files are put into plain folders only, not into the lake {self.root}")
+        target = self._path(key)
+        folder = os.path.dirname(target)
+        temporary = os.path.join(folder, _TEMPORARY + uuid.uuid4().hex)
+        with _filing(self.uri_of(key)):
+            try:
+                with open(path, "rb") as source, _create(temporary) as f:
+                    if os.fstat(source.fileno()).st_dev != os.fstat(f.fileno()).st_dev:
+                        shutil.copyfileobj(source, f, 1 << 20)
+                        path = temporary
+                    f.flush()
+                    os.fsync(f.fileno() if path == temporary else source.fileno())
+                os.replace(path, target)
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary)
+            _sync_folder(folder)
 
     def delete(self, keys: Iterable[str]) -> None:
         folders: set[str] = set()

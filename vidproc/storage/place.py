@@ -87,6 +87,9 @@ class Storage(Protocol):
         """Writes the whole object or nothing, durably, and gives its etag. With `if_absent` exactly
         one of many writers succeeds and the others get AlreadyExists."""
 
+    def put_file(self, key: str, path: str) -> None:
+        """Writes the whole file at `path`, of any size, or nothing, durably. The file may be moved away by that."""
+
     def delete(self, keys: Iterable[str]) -> None:
         """Deletes what is there; what is not there is no error."""
 

@@ -28,6 +28,9 @@ LONG_S = 20.0
 WRITE_ATTEMPTS = 2
 """Attempts at a write that the SDK has given up, or does not repeat: a checksum that the store found wrong."""
 
+PART_BYTES = 64 << 20
+"""Of a large file that is sent in parts, of which a store takes 10,000."""
+
 ARCHIVE_TIERS = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 """Storage classes whose objects must be restored before they can be read."""
 MAY_BE_ARCHIVED = ARCHIVE_TIERS | {"INTELLIGENT_TIERING"}
@@ -156,6 +159,28 @@ class S3Storage:
                     raise
                 time.sleep(0.1 * 2**attempt)
         raise AssertionError("unreachable")
+
+    def put_file(self, key: str, path: str) -> None:
+        with open(path, "rb") as file:
+            part = file.read(PART_BYTES)
+            if len(part) < PART_BYTES:
+                self.put(key, part)
+                return
+            where: Any = {"Bucket": self.bucket, "Key": self._key(key)}
+            with calling(self.uri_of(key), self.options):
+                where["UploadId"] = self._client.create_multipart_upload(**where)["UploadId"]
+                try:
+                    parts: list[Any] = []
+                    while part:
+                        number, checksum = len(parts) + 1, base64.b64encode(_md5(part)).decode()
+                        put = self._client.upload_part(PartNumber=number, Body=part, ContentMD5=checksum, **where)
+                        parts.append({"PartNumber": number, "ETag": put["ETag"]})
+                        part = file.read(PART_BYTES)
+                    self._client.complete_multipart_upload(MultipartUpload={"Parts": parts}, **where)
+                except BaseException:
+                    with suppress(Exception):  # what was sent costs money until it is given up
+                        self._client.abort_multipart_upload(**where)
+                    raise
 
     def _mine_or_raise(self, key: str, data: bytes, cause: Exception, *, tried: bool) -> str:
         """412 also answers a second try, the SDK's or ours (`tried`), after a lost answer: then the object is ours."""
