@@ -31,7 +31,7 @@ class Played:
 
     jpegs: tuple[bytes, ...]
     labels: tuple[str | None, ...]
-    """Of the window that begins with that frame; None: not clear."""
+    """Action in the window that begins with that frame; None: not clear."""
 
     def window(self, start: int) -> np.ndarray:
         n = ACTIONS_GRID.window

@@ -13,7 +13,7 @@ class Figure:
     least: float | None
     seconds: float = 0.0
     folder: str = ""
-    """Of the model, where the figure is one's."""
+    """Model folder, where the figure is of a model."""
     parameters: int | None = None
     rate: str = ""
     note: str = ""

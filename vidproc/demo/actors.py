@@ -133,7 +133,7 @@ class Vehicle:
     speed: float
     """Pixels a second, negative to the left."""
     look: Look | None = None
-    """Of the rider, whose track is the next number."""
+    """Look of the rider, whose track is the next number."""
 
     def parts(self, t: float) -> list[Part]:
         x, way, come = self.x + self.speed * t, 1 if self.speed >= 0 else -1, abs(self.speed) * t

@@ -21,7 +21,7 @@ from vidproc.demo.truth import Truth, VideoTruth
 
 _CAMERAS: dict[Kind, tuple[str, ...]] = {"street": ("gate-north", "market-street"), "activity": ("hall-1", "studio")}
 RECORDED_PATTERN: Final = "%Y-%m-%d_%H-%M-%S"
-"""Of the names of drawn videos (without folder and ending): when they were recorded, UTC."""
+"""When a drawn video was recorded, UTC, as its name says it (without folder and ending)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def draw_archive(
     settings: SceneSettings | None = None,
     workers: int = 1,
 ) -> Truth:
-    """Draws H.264 MP4 files and `truth.json` into `folder`; street and activity scenes by turns.
+    """Draw H.264 MP4 files and `truth.json` into `folder`; street and activity scenes by turns.
 
     Frame rates, groups of pictures and B-frames vary from file to file. The truth is returned as well.
     """
@@ -100,7 +100,7 @@ def write_video(
     recorded_at: datetime | None = None,
     crf: int = 21,
 ) -> None:
-    """Encodes uint8 (h, w, 3) RGB frames as H.264 in MP4; frame i is shown at exactly i / fps."""
+    """Encode uint8 (h, w, 3) RGB frames as H.264 in MP4; frame i is shown at exactly i / fps."""
     import av
 
     with av.open(str(path), "w") as out:

@@ -80,7 +80,7 @@ def run_demo(
     say: Callable[[str], None] = print,
     ask: Callable[[LakeDatabase, str, str], None] | None = None,
 ) -> Demo:
-    """Makes `archive/`, `lake/` and `contact_sheet.png` in `folder`, over those of an earlier demo.
+    """Make `archive/`, `lake/` and `contact_sheet.png` in `folder`, over those of an earlier demo.
 
     `ask(database, question, sql)` shows the answers. Raises ConfigError for a folder that holds other things.
     """
@@ -162,7 +162,7 @@ def _score(database: LakeDatabase, truth: Any) -> Scores:
 
 
 def _sheet(database: LakeDatabase, scores: Scores, summary: RunSummary) -> bytes:
-    """Of each video the moment with the most to see, with its boxes and, where it is sure, its action."""
+    """Draw the contact sheet: of each video the moment with the most to see, with its boxes and its action."""
     moments = database.sql(
         "WITH seen AS (SELECT video_id, pipeline, time_s, count(*) AS things, count(DISTINCT label) AS kinds "
         "FROM detections WHERE score >= 0.5 GROUP BY ALL), "

@@ -165,7 +165,7 @@ class AveragePrecision:
                     self._hits[label].append((f.score, False))
 
     def by_label(self) -> dict[str, float]:
-        """Of the classes that occur in the truth."""
+        """Return the average precision of each class that occurs in the truth."""
         return {label: self._of(label) for label in sorted(self._total) if self._total[label]}
 
     def _of(self, label: str) -> float:

@@ -15,7 +15,7 @@ HEIGHT: Final = 288
 MARGIN: Final = 10
 
 TRAIN_SEEDS: Final = range(0, 1_000_000)
-"""Training draws from these, validation and demonstrations from above."""
+"""Seeds for training. Validation and demonstrations use seeds above, so they never meet."""
 VALIDATION_SEED: Final = 1_000_000
 DEMO_SEED: Final = 2_000_000
 
@@ -25,11 +25,11 @@ class SceneSettings:
     seconds: float = 10.0
     fps: Fraction = Fraction(20)
     actions: tuple[str, ...] = ACTIONS
-    """What the actor of an activity scene may do; see `people.ACTIONS` and `people.MORE_ACTIONS`."""
+    """What the actor of an activity scene may do; see `acts.ACTIONS` and `acts.MORE_ACTIONS`."""
     noise: float = 1.0
     """Strength of sensor noise, shake and changes of light; 0 switches them off."""
     plain: bool = False
-    """A plain wall behind everything: for what is to be learned within minutes."""
+    """Put a plain wall behind everything. Networks then learn within minutes."""
 
     def __post_init__(self) -> None:
         if self.seconds <= 0 or self.fps <= 0:

@@ -24,7 +24,7 @@ class Box:
 
     label: str
     track_id: int
-    """Of the object, from 1, local to the video."""
+    """Number of the object, from 1, local to the video."""
     x_min: float
     y_min: float
     x_max: float

@@ -16,14 +16,14 @@ from vidproc.storage import StorageOptions, open_storage, signed
 class DatasetSettings:
     lake: str
     out: str
-    """The label file to be written: .json."""
+    """Label file to write: .json."""
     kind: Literal["coco", "activitynet"] = "coco"
     """coco: detections as boxes of frames; activitynet: action segments."""
     where: str | None = None
     """SQL condition on the rows (d) and their videos (v): `d.score > 0.8 AND v.recorded_at > ...`."""
     pipeline: str | None = None
     subset: str = "training"
-    """What ActivityNet's `subset` is to say."""
+    """Value of ActivityNet's `subset`."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("coco", "activitynet"):
@@ -40,7 +40,7 @@ class DatasetReport:
 
 
 def make_dataset(settings: DatasetSettings, *, options: StorageOptions | None = None) -> DatasetReport:
-    """Writes the label file; its videos are URIs of the archive. Raises ConfigError where no row fits."""
+    """Write the label file; its videos are URIs of the archive. Raises ConfigError where no row fits."""
     columns, table, extra = {
         "coco": ("d.time_s, d.label, d.x_min, d.y_min, d.x_max, d.y_max, v.width, v.height", "detections", "TRUE"),
         "activitynet": ("d.label, d.start_s, d.end_s, v.duration_s", "segments", "d.kind = 'action'"),

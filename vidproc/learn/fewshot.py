@@ -52,7 +52,7 @@ class FewShotSettings:
     backbone: str
     """A model folder or name (actions or images) whose features tell the classes apart."""
     out: str
-    """The model folder to be."""
+    """Where the model folder is written: a path or s3:// prefix."""
     name: str = "few-shot"
     head: HeadName = "prototypes"
     views: int = 4
@@ -60,7 +60,7 @@ class FewShotSettings:
     ways: int = 5
     """Classes of an episode of the evaluation; fewer where there are fewer."""
     shots: int = 5
-    """Examples a class of an episode; fewer where no example would be left to be asked for."""
+    """Examples of each class in an episode; fewer where none would be left to test with."""
     episodes: int = 200
     seed: int = 0
     device: str = "auto"
@@ -90,11 +90,11 @@ class FewShotReport:
     labels: tuple[str, ...]
     examples: dict[str, int]
     evaluation: Episodes | None
-    """None where the classes have one example each: nothing is left to ask for."""
+    """None where each class has one example: none is left to test with."""
 
 
 def few_shot(settings: FewShotSettings, *, options: StorageOptions | None = None) -> FewShotReport:
-    """Learns the classes of the CSV and leaves a model folder for `vidproc index --actions`."""
+    """Learn the classes of the CSV and leave a model folder for `vidproc index --actions`."""
     catalog = Catalog.of(settings.archive, options)
     read = read_kinetics(Path(settings.examples), catalog)
     require_examples((c.class_id for c in read.clips), read.labels, settings.examples)
@@ -206,19 +206,20 @@ def embed_clips(
 
 TEMPERATURES = tuple(float(t) for t in np.geomspace(0.01, 100, 25))
 SHRINKAGE = 0.2
-"""Of the spread within classes towards a sphere: a handful of examples cannot tell all directions apart.
+"""Weight of a sphere in the estimate of the spread within classes, 0 to 1. A handful of examples cannot tell all
+directions apart.
 On drawn scenes (5 ways, 5 shots, two sets of seeds) 0.03: 0.840 and 0.869, 0.1: 0.845 and 0.886,
 0.3: 0.841 and 0.891, 0.7: 0.829 and 0.876, 1 (no metric at all): 0.784 and 0.822."""
 
 
 def fit(vectors: Tensor, class_ids: np.ndarray, classes: int, head: HeadName = "prototypes") -> Answer:
-    """Vectors float32 (n, v, d), v windows of each example, with their classes int64 (n,) -> how to answer
-    for a new vector. The scores are made honest: of all temperatures the one under which the right classes
-    are most likely, when each example is asked of an answer made without it."""
+    """Vectors float32 (n, v, d), v windows of each example, with their classes int64 (n,) -> a
+    classifier of new vectors. Its scores are calibrated: the temperature is the one under which the right classes are
+    most likely when each example is held out in turn."""
     ids = np.asarray(class_ids, np.int64)
     answer = _separate(vectors, ids, classes, head)
     asked = np.flatnonzero(np.bincount(ids, minlength=classes)[ids] > 1) if head == "prototypes" else ()
-    if not len(asked):  # one example a class: nobody is left to be asked; or the head is sure by itself
+    if not len(asked):  # one example a class: none can be held out; or the head is calibrated by itself
         return answer
     logits = torch.cat([_without(vectors, ids, classes, head, int(i)).logits(vectors[int(i)]) for i in asked])
     truth = torch.from_numpy(ids[asked]).repeat_interleave(vectors.shape[1])

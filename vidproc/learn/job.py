@@ -19,7 +19,7 @@ S = TypeVar("S")
 
 
 def read_job(path: Path | str, kind: type[S], **over: Any) -> S:
-    """The job file as `kind` (TrainSettings, ...); `over` wins over what it says. Raises ConfigError."""
+    """Read a job file as `kind` (TrainSettings, ...). `over` overrides its values. Raises ConfigError."""
     values = read_document(path, "job file")
     refuse_credentials_within(values, f"{path}: ")
     return from_mapping(kind, {**values, **over}, str(path))

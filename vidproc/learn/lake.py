@@ -36,7 +36,7 @@ class LakeRows:
         return self.lake.sql(sql, {"pipeline": self.pipeline, **params}).read_all()
 
     def model(self, table: str, wanted: str | None) -> str:
-        """The one model whose rows are meant. Raises ConfigError where there is none, or several."""
+        """Return the model whose rows are meant. Raises ConfigError where there is none, or several."""
         found = self.rows(f"SELECT DISTINCT model FROM {table} WHERE pipeline = $pipeline ORDER BY 1")[
             "model"
         ].to_pylist()

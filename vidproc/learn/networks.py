@@ -62,9 +62,9 @@ class NetworkSettings:
 
 
 FCOS_DISTANCE = 2.0
-"""From a cell to the sides of its box at first, in cells. At zero, where torchvision begins, half of the outputs lie
-behind a ReLU that passes no gradient: after 60 steps on the same 40 frames the loss of its boxes was 0.84, and so
-0.39."""
+"""First distance from a cell to the sides of its box, in cells. At zero, where torchvision begins, half of the outputs
+lie behind a ReLU that passes no gradient. After 60 steps on the same 40 frames the loss of the boxes was 0.39, and 0.84
+from zero."""
 
 
 def recipe_for(name: str, labels: tuple[str, ...], settings: NetworkSettings, kind: Kind) -> Recipe:
@@ -142,7 +142,7 @@ def _base(name: str, labels: tuple[str, ...], settings: NetworkSettings, kind: K
 
 
 WEIGHTS = "weights.safetensors"
-"""Of a model folder, beside its model.yaml."""
+"""Name of the weights file in a model folder, beside model.yaml."""
 
 
 def network_for(recipe: Recipe, settings: NetworkSettings, options: StorageOptions | None = None) -> nn.Module:

@@ -54,7 +54,7 @@ class RelabelSettings:
     model: str
     """A model folder that `vidproc fewshot` made."""
     name: str | None = None
-    """Of the pipeline to which the new rows will belong; None: the model's name."""
+    """Name of the pipeline for the new rows. None: the model's name."""
     pipeline: str | None = None
     """Whose vectors; needed where the lake has several pipelines."""
     top_k: int = 3

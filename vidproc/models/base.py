@@ -23,7 +23,7 @@ class ModelCard:
     weights_uri: str
     """Where the weights came from; empty for a model without any."""
     weights_sha256: str
-    """Of the weights as loaded, or of what defines a model without any."""
+    """Hash of the weights as loaded, or of what defines a model without any."""
     definition: str = ""
     """Hash of all else that decides what it answers (preprocessing, decoding, thresholds); may be
     empty where the weights and the code say it all."""

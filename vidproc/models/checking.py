@@ -24,7 +24,7 @@ class ModelCheck:
     card: ModelCard
     load_seconds: float
     run_seconds: float
-    """Of one forward pass over one grey frame or window, the first."""
+    """Duration of the first forward pass, over one grey frame or window."""
 
 
 def check_model(spec: str, *, device: str = "auto", settings: ModelSettings = DEFAULTS) -> ModelCheck:

@@ -28,7 +28,7 @@ from vidproc.secrets import refuse_credentials_in
 from vidproc.storage.credentials import StorageOptions
 
 CONNECT_SECONDS = 6.0
-"""To resolve the name, connect and see the headers: offline must be told within seconds."""
+"""Longest time to resolve the name, connect and get the headers. Without a network the error comes within seconds."""
 READ_SECONDS = 30.0
 _BLOCK = 1 << 20
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z0-9]+$")
@@ -82,7 +82,7 @@ def read_weights_file(path: Path) -> bytes:
 
 
 def locate(uri: str, sha256: str) -> Path | None:
-    """The verified file if it is on this machine already. Asks nobody, and never raises for a
+    """The verified file if it is on this machine already. Makes no request, and never raises for a
     missing file; a local file with another sha256 than promised is a ConfigError."""
     expected = expected_sha256(uri, sha256)
     if not is_remote(uri):
@@ -211,7 +211,7 @@ def _read_all(response: Any) -> Iterator[bytes]:
 
 
 def file_sha256(path: str | Path) -> str:
-    """Of a local file."""
+    """Return the sha256 of a local file."""
     return hashlib.sha256(read_weights_file(Path(path))).hexdigest()
 
 

@@ -39,11 +39,12 @@ def narrowed(network: nn.Module, factor: int) -> nn.Module:
 
 
 AWAKE_BIAS, AWAKE_SHARPNESS = 1.0, 3.0
-"""Of Swin: see `_waken`."""
+"""Standard deviation of the first position biases of Swin's attention, and factor of its first queries and keys. See
+`_waken`."""
 AWAKE_PLACES = 0.6
-"""Of MViT, in place of 0.02 and for the same reason; its layers' weights are then twice as large as the wide network's
-added up. On 256 windows again and again it came to a loss of 0.78 in 200 steps so, of 1.07 with 0.3, of 1.39 with 0.3
-and half those weights."""
+"""Standard deviation of MViT's first position vectors, in place of 0.02 and for the same reason. The weights of its
+layers are then twice as large as the wide network's. On the same 256 windows it came to a loss of 0.78 in 200 steps;
+with 0.3 to 1.07, and with 0.3 and half of those weights to 1.39."""
 
 
 def _waken(attention: ShiftedWindowAttention3d) -> None:

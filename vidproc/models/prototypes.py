@@ -22,7 +22,7 @@ from vidproc.models.recipe import Recipe
 from vidproc.models.settings import ModelSettings
 
 MAX_CLASSES = 100_000
-"""Of an encoder: several times those of the largest data sets."""
+"""Most labels of an encoder: several times those of the largest data sets."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

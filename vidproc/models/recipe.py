@@ -75,7 +75,7 @@ class Recipe:
     weights: str
     """Path or URI; in a file, relative to it."""
     sha256: str = ""
-    """Of the weights file: all 64 digits, or the first 8 or more where no more is known."""
+    """Hash of the weights file: all 64 digits, or the first 8 or more where no more is known."""
     license: str = "unknown"
     arch: str = ""
     """torchvision families: the builder's name; slowfast: the variant."""

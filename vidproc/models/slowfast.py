@@ -38,11 +38,11 @@ MAX_DEPTH = 200
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowFastSettings:
     frames: int = 32
-    """Of the clip, as the Fast pathway sees it; 15 a second for the published weights."""
+    """Frames of the clip, as the Fast pathway sees it; 15 a second for the published weights."""
     alpha: int = 4
     """Fast frames to one slow frame."""
     fusion_kernel: int = 7
-    """Of the lateral convolutions, in fast frames."""
+    """Kernel of the lateral convolutions, in fast frames."""
     beta_inverse: int = 8
     """Slow channels to one fast channel."""
     fusion_ratio: int = 2

@@ -41,7 +41,7 @@ class TemporalSettings:
     layers: int = 1
     """Recurrent layers, or residual blocks of the TCN (dilations 1, 2, 4, ...)."""
     kernel: int = 3
-    """Of the TCN, in frames."""
+    """Kernel of the TCN, in frames."""
     dropout: float = 0.1
 
     def __post_init__(self) -> None:

@@ -70,7 +70,7 @@ def _read_torch(path: Path, data: bytes) -> Any:
             refuse_foreign(path, foreign_zip(data))
             _refuse_what_grows(path, data)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of old kinds of files, on which nobody here can act
+            warnings.simplefilter("ignore")  # torch warns of old kinds of files, on which no user can act
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except ConfigError:
         raise
@@ -163,7 +163,7 @@ def network_with(
 
 
 def fill(network: Any, state: Mapping[str, torch.Tensor], *, model: str, arch: str, path: Path) -> None:
-    """Puts tensors into a network. Raises ConfigError where names, shapes or types do not fit."""
+    """Put tensors into a network. Raises ConfigError where names, shapes or types do not fit."""
     own = network.state_dict()
     for name, tensor in state.items():
         if name in own and tensor.is_floating_point() != own[name].is_floating_point():
@@ -177,7 +177,7 @@ def fill(network: Any, state: Mapping[str, torch.Tensor], *, model: str, arch: s
 
 @contextmanager
 def fitting(model: str, arch: str, path: Path) -> Iterator[None]:
-    """Around load_state_dict of a module: what does not fit is said in one sentence."""
+    """Turn the errors of load_state_dict into a ConfigError of one sentence."""
     try:
         yield
     except VidprocError:

@@ -41,7 +41,7 @@ ACTIONS_GRID = Grid(
     stride=4,
 )
 SCORE_THRESHOLD = 0.2
-"""Of the detector, unless the job says otherwise: low enough for the tracker to hold on to what is half hidden."""
+"""Least score of the detector, unless the job says otherwise: low enough for the tracker to keep half-hidden things."""
 NMS_IOU = 0.7
 """Peaks that lie side by side in one object; people who overlap more than this are seldom told apart anyway."""
 

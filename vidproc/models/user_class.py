@@ -58,8 +58,10 @@ def make_user_model(spec: str, settings: ModelSettings) -> Model:
 
 @contextmanager
 def users_code(spec: str) -> Iterator[None]:
-    """Around what a user wrote, before work starts: whatever it raises refuses the run in one sentence
-    that names the line. Not in load_model: on a worker its failures may pass, and are tried again."""
+    """Turn whatever a user's code raises into a ConfigError that names the line, before work starts.
+
+    Not used by load_model: on a worker such a failure may pass, and is tried again.
+    """
     try:
         yield
     except VidprocError:

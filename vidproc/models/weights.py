@@ -27,8 +27,8 @@ class Weights:
 
     @property
     def sha256(self) -> str:
-        """Of the file; where others belong to it, of all of them: `sha256sum FILE OTHERS | cut -c 1-64 | sha256sum`,
-        the others in the order of their names."""
+        """Hash of the file, or of all files where others belong to it: `sha256sum FILE OTHERS | cut -c 1-64 |
+        sha256sum`, the others in the order of their names."""
         digests = [
             hashlib.sha256(data).hexdigest() for data in (self.data, *(v for _, v in sorted(self.beside.items())))
         ]

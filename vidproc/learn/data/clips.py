@@ -22,8 +22,8 @@ EPS = 1e-6
 
 
 def sample_range(clip: LabelledClip, grid: Grid, duration_s: float) -> tuple[int, int]:
-    """The samples of a labelled stretch, first ... last - 1. A stretch shorter than the window is widened
-    on both sides, into what the window would see when indexing. Raises ConfigError for one past the end."""
+    """Return the samples first ... last - 1 of a labelled time range. A range shorter than the window is widened on
+    both sides, to what the window would see when indexing. Raises ConfigError for one past the end."""
     if duration_s and clip.start_s >= duration_s:
         raise ConfigError(
             f"{clip.where}: begins at {clip.start_s:g} s, but {clip.source.uri} ends at {duration_s:g} s."
@@ -72,7 +72,7 @@ class ClipData(Dataset[tuple[Tensor, int]]):
         return len(self.clips)
 
     def __getitem__(self, at: tuple[int, int]) -> tuple[Tensor, int]:
-        """A window at a random place of the stretch, anew each epoch."""
+        """Return a window at a random place of the time range, another one in each epoch."""
         rng, i = np.random.default_rng((self.seed, *at)), at[1]
         clip = self.clips[i]
         first, last, frames = self._frames(clip)
@@ -85,7 +85,7 @@ class ClipData(Dataset[tuple[Tensor, int]]):
         return normalise(window, self.preprocessing).transpose(0, 1).contiguous(), clip.class_id
 
     def views(self, i: int, count: int) -> np.ndarray:
-        """uint8 (count, t, h, w, 3): windows spread evenly over the stretch, for testing."""
+        """uint8 (count, t, h, w, 3): windows spread evenly over the time range, for testing."""
         first, last, frames = self._frames(self.clips[i])
         return windows_of(frames, self.grid.window, spread(0, last - first, self.grid.window, count))
 

@@ -64,7 +64,7 @@ class FrameData(Dataset[tuple[Tensor, dict[str, Tensor]]]):
 
 
 def check_size(frame: LabelledFrame, width: int, height: int) -> None:
-    """Boxes are pixels of the frame that the label file describes: it must be the one that we see."""
+    """Raise ConfigError where a frame has another size than its label says: its boxes would be of other pixels."""
     if (frame.width, frame.height) != (width, height):
         raise ConfigError(
             f"{frame.where}: says {frame.width} x {frame.height} pixels, but {frame.source.uri} has "

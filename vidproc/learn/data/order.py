@@ -17,10 +17,10 @@ Balance = Literal["none", "sample", "loss"]
 def epoch_order(
     class_ids: NDArray[np.int64], *, seed: int, epoch: int, balanced: bool, rank: int = 0, world: int = 1
 ) -> list[int]:
-    """The examples that one worker sees in one epoch, in order: as many for each worker.
+    """Return the examples that one worker sees in one epoch, in order. Each worker sees equally many.
 
-    `balanced`: drawn with replacement, so that each class is seen equally often; else each example once,
-    but for the few which fill up the last round of workers.
+    `balanced` draws with replacement, so that each class is seen equally often. Otherwise each example is seen once,
+    except for the few that fill up the last round of workers.
     """
     rng = np.random.default_rng((seed, epoch))
     n = len(class_ids)
@@ -35,8 +35,8 @@ def epoch_order(
 
 
 def batches(order: Sequence[int], size: int) -> Iterator[list[int]]:
-    """A last one that would be alone joins those before it: no batch norm can be trained on one value (SSDlite's
-    last ones see one cell an image)."""
+    """Yield batches of `size`. A last example that would be alone joins the batch before it: no batch norm can be
+    trained on one value (SSDlite's last ones see one cell of each image)."""
     starts = list(range(0, len(order), size))
     if size > 1 and len(starts) > 1 and starts[-1] == len(order) - 1:
         starts.pop()

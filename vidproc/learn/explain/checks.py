@@ -11,7 +11,7 @@ from vidproc.models.recipe import Recipe
 
 
 def randomise(recipe: Recipe, seed: int = 0) -> nn.Module:
-    """The same network with random weights: an explanation that does not change under this explains the
+    """Return the same network with random weights. An explanation that does not change under this explains the
     picture, not the network (Adebayo et al. 2018, Sanity Checks for Saliency Maps)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

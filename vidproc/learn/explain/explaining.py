@@ -34,7 +34,7 @@ from vidproc.video.decode import MediaLimits, Source
 
 
 def explain(settings: ExplainSettings, *, options: StorageOptions | None = None) -> Explanation:
-    """Explains one answer and draws it over the frames. Raises ConfigError."""
+    """Explain one answer of a model and draw the explanation over the frames. Raises ConfigError."""
     asked = find_subject(settings, options)
     video, time_s, label, spec = asked.video, asked.time_s, asked.label, asked.model
     reader = Reader(Source(options=options), MediaLimits())
@@ -92,7 +92,7 @@ def _top_action(model: ActionModel, frames: np.ndarray, label: str | None) -> tu
 def _found(
     model: Detector, frame: np.ndarray, label: str | None, box: np.ndarray | None, geometry: Geometry, name: str
 ) -> tuple[int, float, np.ndarray]:
-    """Class, score and box (1, 4) in the model's frame of the detection that is meant."""
+    """Return class, score and box (1, 4), in the model's frame, of the detection to explain."""
     found = model.detect(frame[None])
     if label is not None:
         found = found[found.class_id == model.card.labels.index(label)]
@@ -118,7 +118,7 @@ def _action_heat(
 
 
 def _network(spec: str, kind: Kind) -> tuple[Recipe, nn.Module] | None:
-    """The network behind a spec, where Grad-CAM can ask it."""
+    """Return the network behind a spec, or None where Grad-CAM does not work with it."""
     if ":" in spec or (spec == "demo" and kind == "detector"):
         return None
     recipe = embedded_recipe() if spec == "demo" else find_recipe(spec, ModelSettings(kind=kind, device="cpu"))

@@ -22,8 +22,8 @@ from vidproc.models.tiny import DetectorNet
 def mirrored_grad_cam(
     network: nn.Module, frames: np.ndarray, preprocessing: Preprocessing, class_id: int
 ) -> np.ndarray:
-    """The mean of `grad_cam` over a window and its mirror image: float32 (t, h, w), 0 to 1. A coarse map has less
-    of its own grid left in it so; only for classes that do not tell left from right."""
+    """The mean of `grad_cam` over a window and its mirror image: float32 (t, h, w), 0 to 1. The mean hides
+    the grid of a coarse map. Only for classes that do not tell left from right."""
     there = grad_cam(network, frames, preprocessing, class_id)
     back = grad_cam(network, np.ascontiguousarray(frames[:, :, ::-1]), preprocessing, class_id)[:, :, ::-1]
     return scaled_to_one(there + back)
@@ -55,7 +55,7 @@ def grad_cam(network: nn.Module, frames: np.ndarray, preprocessing: Preprocessin
 
 
 class _Maps:
-    """Hears the feature maps of a network while it runs; `last` gives those nearest to the answer."""
+    """Keep the feature maps of a network while it runs; `last` returns those nearest to its output."""
 
     _KINDS = (nn.Conv2d, nn.Conv3d, nn.BatchNorm2d, nn.BatchNorm3d, nn.ReLU, nn.SiLU, nn.Hardswish)
 
@@ -68,9 +68,9 @@ class _Maps:
             return
         for module in network.modules():
             if isinstance(module, self._KINDS):
-                self._handles.append(module.register_forward_hook(self._hear))
+                self._handles.append(module.register_forward_hook(self._keep))
 
-    def _hear(self, _: nn.Module, __: Any, out: Any) -> None:
+    def _keep(self, _: nn.Module, __: Any, out: Any) -> None:
         if isinstance(out, Tensor) and out.ndim in (4, 5) and min(out.shape[-2:]) > 1 and out.requires_grad:
             self._seen.append(out)
 
@@ -101,10 +101,10 @@ def grad_cam_box(network: nn.Module, recipe: Recipe, frame: np.ndarray, class_id
         parameter.requires_grad_(True)
     kept: list[Tensor] = []
 
-    def hear(_: nn.Module, __: Any, out: Any) -> None:
+    def keep(_: nn.Module, __: Any, out: Any) -> None:
         kept.extend(out.values() if isinstance(out, dict) else [out])
 
-    handle = cast(nn.Module, cast(Any, network).backbone).register_forward_hook(hear)
+    handle = cast(nn.Module, cast(Any, network).backbone).register_forward_hook(keep)
     try:
         with torch.enable_grad():
             image = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
@@ -121,7 +121,7 @@ def grad_cam_box(network: nn.Module, recipe: Recipe, frame: np.ndarray, class_id
 
 
 def grad_cam_peak(network: DetectorNet, frame: np.ndarray, class_id: int, box: np.ndarray) -> np.ndarray:
-    """The same of the embedded detector, whose score of a box is a cell of its heat map, near the middle."""
+    """`grad_cam_box` for the embedded detector, whose score of a box is a cell of its heat map, near the middle."""
     kept: list[Tensor] = []
     levels = (network.down8, network.down16, network.down32)
     handles = [level.register_forward_hook(lambda _, __, out: kept.append(out)) for level in levels]
@@ -137,7 +137,7 @@ def grad_cam_peak(network: DetectorNet, frame: np.ndarray, class_id: int, box: n
 
 
 def _levels_heat(score: Tensor, levels: list[Tensor], frame: np.ndarray) -> np.ndarray:
-    """What the maps of all levels say of a score, added up at the frame's size: float32 (1, h, w)."""
+    """Heat of a score over the maps of all levels, added up at the frame's size: float32 (1, h, w)."""
     heat = torch.zeros(1, 1, *frame.shape[:2])
     for features, gradient in zip(levels, torch.autograd.grad(score, levels, allow_unused=True), strict=True):
         if gradient is not None:

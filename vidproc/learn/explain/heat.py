@@ -11,7 +11,7 @@ def scaled_to_one(heat: np.ndarray) -> np.ndarray:
 
 
 def padded(heat: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Back from the centre crop that the network saw."""
+    """Return the heat of a centre crop at the size of the whole frame, zero outside of the crop."""
     if heat.shape[1:] == tuple(size):
         return heat
     out = np.zeros((len(heat), *size), heat.dtype)

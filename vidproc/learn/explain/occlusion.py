@@ -19,8 +19,8 @@ def occlusion(
     cells: tuple[int, int] = (8, 8),
     moments: int = 4,
 ) -> np.ndarray:
-    """Frames uint8 (t, h, w, 3) -> heat float32 (t, h, w), 0 to 1: what the class's score loses, on average
-    over the patches that hide a place, when it is hidden during one stretch of the window."""
+    """Frames uint8 (t, h, w, 3) -> heat float32 (t, h, w), 0 to 1: how much of the class's
+    score is lost when a place is hidden during one part of the window, as the mean over the patches that hide it."""
     t, h, w, _ = frames.shape
     whole = float(classify(frames[None])[0, class_id])
     loss, count = np.zeros((t, h, w), np.float32), np.zeros((t, h, w), np.float32)
@@ -51,7 +51,7 @@ def _patches(h: int, w: int, cells: tuple[int, int]) -> list[Patch]:
 
 
 def _hide(window: np.ndarray, which: np.ndarray, patch: Patch) -> None:
-    """Paints a patch of some of the frames (n, h, w, 3) with the mean colour of what surrounds it there."""
+    """Paint a patch of some of the frames (n, h, w, 3) with the mean colour of what surrounds it there."""
     y, x = patch
     frames = window[which]
     grown = frames[:, max(0, y.start - 2) : y.stop + 2, max(0, x.start - 2) : x.stop + 2].astype(np.float32)

@@ -21,7 +21,7 @@ class ExplainSettings:
     video: str | None = None
     """Path or URI; or give `lake` and `row`."""
     time_s: float = 0.0
-    """Of the frame (a detector's), or of the window's first sample."""
+    """Time of the frame (detector), or of the first sample of the window (actions), in seconds."""
     lake: str | None = None
     row: str | None = None
     """SQL condition that picks a row of detections or actions; the one that scored best is taken."""
@@ -29,13 +29,13 @@ class ExplainSettings:
     model: str | None = None
     """A name or folder; None: the one that wrote the row, with the settings of the run that wrote it."""
     label: str | None = None
-    """What is to be explained; None: the answer that scored best."""
+    """Label to explain. None: the one that scored best."""
     method: Method = "auto"
     """auto: grad-cam where the network is one of torch with maps of features, else occlusion."""
     cells: tuple[int, int] = (8, 8)
     """Occlusion: places down and across; each patch covers 2 x 2 of them."""
     moments: int = 4
-    """Occlusion: stretches of the window that are hidden one by one."""
+    """Occlusion: number of parts into which the window is cut; each is hidden in turn."""
     device: str = "auto"
 
     def __post_init__(self) -> None:

@@ -27,9 +27,9 @@ class Subject:
     model: str
     settings: ModelSettings
     box: np.ndarray | None = None
-    """Of a detection of a lake: (1, 4) in pixels of the upright frame."""
+    """Box of the detection in the lake, (1, 4), in pixels of the upright frame."""
     ref: str | None = None
-    """The model that the row names, where nobody says which is meant."""
+    """The model that the row names. None where the settings name one."""
 
 
 def find_subject(s: ExplainSettings, options: StorageOptions | None) -> Subject:
@@ -63,7 +63,7 @@ def find_subject(s: ExplainSettings, options: StorageOptions | None) -> Subject:
 
 
 def _model_of_run(lake: LakeRows, run_id: str, ref: str, kind: Kind) -> tuple[str, ModelSettings]:
-    """The spec that a run's job gave, and what it said of the model: its frames are to be seen again as they were."""
+    """Return the spec and the settings of the model in a run's job, so that its frames look as they did then."""
     jobs = lake.rows("SELECT job FROM runs WHERE run_id = $run AND $pipeline IS NOT NULL", run=run_id)
     said = json.loads(jobs["job"][0].as_py()) if jobs.num_rows else {}
     wanted = said.get(kind) if isinstance(said, dict) else None

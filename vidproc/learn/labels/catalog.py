@@ -34,7 +34,7 @@ class Catalog:
             (o.key, Video(storage.uri_of(o.key), o.size, f"{o.etag}:{o.size}", o.modified_at)) for o in storage.list()
         ]
         if not found:
-            raise ConfigError(f"There is nothing in {uri}, to which the labels are to refer.")
+            raise ConfigError(f"There is nothing in {uri} that the labels could refer to.")
         return cls(uri, found)
 
     def find(self, name: str, where: str) -> Video:
@@ -62,7 +62,7 @@ def object_at(uri: str, options: StorageOptions | None = None) -> Video:
 
 
 class AnyName(Catalog):
-    """Takes every name for an object of that name: for files that are compared with files alone."""
+    """Accept every name. For truth and predictions that are both files."""
 
     def __init__(self) -> None:
         super().__init__("the files", ())

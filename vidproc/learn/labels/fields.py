@@ -37,7 +37,7 @@ def number_of(mapping: dict[str, Any], key: str, where: str, *, least: float) ->
 
 
 def repeated(values: Sequence[Any]) -> list[Any]:
-    """Those that are there before."""
+    """Return the values that occur earlier in the sequence too."""
     return [v for i, v in enumerate(values) if v in values[:i]]
 
 

@@ -21,8 +21,8 @@ def require_examples(class_ids: Iterable[int], labels: Sequence[str], origin: ob
 
 
 def split_by_video(labels: ActionLabels, share: float, seed: int) -> tuple[ActionLabels, ActionLabels]:
-    """For training and for validation. A video goes whole to one side, or clips of one scene would be
-    on both and the score a lie; each class keeps at least one video for training."""
+    """Split into training and validation by whole videos: clips of one scene on both sides would make the score too
+    good. Each class keeps at least one video for training."""
     videos: defaultdict[int, list[str]] = defaultdict(list)
     for clip in labels.clips:
         if clip.source.uri not in videos[clip.class_id]:

@@ -33,7 +33,7 @@ class LabelledFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledClip:
-    """A stretch of a video in which one thing happens."""
+    """A time range of a video in which one thing happens."""
 
     where: str
     source: Video

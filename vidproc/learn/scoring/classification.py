@@ -14,7 +14,7 @@ from vidproc.errors import ConfigError
 class ClassAccuracy:
     label: str
     accuracy: float
-    """Of the examples of this class, top-1; NaN without any."""
+    """Share of the examples of this class that top-1 gets right; NaN where there is none."""
     examples: int
     most_confused_with: str
     """The wrong answer given most often; empty where there is none."""
@@ -33,8 +33,8 @@ class ClassificationScores:
 
 
 def classification_scores(scores: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> ClassificationScores:
-    """Scores (n, classes), true class ids int64 (n,). Where scores tie, the true class comes last: an
-    example that nobody scored is wrong, not right by luck of its place in the list."""
+    """Scores (n, classes), true class ids int64 (n,). Where scores tie, the true class comes last, so that an
+    example without scores counts as wrong."""
     n, classes = scores.shape
     if not n:
         raise ConfigError("the truth holds no example, so there is nothing to score against")

@@ -26,7 +26,7 @@ from vidproc.storage import StorageOptions, open_storage, signed
 
 
 def evaluate(settings: EvalSettings, *, options: StorageOptions | None = None) -> Evaluation:
-    """Scores, and writes them where `out` says. Raises ConfigError for files that do not fit each other."""
+    """Score, and write the scores where `out` says. Raises ConfigError for files that do not fit each other."""
     if settings.lake is None:
         made, pictures = _TASKS[settings.task](settings, None)
     else:

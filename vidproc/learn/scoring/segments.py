@@ -35,7 +35,7 @@ class SegmentSettings:
     gap_s: float = 0.0
     """A run goes on over a pause up to this long."""
     sigma: float = 0.5
-    """Of soft-NMS: a score is multiplied by exp(-tIoU^2 / sigma) for each better overlapping segment."""
+    """Width of soft-NMS: a score is multiplied by exp(-tIoU^2 / sigma) for each better overlapping segment."""
     min_score: float = 0.01
     """Segments that fall below are dropped."""
     most: int = 200

@@ -19,9 +19,9 @@ class EvalSettings:
     """File in the field's format; or give `lake`."""
     lake: str | None = None
     pipeline: str | None = None
-    """Of the lake; needed where it has several."""
+    """Pipeline of the lake, needed where it has several."""
     model: str | None = None
-    """Of the lake's rows, as name or name@hash; needed where there are several."""
+    """Model whose rows are scored, as name or name@hash, needed where there are several."""
     subset: str | None = None
     """Rows of the truth with this `split` or `subset` alone."""
     out: str | None = None
@@ -29,7 +29,7 @@ class EvalSettings:
     tolerance_s: float = 0.02
     """A lake's detection belongs to the labelled frame whose time is no farther than this."""
     source: Literal["segments", "windows"] = "segments"
-    """Of a lake, for the task segments: its segments table, or its windows by soft-NMS."""
+    """For the task segments, from a lake: its segments table, or its windows joined by soft-NMS."""
     truth_fps: float | None = None
     """Tracking from a lake: frames a second of the truth; its frame 1 is at 0 s."""
     sample_fps: float | None = None

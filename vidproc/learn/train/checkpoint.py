@@ -40,7 +40,8 @@ def save_checkpoint(
 
 
 def load_checkpoint(storage: Storage, settings: TrainSettings) -> dict[str, Any] | None:
-    """Raises ConfigError where it is another job's."""
+    """Return the last checkpoint, or None where there is none to go on from. Raises ConfigError where it is another
+    job's."""
     if not settings.resume or not storage.exists(LAST):
         return None
     try:

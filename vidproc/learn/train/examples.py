@@ -82,7 +82,7 @@ class ClipExamples:
         return self.held
 
     def _scores(self, network: nn.Module, device: torch.device, which: range) -> dict[int, np.ndarray]:
-        """Example -> mean softmax over its views, float64 (classes,)."""
+        """Return the mean softmax over its views of each example, float64 (classes,)."""
         network.eval()
         views, out = self.settings.optimisation.views, {}
         with torch.inference_mode():

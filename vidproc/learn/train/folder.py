@@ -70,7 +70,7 @@ def write_folder(
 
 
 def write_model(storage: Storage, recipe: Recipe, weights: bytes) -> None:
-    """A model folder as `load_model` takes it: the weights, and model.yaml last."""
+    """Write a model folder as `load_model` reads it: the weights first, model.yaml last."""
     storage.put(WEIGHTS, weights)
     whole = replace(recipe, weights=WEIGHTS, sha256=hashlib.sha256(weights).hexdigest())
     storage.put("model.yaml", dump_yaml(whole.to_mapping()))
@@ -104,7 +104,7 @@ def csv_bytes(names: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
 
 
 def tensorboard(storage: Storage) -> Any:
-    """A writer beside the model, where TensorBoard is installed and the folder is local."""
+    """Return a TensorBoard writer beside the model, or None where TensorBoard is missing or the folder is not local."""
     if is_s3(storage.uri):
         return None
     try:

@@ -37,12 +37,12 @@ class TrainingData:
     train: ActionLabels | DetectionLabels
     validation: ActionLabels | DetectionLabels | None
     sha256: Mapping[str, str]
-    """Of each label file, by the name that the job gives it."""
+    """Hash of each label file, by the name in the job."""
 
 
 def prepare(settings: TrainSettings, options: StorageOptions | None = None) -> tuple[Recipe, TrainingData]:
-    """Everything that can be found wrong before training: labels, classes, the network, its first weights,
-    the videos that the labels name. Raises ConfigError."""
+    """Read and check everything before training: labels, classes, the network, its first weights, and the videos that
+    the labels name. Raises ConfigError."""
     data = read_data(settings, options)
     recipe = recipe_for(settings.name, data.labels, settings.network, _KIND[settings.task])
     check_input(recipe)
@@ -80,7 +80,7 @@ def _hashes(d: DataSettings) -> dict[str, str]:
 
 
 def _split_frames(boxes: DetectionLabels, share: float, seed: int) -> tuple[DetectionLabels, DetectionLabels]:
-    """By video (or image), never by frame."""
+    """Split by video or image, never by frame: frames of one video are alike."""
     sources = sorted({f.source.uri for f in boxes.frames})
     held = set(np.random.default_rng(seed).permutation(sources)[: min(round(share * len(sources)), len(sources) - 1)])
     return (

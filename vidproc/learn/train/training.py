@@ -21,7 +21,7 @@ class TrainReport:
     epochs: int
     best_epoch: int
     metrics: dict[str, float]
-    """Of the best epoch, on the validation (or of training where there is none)."""
+    """Metrics of the best epoch: of validation, or of training where there is none."""
     seconds: float
 
 
@@ -31,8 +31,10 @@ def train(
     options: StorageOptions | None = None,
     listen: Callable[[dict[str, float]], None] | None = None,
 ) -> TrainReport:
-    """Trains and leaves a model folder. All that is wrong with the job or its labels is raised as
-    ConfigError before training starts. `listen` hears each epoch's metrics (inline executor)."""
+    """Train a model and leave a model folder. `listen` is called with the metrics of each epoch (inline executor).
+
+    Raises ConfigError for what is wrong with the job or its labels, before training starts.
+    """
     began = time.perf_counter()
     storage = open_storage(settings.out, options=signed(options))
     recipe, data = prepare(settings, options)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MAX_NESTING = 100
-"""Of messages, as in protobuf's own parsers."""
+"""Deepest nesting of messages, as in protobuf's own parsers."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 

@@ -62,7 +62,7 @@ class GraphInput:
             )
 
     def bytes_of(self, height: int, width: int) -> int:
-        """Of the input of one pass over one frame, or over the graph's fixed batch."""
+        """Return the bytes of the input of one pass: over one frame, or over the graph's fixed batch."""
         return (self.batch or 1) * 3 * height * width * int(np.dtype(self.dtype).itemsize)
 
     def accepts(self, height: int, width: int) -> bool:
