@@ -33,7 +33,7 @@ def recorded_from_name(name: str, pattern: str) -> datetime | None:
 
 
 def times_in_name(name: str, pattern: str) -> Iterator[tuple[str, datetime | None]]:
-    """Every stretch of the name that is a time by the pattern; None for the moment where it is not believable."""
+    """Yield each part of the name that is a time by the pattern, and that moment; None where it is not believable."""
     regex = "".join(
         f"(?:{_DIRECTIVES[piece[1]]})" if piece[0] == "%" and piece[1:] in _DIRECTIVES else re.escape(piece[-1:])
         for piece in re.findall(r"%.|.", pattern)

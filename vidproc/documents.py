@@ -34,8 +34,8 @@ _KNOWN_TAGS = frozenset(_TAG + kind for kind in ("str", "int", "float", "bool", 
 
 
 def read_document(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
-    """The mapping in a YAML file (or, by its ending, a JSON file). `what` names its kind, for messages:
-    "job file". Keys are text, as written. Raises ConfigError for anything else."""
+    """Return the mapping in a YAML file, or in a JSON file by its ending. Keys are text, as written. `what` names the
+    kind of file in messages: "job file". Raises ConfigError for anything else."""
     path = Path(path)
     text = _text(path, what)
     found = parse_json(text, path, what) if path.suffix == ".json" else parse_yaml(text, path, what)
@@ -45,7 +45,7 @@ def read_document(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, path: object, what: str) -> Any:
-    """The values in YAML text. Anchors, aliases and merge keys may be used; tags of other programs, a key given
+    """Return the values in YAML text. Anchors, aliases and merge keys may be used; tags of other programs, a key given
     twice and an alias to what contains it are refused."""
     try:
         return _Loader(text).get_single_data()
@@ -64,7 +64,7 @@ def dump_yaml(values: dict[str, Any]) -> bytes:
 
 
 def parse_json(text: str, path: object, what: str) -> Any:
-    """The values in JSON text. A key given twice and numbers that are none (NaN, Infinity) are refused."""
+    """Return the values in JSON text. A key given twice and what is no number (NaN, Infinity) are refused."""
     try:
         found = json.loads(
             text, object_pairs_hook=_once, parse_int=_whole, parse_float=_real, parse_constant=_no_number
@@ -81,8 +81,8 @@ def parse_json(text: str, path: object, what: str) -> Any:
 
 
 def load_json_file(path: Path) -> Any:
-    """The values in a JSON file of any size, such as a data set's labels. Raises ConfigError that begins with the
-    path."""
+    """Return the values in a JSON file of any size, such as a data set's labels. Raises a ConfigError that begins with
+    the path."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as e:
@@ -94,8 +94,8 @@ def load_json_file(path: Path) -> Any:
 
 
 def filled_in(value: Any) -> Any:
-    """The values with `${NAME}`, `${NAME-default}` and `${NAME:-default}` in strings filled in from the environment, as
-    shells do it: with the colon the default also stands in for an empty value."""
+    """Return the values with `${NAME}`, `${NAME-default}` and `${NAME:-default}` in strings filled in from the
+    environment, as shells do it: with the colon the default also replaces an empty value."""
     if isinstance(value, str):
 
         def fill(match: re.Match[str]) -> str:
@@ -167,7 +167,7 @@ def _line(error: yaml.MarkedYAMLError) -> str:
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """YAML, but more of it or other than is read here."""
+    """YAML that is refused: too much of it, or of a kind that is not read here."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -197,8 +197,8 @@ class _Loader(yaml.SafeLoader):
 
 
 def _check(node: Any, sizes: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """Values and characters of a node with its aliases written out. `sizes` holds what is known of nodes by their
-    id; None: the node is being looked at. Makes every key text."""
+    """Return the number of values and characters of a node with its aliases written out, and make every key text.
+    `sizes` holds those numbers by the id of the node; None: the node is being looked at."""
     if id(node) in sizes:
         known = sizes[id(node)]
         return known or _refuse("an alias stands within what it names", node.start_mark)
@@ -240,7 +240,7 @@ def _is_finite(text: str) -> bool:
 
 
 def _keys(node: Any) -> list[Any]:
-    """The keys of a mapping, but for merge keys. A bare `on` or `2` is the text that stands there, not True or 2."""
+    """Return the keys of a mapping without merge keys. A bare `on` or `2` is that text, not True or 2."""
     keys: dict[str, Any] = {}
     merges = 0
     for key, _ in node.value:

@@ -492,15 +492,15 @@ class Job(BaseModel):
         parse_failure_budget(self.limits.max_failures)
         refuse_credentials_within(self.model_dump(exclude_none=True), "")
         if self.plan is not None and self.follow is not None:
-            raise ValueError("a plan is of one moment: what arrives later is found by following without a plan")
+            raise ValueError("a plan is of one moment, so it cannot be followed: leave out `plan` or `follow`")
         return self
 
 
 def load_job(
     path: str | os.PathLike[str] | None, overrides: Mapping[str, Any] | None = None, *, lake_optional: bool = False
 ) -> Job:
-    """The job in a YAML file, with overrides (nested mappings; None means: not given) on top. A dry
-    run may do without a lake (`lake_optional`): then it is the empty string."""
+    """Return the job in a YAML file with overrides on top: nested mappings, in which None means: not given. A dry run
+    may do without a lake (`lake_optional`), which is the empty string then. Raises SettingsError, a ConfigError."""
     data: dict[str, Any] = {}
     source = "the options"
     if path is not None:
@@ -516,7 +516,7 @@ def load_job(
 
 
 def json_schema() -> dict[str, Any]:
-    """The published JSON Schema of a job file."""
+    """Return the JSON Schema of a job file, as it is published."""
     return (
         {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Job.model_json_schema() | {"title": "vidproc job"}
     )
