@@ -15,6 +15,7 @@ VidprocError
     NeverComesUp     a step cannot be set up, whoever tries: also a ConfigError
   TransientError     worth another try: storage timed out, a worker died, a device ran out of memory
     SourceChanged    the object was replaced or deleted while it was read
+    DiskFull         a disk or a quota has no room left: a few more tries, then the run stops
   Damaged            a table or an object of a lake is not what was written: restore it
   NotFound           storage holds nothing under that name (also a KeyError)
   AlreadyExists      an object that was to be created is there already
@@ -105,6 +106,10 @@ class NeverComesUp(RunAborted, ConfigError):
 
 class TransientError(VidprocError):
     error_class = "transient"
+
+
+class DiskFull(TransientError):
+    """Its error_class stays `transient`: what it cost is due again in the next run."""
 
 
 class SourceChanged(TransientError):

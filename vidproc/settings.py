@@ -522,10 +522,15 @@ def json_schema() -> dict[str, Any]:
     )
 
 
-if __name__ == "__main__":
+def print_schema() -> None:
+    """`python -m vidproc.settings`."""
     import json
 
     from vidproc.output import as_a_filter
 
     with as_a_filter():
         print(json.dumps(json_schema(), indent=2))
+
+
+if __name__ == "__main__":
+    print_schema()

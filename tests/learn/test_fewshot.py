@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ import yaml
 from typer.testing import CliRunner
 
 from tests.support.media import make_video
+from tests.support.odd_store import Odd, odd_store
 from vidproc.ask import connect
 from vidproc.cli import app
 from vidproc.errors import ConfigError
+from vidproc.learn.explain import ExplainSettings, explain
 from vidproc.learn.fewshot import SHRINKAGE, FewShotSettings, evaluate_episodes, few_shot, fit
 from vidproc.learn.networks import NetworkSettings, recipe_for
 from vidproc.learn.relabel import RelabelSettings, _few_shot_answer, relabel
@@ -174,6 +178,51 @@ def test_an_index_takes_the_folder_as_its_action_model(each: int, backbone: str,
     assert {Path(row["uri"]).stem for row in found} == set(COLOURS)
     assert all(row["model"].startswith("few-shot@") for row in found)
     assert np.mean([row["label"] == Path(row["uri"]).stem for row in found]) > 0.8
+
+
+def on_s3(folder: str, copy: Path) -> tuple[str, dict[str, Odd]]:
+    """A model folder whose weights lie on S3, and the objects of that bucket."""
+    weights = (Path(folder) / "weights.safetensors").read_bytes()
+    about = yaml.safe_load((Path(folder) / "model.yaml").read_text())
+    about |= {"weights": f"s3://odd/{copy.name}", "sha256": hashlib.sha256(weights).hexdigest()}
+    copy.mkdir()
+    (copy / "model.yaml").write_text(yaml.safe_dump(about))
+    return str(copy), {copy.name: Odd(weights)}
+
+
+def test_weights_on_s3_are_reached_as_the_command_is_told(
+    backbone: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The options of the command, and not what the environment says of some other store."""
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("VIDPROC_MODEL_CACHE", str(tmp_path / "cache"))
+    eyes, objects = on_s3(backbone, tmp_path / "eyes")
+    settings = FewShotSettings(
+        examples=examples(tmp_path / "x.csv", ["red,red.mp4,0,1", "blue,blue.mp4,0,1"]),
+        archive=str(archive),
+        backbone=eyes,
+        out=str(tmp_path / "m"),
+        device="cpu",
+    )
+    with odd_store(objects) as options:
+        folder = few_shot(settings, options=options).folder
+    model, objects = on_s3(folder, tmp_path / "few")
+    with odd_store(objects) as options, pytest.raises(ConfigError, match="nowhere"):  # the model is opened before it
+        relabel(RelabelSettings(lake=str(tmp_path / "nowhere"), model=model), options=options)
+    shutil.rmtree(tmp_path / "cache")
+    asked = ExplainSettings(
+        kind="actions",
+        out=str(tmp_path / "e"),
+        video=str(archive / "red.mp4"),
+        model=model,
+        cells=(2, 2),
+        moments=1,
+        device="cpu",
+    )
+    with odd_store(objects) as options:
+        assert explain(asked, options=options).files
 
 
 def test_vectors_in_a_lake_are_labelled_without_decoding(backbone: str, archive: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidproc.errors import ConfigError, Declined, SourceChanged, TransientError, Undecodable
+from vidproc.errors import ConfigError, Declined, DiskFull, SourceChanged, TransientError, Undecodable
 from vidproc.runtime.retry import PASSING, Abort, GiveUp, Kind, Retry, RetryRules, Tally, understand, verdict
 
 RULES = RetryRules(strikes=3, infra_strikes=12, first_wait_s=1.0, longest_wait_s=30.0)
@@ -31,6 +31,12 @@ def test_the_third_strike_is_the_last(kind: Kind) -> None:
 def test_passing_faults_wait_longer_each_time_and_give_up_at_the_twelfth(kind: Kind) -> None:
     given = answers([kind] * 20)
     assert given == [*map(Retry, [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0]), GiveUp()]
+
+
+def test_a_full_disk_stops_the_run_within_a_minute() -> None:
+    given = answers(["full"] * 9)
+    assert given[-1] == Abort() and len(given) > 1
+    assert sum(a.wait_s for a in given if isinstance(a, Retry)) < 60
 
 
 def test_four_passing_faults_weigh_as_much_as_one_strike() -> None:
@@ -66,6 +72,7 @@ def test_every_unit_ends_whatever_befalls_it(kinds: list[Kind], strikes: int, in
         (Undecodable("broken at 3 s"), "media", "decode", "broken at 3 s"),
         (Declined("only sound", "audio_only"), "media", "audio_only", "only sound"),
         (TransientError("timed out"), "transient", "transient", "timed out"),
+        (DiskFull("/lake: no room"), "full", "transient", "/lake: no room"),
         (SourceChanged("replaced"), "changed", "source_changed", "replaced"),
         (MemoryError(), "memory", "memory", "MemoryError"),
         (ZeroDivisionError("division by zero"), "exception", "internal", "ZeroDivisionError: division by zero"),

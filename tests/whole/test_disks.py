@@ -5,6 +5,7 @@ The disks are real: small ones in memory, in a mount namespace of the test's own
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,8 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(size: str, archive: Path, 
     first, second = on_a_disk(archive, tmp_path, size, "mount -o remount,size=200m lake")
     assert first[0] == 1, first
     assert "Traceback" not in first[1] and "disk is full" in first[1], first[1]
+    assert "panicked" not in first[1], first[1]
+    assert re.search(r"exit code 1: .*/lake/.*disk is full", first[1]), first[1]
     # Where the disk became full in the midst of a publication, that one is completed.
     assert second[0] == 0 and ("3 indexed" in second[1] or "3 already there" in second[1]), second[1]
 

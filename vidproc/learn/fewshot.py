@@ -33,6 +33,7 @@ from vidproc.models.base import ModelCard
 from vidproc.models.device import pick_device
 from vidproc.models.families import load_network
 from vidproc.models.features import clip_encoder
+from vidproc.models.fetching import reaching
 from vidproc.models.prototypes import Answer, FewShotNetwork
 from vidproc.models.recipe import Recipe
 from vidproc.models.registry import find_recipe
@@ -100,7 +101,8 @@ def few_shot(settings: FewShotSettings, *, options: StorageOptions | None = None
     require_examples((c.class_id for c in read.clips), read.labels, settings.examples)
     if len(read.labels) < 2:
         raise ConfigError(f"{settings.examples}: holds one class, {read.labels[0]!r}; at least two can be told apart.")
-    recipe, card, network = open_backbone(settings.backbone)
+    with reaching(options):
+        recipe, card, network = open_backbone(settings.backbone)
     reader = Reader(Source(options=options), MediaLimits())
     device = pick_device(settings.device)
     vectors = embed_clips(network.to(device), recipe, read.clips, reader, settings.views)

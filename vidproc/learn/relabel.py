@@ -28,6 +28,7 @@ from vidproc.learn.lake import LakeRows, open_rows
 from vidproc.media import Video, VideoInfo, content_hash
 from vidproc.models import describe_model
 from vidproc.models.base import ModelCard
+from vidproc.models.fetching import reaching
 from vidproc.models.prototypes import Answer, answer_of
 from vidproc.models.registry import find_recipe
 from vidproc.models.settings import ModelSettings
@@ -83,7 +84,8 @@ def relabel(settings: RelabelSettings, *, options: StorageOptions | None = None)
     """Labels the vectors of all videos of a pipeline. The same command again replaces its own rows alone.
     Raises ConfigError where the lake holds no vectors of the model's backbone."""
     began, started_at = time.perf_counter(), datetime.now(UTC)
-    card, backbone, answer = _few_shot_answer(settings.model)
+    with reaching(options):
+        card, backbone, answer = _few_shot_answer(settings.model)
     name = settings.name or card.name
     lake = Lake.open(settings.lake, options)
     with open_rows(settings.lake, settings.pipeline, options) as rows:

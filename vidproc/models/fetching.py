@@ -39,8 +39,9 @@ _reached_by: ContextVar[StorageOptions | None] = ContextVar("reached_by", defaul
 
 @contextmanager
 def reaching(options: StorageOptions | None) -> Iterator[None]:
-    """Within it, weights on S3 are fetched with these options; None: as the AWS environment says."""
-    before = _reached_by.set(options)
+    """Within it, weights on S3 are fetched with these options; None: with those around it, or as the AWS environment
+    says."""
+    before = _reached_by.set(_reached_by.get() if options is None else options)
     try:
         yield
     finally:

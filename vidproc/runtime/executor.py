@@ -335,12 +335,14 @@ class Loop:
                 unit=flight.unit,
                 fault=fault,
                 attempt=flight.unit.attempts_before + flight.retries + 1,
-                blamed=fault.kind not in PASSING | INPUT_FAULTS | {"config"},
+                blamed=fault.kind not in PASSING | INPUT_FAULTS | {"config", "full"},
                 again_in_s=answer.wait_s if isinstance(answer, Retry) else None,
                 at=datetime.now(UTC),
             )
         )
         match answer:
+            case Abort() if fault.kind == "full":
+                raise RunAborted(fault.error)
             case Abort():
                 if fault.error_class != ConfigError.error_class:
                     raise Refused(fault.error, fault.error_class)

@@ -9,6 +9,7 @@ What failed is first understood as one of a few kinds; then the unit's tally of 
   denied           -                    give up at once: this object may not be read; the next run asks again
   transient        1/infra_strikes      again, after a wait which doubles
   infrastructure   1/infra_strikes      again, after a wait which doubles
+  full             4/infra_strikes      again, after a wait which doubles; then the run stops, for nothing else has room
   crash, hang, memory, exception
                    1/strikes            again at once, on another worker
 
@@ -21,15 +22,28 @@ import traceback as tb
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from vidproc.errors import ConfigError, Denied, MediaError, SourceChanged, TransientError, VidprocError
+from vidproc.errors import ConfigError, Denied, DiskFull, MediaError, SourceChanged, TransientError, VidprocError
 from vidproc.settings import ATTEMPTS
 
 Kind = Literal[
-    "config", "media", "changed", "denied", "transient", "infrastructure", "crash", "hang", "memory", "exception"
+    "config",
+    "media",
+    "changed",
+    "denied",
+    "transient",
+    "infrastructure",
+    "full",
+    "crash",
+    "hang",
+    "memory",
+    "exception",
 ]
 
 PASSING: frozenset[Kind] = frozenset({"transient", "infrastructure"})
 """Faults that most likely are not the unit's: they count little against it."""
+
+FULL_COUNTS = 4
+"""As many passing failures as a full disk counts for: somebody may clear it within a minute, but seldom later."""
 
 INPUT_FAULTS: frozenset[Kind] = frozenset({"media", "changed", "denied"})
 """Faults of the input itself: never retried, and not counted towards stopping the run."""
@@ -71,6 +85,8 @@ def understand(error: BaseException, *, stage: str, host: str) -> Fault:
             kind = "denied"
         case SourceChanged():
             kind = "changed"
+        case DiskFull():
+            kind = "full"
         case TransientError():
             kind = "transient"
         case MemoryError():
@@ -97,6 +113,8 @@ class Tally:
     def add(self, kind: Kind) -> Tally:
         if kind in PASSING:
             return replace(self, passing=self.passing + 1)
+        if kind == "full":
+            return replace(self, passing=self.passing + FULL_COUNTS)
         return replace(self, strikes=self.strikes + 1)
 
 
@@ -130,7 +148,7 @@ def verdict(kind: Kind, tally: Tally, rules: RetryRules) -> Retry | GiveUp | Abo
     # strikes / rules.strikes + passing / rules.infra_strikes >= 1, in whole numbers
     spent = tally.strikes * rules.infra_strikes + tally.passing * rules.strikes
     if kind in INPUT_FAULTS or spent >= rules.strikes * rules.infra_strikes:
-        return GiveUp()
-    if kind in PASSING:
+        return Abort() if kind == "full" else GiveUp()
+    if kind in PASSING or kind == "full":
         return Retry(min(rules.first_wait_s * 2.0 ** (tally.passing - 1), rules.longest_wait_s))
     return Retry(0.0)

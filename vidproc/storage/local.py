@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from vidproc.errors import AlreadyExists, ConfigError, NotFound, SourceChanged, TransientError
+from vidproc.errors import AlreadyExists, ConfigError, DiskFull, NotFound, SourceChanged, TransientError
 from vidproc.storage import beneath, faults
 from vidproc.storage.addresses import local_path
 from vidproc.storage.folders import AWAY, Entry, is_kernels, walk
@@ -282,7 +282,7 @@ def _translate_os(e: OSError, uri: str) -> Exception:
             return ConfigError(f"{uri} cannot be a path here: {why}")
         case "configuration":
             return ConfigError(f"access to {uri} is refused ({what}); {meaning.way_out}")
-    return TransientError(f"{uri}: {why}")
+    return (DiskFull if meaning is faults.FULL else TransientError)(f"{uri}: {why}")
 
 
 def open_file(uri: str, etag: str | None) -> BinaryIO:

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from vidproc.errors import ConfigError, Damaged, Refused, TransientError, VidprocError
+from vidproc.errors import ConfigError, Damaged, DiskFull, Refused, TransientError, VidprocError
 from vidproc.secrets import redact
 from vidproc.storage import LONG_S, Storage, faults
 from vidproc.tables.checks import check_schema, check_table
+from vidproc.tables.panics import unprinted
 from vidproc.tables.schema import TableSchema, load_schema
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Tables:
         """Makes the table unless it is there; safe among many that do so."""
         patiently(partial(self._create, name))
 
+    @unprinted()
     def _create(self, name: str) -> None:
         from deltalake import DeltaTable, Schema
 
@@ -242,6 +244,7 @@ class Tables:
                 return landed
         raise TransientError(f"{self.storage.uri}/{name}: commits do not stay; run the same command again")
 
+    @unprinted()
     def committed(self, name: str, act: Callable[[DeltaTable], bool]) -> bool:
         """Runs `act` on a fresh handle, again with another one where a commit of others came between or
         the store failed. `act` must be safe to repeat: a lost answer may hide a commit that landed."""
@@ -252,6 +255,8 @@ class Tables:
                 with translated(f"{self.storage.uri}/{name}", also=CommitFailedError):
                     return act(self.open(name))
             except (CommitFailedError, TransientError) as e:
+                if isinstance(e, DiskFull):
+                    raise
                 if attempt == COMMIT_ATTEMPTS or (isinstance(e, TransientError) and attempt >= 5):
                     raise TransientError(
                         f"{self.storage.uri}/{name}: no commit in {attempt} tries: {first_line(e)}"
@@ -266,6 +271,8 @@ def patiently(act: Callable[[], T]) -> T:
     for attempt in range(1, READ_ATTEMPTS):
         try:
             return act()
+        except DiskFull:
+            raise
         except TransientError:
             if time.monotonic() - begun > LONG_S:
                 raise
@@ -381,7 +388,7 @@ def _as_ours(meaning: faults.Meaning, uri: str, said: str) -> VidprocError:
         case "configuration" | "denied" | "archived":
             return Refused(f"{uri}: access refused ({said}){hint}", meaning.error_class)
         case _:
-            return TransientError(f"{uri}: {said}{hint}")
+            return (DiskFull if meaning is faults.FULL else TransientError)(f"{uri}: {said}{hint}")
 
 
 def first_line(e: BaseException) -> str:

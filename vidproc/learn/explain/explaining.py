@@ -25,6 +25,7 @@ from vidproc.models import load_model, tiny
 from vidproc.models.base import ActionModel, Detector
 from vidproc.models.embedded import embedded_recipe
 from vidproc.models.families import load_network
+from vidproc.models.fetching import reaching
 from vidproc.models.recipe import Recipe
 from vidproc.models.registry import find_recipe
 from vidproc.models.settings import ModelSettings
@@ -35,6 +36,11 @@ from vidproc.video.decode import MediaLimits, Source
 
 def explain(settings: ExplainSettings, *, options: StorageOptions | None = None) -> Explanation:
     """Explain one answer of a model and draw the explanation over the frames. Raises ConfigError."""
+    with reaching(options):
+        return _explain(settings, options)
+
+
+def _explain(settings: ExplainSettings, options: StorageOptions | None) -> Explanation:
     asked = find_subject(settings, options)
     video, time_s, label, spec = asked.video, asked.time_s, asked.label, asked.model
     reader = Reader(Source(options=options), MediaLimits())
