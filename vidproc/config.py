@@ -1,4 +1,4 @@
-"""The earlier name of `vidproc.settings`, for scripts that ask `python -m vidproc.config` for a job's JSON Schema."""
+"""The earlier name of `vidproc.settings`, for scripts that ask `python -m vidproc.settings` for a job's JSON Schema."""
 
 from __future__ import annotations
 

@@ -312,7 +312,7 @@ def test_the_schema_of_jobs_ends_with_its_reader() -> None:
     code = "import os, sys; r, w = os.pipe(); os.close(r); os.dup2(w, 1); os.execv(sys.executable, sys.argv[1:])"
     for arguments, status in (
         (["-m", "vidproc.settings"], -signal.SIGPIPE),
-        (["-m", "vidproc.config"], -signal.SIGPIPE),
+        (["-m", "vidproc.settings"], -signal.SIGPIPE),
         (["-m", "vidproc", "--version"], -signal.SIGPIPE),
     ):
         command = [sys.executable, "-c", code, sys.executable, *arguments]
