@@ -416,7 +416,7 @@ def expected_memory(job: Job) -> WorkerMemory:
 
 
 def _needs(job: Job, memory_bytes: int, **rest: Any) -> Resources:
-    """Expects so much memory, and may have as much as any worker of the job."""
+    """Resources of a worker that is expected to use `memory_bytes`, and may use what any worker of the job may."""
     limit = job.limits.memory_bytes
     return Resources(memory_bytes=min(memory_bytes, limit), memory_limit_bytes=limit, **rest)
 

@@ -86,7 +86,7 @@ held_at_first = functools.cache(held)
 
 
 def overgrown(needs: Resources) -> bool:
-    """Earlier calls left so much behind that this process should end after the next one. The limit counts what one
+    """Whether earlier calls left enough behind that this process should end after the next one. The limit counts what one
     attempt asks for, so that nobody is blamed for what others left; this bounds the leaks of many."""
     limit = needs.memory_limit_bytes or needs.memory_bytes
     return held() - held_at_first() > min(needs.memory_bytes, limit // 2)

@@ -290,7 +290,7 @@ def _where(asked: S3Client, bucket: str, options: StorageOptions) -> str:
 
 
 def presigned(bucket: str, key: str, options: StorageOptions, expires_s: int) -> str:
-    """A URL that reads one object for so long. The SDK's own presigner always asks AWS's global endpoint."""
+    """A URL that reads one object for that time. The SDK's own presigner always asks AWS's global endpoint."""
     from botocore.auth import S3SigV4QueryAuth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials

@@ -26,9 +26,9 @@ from vidproc.tables.checks import document, typed
 FOLDER = "_runs"
 EVERY_S = 5.0
 SILENT_S = 60.0
-"""A run without a sign for so long, twelve times what is usual, is taken to have died."""
+"""A run without a sign for this time, twelve times what is usual, is taken to have died."""
 FORGOTTEN_S = 24 * 3600.0
-"""What a dead run left is removed by the next one after so long."""
+"""The next run removes what a dead one left after this time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class Sign:
     seen_at: datetime | None = None
     """When the store was given it, by the store's clock."""
     silent: bool = False
-    """No other has come for so long that the run must have been killed."""
+    """True: no other has come for SILENT_S, so the run must have been killed."""
 
     def line(self) -> str:
         if self.silent:

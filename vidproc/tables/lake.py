@@ -155,7 +155,7 @@ class Lake:
         uri: str | None = None,
         limit: int | None = None,
     ) -> pa.Table:
-        """Failed attempts, the newest first; of several classes any. With a limit no more than so many are held in
+        """Failed attempts, the newest first; of several classes any. With a limit no more rows than that are held in
         memory."""
         video_id = None if uri is None else content_hash(uri)
         order = [("at", "descending"), ("attempt", "descending")]

@@ -41,7 +41,7 @@ REQUEST_TIMEOUT_S = (10.0, 120.0)
 STARTING_S = 60.0
 """A head that has just begun answers before it can take jobs."""
 QUIET_S = 15.0
-"""After so long without a line, ask whether the job still runs: a dead connection looks like a quiet job."""
+"""After this time without a line, ask whether the job still runs: a dead connection looks like a quiet job."""
 LOST_AFTER = 20
 """Connections in a row that bring nothing new, before watching is given up."""
 
@@ -132,19 +132,26 @@ def submit(
                     | ({"pip": list(pip)} if pip else {}),
                     metadata={"vidproc": job.name, "vidproc_request": request},
                 )
-    if follow:
-        try:
-            for line in _lines(client, address, job_id):
-                write(line)
-        except KeyboardInterrupt:
-            message = (
-                f"{job_id} goes on without being watched: `vidproc jobs logs {job_id} --follow` watches it, "
-                f"`vidproc jobs stop {job_id}` ends it"
-            )
-            with _talking_to(address):
-                return Submitted(job=_view(client, job_id), new=new, exit_code=INTERRUPTED, message=message)
+    interrupted = follow and not _wrote_log(client, address, job_id, write)
     with _talking_to(address):
-        return _outcome(_view(client, job_id), new, request_token)
+        seen = _view(client, job_id)
+    if interrupted:
+        message = (
+            f"{job_id} goes on without being watched: `vidproc jobs logs {job_id} --follow` watches it, "
+            f"`vidproc jobs stop {job_id}` ends it"
+        )
+        return Submitted(job=seen, new=new, exit_code=INTERRUPTED, message=message)
+    return _outcome(seen, new, request_token)
+
+
+def _wrote_log(client: Any, address: str, job_id: str, write: Callable[[str], None]) -> bool:
+    """Write the job's log, line by line, until the job ends; False: somebody interrupted that."""
+    try:
+        for line in _lines(client, address, job_id):
+            write(line)
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def list_jobs(address: str) -> list[ClusterJob]:

@@ -217,7 +217,7 @@ def _last_error(folder: str, process: str) -> str:
 
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Leave the body after so long, if it can be left: by a signal, on the main thread."""
+    """Leave the body after that time, if it can be left: by a signal, on the main thread."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
