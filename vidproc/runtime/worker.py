@@ -86,8 +86,8 @@ held_at_first = functools.cache(held)
 
 
 def overgrown(needs: Resources) -> bool:
-    """Whether earlier calls left enough behind that this process should end after the next one. The limit counts what one
-    attempt asks for, so that nobody is blamed for what others left; this bounds the leaks of many."""
+    """Whether earlier calls left enough behind that this process should end after the next one. The memory limit counts
+    what one attempt asks for, so that no unit answers for what others left; this bounds the leaks of many."""
     limit = needs.memory_limit_bytes or needs.memory_bytes
     return held() - held_at_first() > min(needs.memory_bytes, limit // 2)
 

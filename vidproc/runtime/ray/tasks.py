@@ -79,7 +79,7 @@ class TaskWorkers(WorkerGroup):
                 yield from self.timed_out(call.flights, watch.place)
 
     def waits_too_long(self, now: float) -> bool:
-        """Whether a call that was handed out has not begun for longer than its time limit: its worker may be stopped."""
+        """Whether a call that was handed out has not begun within its time limit: its worker may be stopped."""
         watches = [call.watch for call, _, _ in self.calls.values()]
         return any(w.place is None and w.is_late(now, self.step.needs.time_limit_s) for w in watches)
 
