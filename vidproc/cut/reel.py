@@ -126,7 +126,8 @@ class Joiner:
         self.parts, self.source, self.limits, self.codec = parts, source, limits, codec
         largest = max((p.info for p in parts), key=lambda i: i.width * i.height)
         self.width, self.height = _even(largest.width), _even(largest.height)
-        rates = [Fraction(p.info.fps).limit_denominator(1001) for p in parts if p.info.fps]
+        # Of the sources: a short clip's own average depends on where it was cut.
+        rates = [Fraction(fps).limit_denominator(1001) for p in parts if (fps := p.record.fps or p.info.fps)]
         self.fps = min(max(rates, default=Fraction(25)), Fraction(MOST_FPS))
         self.counts = [max(1, round(Fraction(p.info.duration_s) * self.fps)) for p in parts]
         self.frames = sum(self.counts)
@@ -279,7 +280,7 @@ class _Voice:
 def _title(record: ClipRecord, answers: Sequence[dict[str, Any]]) -> str:
     """Camera, time and labels."""
     label = " + ".join(dict.fromkeys(a["label"] for a in answers if a["label"]))
-    start_s = answers[0]["start_s"]
+    start_s = max(answers[0]["start_s"], record.start_s or 0.0)
     if record.recorded_at is not None:
         at = datetime.fromisoformat(record.recorded_at) + timedelta(seconds=start_s - record.asked_start_s)
         when = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
