@@ -32,6 +32,7 @@ from vidproc.errors import (
 )
 from vidproc.media import Video
 from vidproc.settings import DecodeSettings, FileLimits
+from vidproc.storage import is_s3
 from vidproc.storage.faults import of_errno
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Source:
     def target(self, video: Video, stretch_bytes: int | None = None) -> tuple[Any, dict[str, str]]:
         """What `av.open` is given: a file name or URL, or a file object; and protocol options.
         `stretch_bytes`: about how much will be read, None: all of the object."""
-        if not video.uri.startswith("s3://"):
+        if not is_s3(video.uri):
             # With its protocol named, a path is a path whatever it starts with or contains.
             return f"file:{video.uri}", FILE_ONLY
         from vidproc.storage import StorageOptions, open_block_reader, readable_url
@@ -128,7 +129,7 @@ class Source:
         from vidproc.video import mp4
 
         file: mp4.Bytes | None = None
-        if video.uri.startswith("s3://"):
+        if is_s3(video.uri):
             from vidproc.storage import ObjectBytes, StorageOptions
 
             file = ObjectBytes(video.uri, self.options or StorageOptions(), etag_of(video), video.size_bytes)
@@ -145,13 +146,13 @@ class Source:
         """For a second look at what seems damaged: over a URL, the demuxer takes a connection that broke
         for the end of the file, or for damage to it, where the block reader raises TransientError. None:
         there is no closer look."""
-        by_url = video.uri.startswith("s3://") and self.access == "url"
+        by_url = is_s3(video.uri) and self.access == "url"
         return replace(self, access="blocks") if by_url else None
 
     def check_unchanged(self, video: Video) -> None:
         """Called after reading: the object is still the one that was listed, so every byte read in
         between was its. Raises SourceChanged, or TransientError where that cannot be found out."""
-        if not video.uri.startswith("s3://"):
+        if not is_s3(video.uri):
             try:
                 stat = os.stat(video.uri)
             except FileNotFoundError as e:
@@ -344,7 +345,7 @@ def translated(video: Video, source: Source) -> Iterator[None]:
     except av.error.FFmpegError as e:
         raise translate(video, e, source) from None  # its text may hold the presigned URL
     except OSError as e:  # of our own reading
-        raise (not video.uri.startswith("s3://") and _unreadable(video, e)) or translate(video, e, source) from e
+        raise (not is_s3(video.uri) and _unreadable(video, e)) or translate(video, e, source) from e
     except UnicodeError as e:
         raise Declined(f"{video.uri}: its metadata cannot be read: {e}", "not_media") from None
 
@@ -383,7 +384,7 @@ OF_THE_SYSTEM = frozenset({
 def unreadable(video: Video, e: OSError) -> VidprocError | None:
     """What a local file's reading ended with, where it was the disk and not the file. Demuxers call many a damage an
     input/output error, so the system is asked then, for all of the file. None: it can be read, or is on S3."""
-    if video.uri.startswith("s3://"):
+    if is_s3(video.uri):
         return None
     if e.errno in OF_THE_SYSTEM:
         return _unreadable(video, e)
@@ -427,7 +428,7 @@ def translate(video: Video, e: Exception, source: Source) -> VidprocError:
         return Declined(f"{video.uri}: its format is not one that we read", "unsupported_container")
     if isinstance(e, err.EOFError):
         return Declined(f"{video.uri}: ends before any stream begins", "not_media")
-    if isinstance(e, OSError) and video.uri.startswith("s3://"):
+    if isinstance(e, OSError) and is_s3(video.uri):
         return TransientError(f"{video.uri}: reading failed: {what}")
     return Declined(f"{video.uri}: cannot be opened: {what}", "not_media")
 
