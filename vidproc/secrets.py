@@ -171,3 +171,23 @@ def refuse_credentials_within(value: Any, what: str) -> None:
     elif isinstance(value, (list, tuple)):
         for inner in value:
             refuse_credentials_within(inner, what)
+
+
+def check_hook(url: str, what: str) -> None:
+    """Raises ConfigError for what is no http(s) URL that can be posted to, or holds a user or a password. Chat services
+    make such URLs, and whoever knows one may write there: so no message quotes it (see `host_of`)."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or any(c.isspace() or not c.isprintable() for c in url):
+        raise ConfigError(f"{what} takes a URL such as https://chat.example/hook, and what is given is none")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(f"the URL of {what} ({host_of(url)}) holds a user or a password: give one without")
+
+
+def host_of(url: str) -> str:
+    """What may be said of a URL that is a secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")

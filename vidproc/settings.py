@@ -30,7 +30,7 @@ from vidproc.dates import check_name_pattern
 from vidproc.documents import filled_in, merge, read_document
 from vidproc.errors import ConfigError
 from vidproc.quantities import Fps, parse_failure_budget, parse_share
-from vidproc.secrets import redact, refuse_credentials_in, refuse_credentials_within
+from vidproc.secrets import check_hook, redact, refuse_credentials_in, refuse_credentials_within, remember
 
 Kind = Literal["detector", "actions", "embedding"]
 """What a model is for."""
@@ -452,6 +452,16 @@ class Job(BaseModel):
     follow: float | None = setting(
         None, "List the archive again this long after each listing, until interrupted.", unit="seconds", ge=1
     )
+    report: str | None = setting(
+        None, "Where a report of the lake is written when the run is over: a .html file, here or on S3."
+    )
+    notify: str | None = setting(
+        None,
+        "URL that is told how the run ended, by a small JSON. It is never recorded: ${NAME} takes it from the "
+        "environment.",
+        exclude=True,
+        repr=False,
+    )
 
     @property
     def models(self) -> dict[Literal["detector", "actions", "embedding"], ModelJob]:
@@ -478,6 +488,21 @@ class Job(BaseModel):
     def _readable_pattern(cls, value: str | None) -> str | None:
         if value is not None:
             check_name_pattern(value)
+        return value
+
+    @field_validator("report")
+    @classmethod
+    def _is_a_page(cls, value: str | None) -> str | None:
+        if value is not None and not value.lower().endswith((".html", ".htm")):
+            raise ValueError(f"a report is an .html file, such as report.html, not {value!r}")
+        return value
+
+    @field_validator("notify")
+    @classmethod
+    def _is_a_hook(cls, value: str | None) -> str | None:
+        if value is not None:
+            remember(value)  # whoever knows it may write there
+            check_hook(value, "notify")
         return value
 
     @model_validator(mode="after")

@@ -68,6 +68,8 @@ class IndexOptions(PlanOptions, total=False):
     plan: Place | None
     follow: float | None
     deleted: Literal["keep", "remove"] | None
+    report: Place | None
+    notify: str | None
     hollow_pictures: bool | None
     partial_index: bool | None
 
@@ -152,6 +154,9 @@ def index(
             a datetime or ISO 8601 text, UTC. follow_links. limit: index at most this number of due videos.
         deleted: `keep` or `remove` rows of videos that the archive no longer lists. plan: where `plan` saved one.
         follow: list the archive again after this number of seconds, until interrupted.
+    What follows
+        report: a page about the lake is written here, `x.html` or `s3://bucket/x.html`. notify: a URL that is told how
+            the run ended. Neither can fail the run.
     Where it runs
         executor: `ray` or `inline`. address: a running Ray cluster. workers: decoders at a time. actors: most model
             actors. device: `auto`, `cpu` or `cuda:N`. max_failures: share ("5%") or number above which the run fails.
@@ -164,12 +169,19 @@ def index(
     Returns how the run ended; `exit_code` is 0 where all is well and 1 where more failed than max_failures allows.
     Raises ConfigError before work starts where the job cannot run as given, and RunAborted where it was given up.
     """
+    from vidproc.look.night import after_refusal, after_run
     from vidproc.progress import displayed
     from vidproc.run.driver import index as run_index
 
     wanted = make_job(archive, lake, job, options)
     with displayed(progress) as reporter:
-        return run_index(wanted, reporter=reporter)
+        try:
+            summary = run_index(wanted, reporter=reporter)
+        except Exception as error:
+            after_refusal(wanted, error, reporter)
+            raise
+        after_run(wanted, summary, reporter)
+        return summary
 
 
 @_spelled_out(PlanOptions)
@@ -215,7 +227,7 @@ def make_job(
     for name, value in options.items():
         if value is None:
             continue
-        if name == "plan":
+        if name in ("plan", "report"):
             value = address(value)
         elif name in ("detector", "actions", "embedding") and not isinstance(value, Mapping):
             value = {"model": value}
@@ -232,7 +244,7 @@ def make_job(
     if isinstance(job, Job):
         if not any(value is not None for value in overrides.values()):
             return job
-        job = job.model_dump(exclude_unset=True)
+        job = job.model_dump(exclude_unset=True) | ({"notify": job.notify} if job.notify else {})  # never dumped
     if isinstance(job, Mapping):
         return load_job(None, _over(job, overrides), lake_optional=lake_optional)
     return load_job(job, overrides, lake_optional=lake_optional)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from vidproc.ask import LakeDatabase, SearchQuery
+    from vidproc.look.frames import Frame
     from vidproc.storage import StorageOptions
     from vidproc.tables.compaction import CompactReport
     from vidproc.tables.forgetting import ForgetReport
@@ -199,6 +200,32 @@ class Lake:
 
     def _table(self, name: str) -> Relation:
         return Relation(lambda: self.database.sql(f"FROM {name}"), f"FROM {name}")
+
+    # Pictures
+
+    def frames(
+        self,
+        rows: Any,
+        *,
+        archive: str | os.PathLike[str] | None = None,
+        workers: int | None = None,
+        max_width: int | None = None,
+    ) -> list[Frame]:
+        """Return the frame that each row is about, in order: an object with `pixels`, uint8 (height, width, 3) RGB.
+
+        rows: of detections, tracks, segments or actions (a relation, an Arrow table, mappings), or hits of a search.
+        archive: where the archive is now, if it was moved.
+        workers: videos read at a time; by default one a CPU. max_width: wider frames are made smaller, in pixels.
+
+        Pixels are those that the models saw. Where a video is gone, changed since it was indexed or does not decode,
+        `pixels` is None, and `state` and `reason` say why. Raises ConfigError for rows that name no video or no moment.
+        """
+        from vidproc.look.frames import frames
+        from vidproc.storage import absolute_address
+
+        given = list(rows) if isinstance(rows, Hits) else rows.arrow() if isinstance(rows, Relation) else rows
+        moved = None if archive is None else absolute_address(os.fspath(archive))
+        return frames(self.database, given, archive=moved, options=self._options, workers=workers, max_width=max_width)
 
     # What the lake knows of its runs
 

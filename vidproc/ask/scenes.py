@@ -127,16 +127,21 @@ Paths = Mapping[tuple[str, str, int], Sequence[Mapping[str, Any]]]
 
 def _paths(lake: LakeDatabase, rows: Sequence[Mapping[str, Any]]) -> Paths:
     """The tracks that stretches name: video, pipeline and track -> label and path."""
-    wanted = sorted({str(row["video_id"]) for row in rows if row.get("track_ids") and row.get("video_id")})
+    wanted = {(str(row["video_id"]), int(i)) for row in rows if row.get("video_id") for i in row.get("track_ids") or ()}
     found: dict[tuple[str, str, int], list[Mapping[str, Any]]] = {}
-    for video_id in wanted:
-        ids = {i for row in rows if row.get("video_id") == video_id for i in row.get("track_ids") or ()}
+    videos = sorted({video_id for video_id, _ in wanted})
+    for i in range(0, len(videos), 500):
+        chunk = videos[i : i + 500]
+        ids = sorted({track for video_id, track in wanted if video_id in set(chunk)})
         sql = (
-            "SELECT pipeline, track_id, label, path FROM tracks WHERE video_id = ? AND pipeline IS NOT NULL "
-            f"AND track_id IN ({', '.join(str(int(i)) for i in sorted(ids))})"
+            "SELECT video_id, pipeline, track_id, label, path FROM tracks WHERE pipeline IS NOT NULL "
+            f"AND video_id IN ({', '.join('?' * len(chunk))}) AND track_id IN ({', '.join(map(str, ids))})"
         )
-        for track in lake.sql(sql, [video_id]).read_all().to_pylist():
-            found.setdefault((video_id, track["pipeline"], track["track_id"]), []).append(track)
+        for batch in lake.sql(sql, chunk):
+            # A path may be long: those of tracks that nobody named are let go at once.
+            keys = zip(batch["video_id"].to_pylist(), batch["track_id"].to_pylist(), strict=True)
+            for track in batch.take([n for n, key in enumerate(keys) if key in wanted]).to_pylist():
+                found.setdefault((track["video_id"], track["pipeline"], track["track_id"]), []).append(track)
     return found
 
 

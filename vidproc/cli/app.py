@@ -35,6 +35,7 @@ COMMANDS = {
     "query": "questions",
     "search": "questions",
     "show": "looking",
+    "report": "looking",
     "export": "cutting",
     "compact": "upkeep",
     "vacuum": "upkeep",

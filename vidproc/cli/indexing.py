@@ -75,6 +75,8 @@ def index(
         Literal["keep", "remove"] | None,
         setting_option("deleted", "--deleted"),
     ] = None,
+    report: Annotated[str | None, setting_option("report", "--report", metavar="PLACE")] = None,
+    notify: Annotated[str | None, setting_option("notify", "--notify", metavar="URL")] = None,
     filters: FilterOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: JsonOption = False,
@@ -87,6 +89,7 @@ def index(
         "workers": workers, "actors": actors, "device": device, "executor": executor, "address": address,
         "max_failures": max_failures, "verify": verify, "plan": plan, "limit": limit, "follow": follow,
         "deleted": deleted, "hollow_pictures": hollow_pictures, "partial_index": partial_index,
+        "report": report, "notify": notify,
     }  # fmt: skip
     wanted = make_job(archive, lake, job, own | models.given() | filters.given() | s3.given())
     if dry_run:

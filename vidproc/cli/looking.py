@@ -94,6 +94,38 @@ def show(
         raise typer.Exit(1)
 
 
+@app.command()
+@expanded
+def report(
+    lake: LakeArgument,
+    out: Annotated[str, typer.Argument(metavar="OUT.html", help="The page: a file or an s3:// object.")],
+    *,
+    archive: ArchiveOption = None,
+    timezone: Annotated[str, typer.Option("--timezone", help="Time zone of hours and days.")] = "UTC",
+    pipeline: LakePipelineOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+    s3: S3Options,
+) -> None:
+    """Write one page for the person who was not there: what is in the lake, what failed, and what is new.
+
+    The page needs nothing from elsewhere. An earlier report of that name is replaced.
+    """
+    from vidproc.ask import connect
+    from vidproc.look.report import report as run_report
+
+    place = absolute(out)
+    with connect(absolute(lake), s3.options(), pipeline=pipeline) as database, _counting(quiet=quiet) as progress:
+        made = run_report(
+            database, place, archive=absolute_or_none(archive), options=s3.options(), zone=timezone, progress=progress
+        )
+    if as_json:
+        print_json(made)
+        return
+    missing = f", {made.missing} missing" if made.missing else ""
+    say(f"{made.videos:,} videos, {made.pictures} pictures{missing}, {made.bytes / 1e6:.2f} MB: {made.out}")
+
+
 def _heading(wanted: WantedOptions, where: str | None, table: str) -> str:
     if where is not None:
         text = " ".join(where.split())

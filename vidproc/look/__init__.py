@@ -7,7 +7,8 @@ sheet    frames with boxes on one picture
 show     a contact sheet, or a folder with one picture a row
 charts   numbers as inline SVG
 facts    what a report says: asked from the tables
-page     a report: facts and pictures as one HTML file
+page     facts and pictures as one HTML file
+report   the two together, written whole
 notify   a small message to a URL when a night is over
 night    what follows a run: its report and its message, neither of which can fail it
 """

@@ -118,7 +118,7 @@ def encoded(image: Image.Image, format: Format, *, quality: int = 88) -> bytes:
 def tile(item: SheetItem, *, width: int, format: Format = "JPEG", quality: int = 88) -> bytes:
     """Return one frame with its boxes and no caption, `width` pixels wide."""
     height = max(1, round(width * item.aspect))
-    return encoded(_pictured(item, width, height), format, quality=quality)
+    return encoded(_pictured(item, width, height, max(1.0, width / 300)), format, quality=quality)
 
 
 def captioned(item: SheetItem, format: Format = "JPEG") -> bytes:
