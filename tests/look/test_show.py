@@ -36,12 +36,16 @@ def vidproc(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     return run
 
 
+def pixels_of(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(path.read_bytes())).convert("RGB"))
+
+
 def test_a_contact_sheet(numbered: Numbered, vidproc: Run, tmp_path: Path) -> None:
     for name, format in (("out.jpg", "JPEG"), ("out.PNG", "PNG")):
         code, said = vidproc("show", numbered.lake, tmp_path / name, "--where", "score > 0.5 -- sure", "--limit", 6)
         assert code == 0 and "6 of 6 rows" in said
-        picture = Image.open(tmp_path / name)
-        assert picture.format == format and picture.width > 1000
+        with Image.open(tmp_path / name) as picture:
+            assert picture.format == format and picture.width > 1000
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.PNG", "out.jpg"], "nothing half written is left"
 
 
@@ -51,7 +55,7 @@ def test_a_folder_has_one_picture_a_row_and_says_which(numbered: Numbered, vidpr
     rows = json.loads((tmp_path / "out" / "index.json").read_text())
     assert code == 0 and len(rows) == len(numbered.made)
     for row in rows:
-        pixels = np.asarray(Image.open(tmp_path / "out" / row["file"]))
+        pixels = pixels_of(tmp_path / "out" / row["file"])
         assert row["time_s"] == 2.0 and row["missing"] is None and row["uri"] in numbered.made
         assert pixels.shape[1] == 320 and pixels.shape[0] > 213
     code, said = vidproc("show", numbered.lake, out, "--where", "time_s = 2.0")
@@ -129,7 +133,7 @@ def test_what_cannot_be_shown_is_grey_and_counted(own: Numbered, vidproc: Run, t
 
 
 def _halves(path: Path) -> list[list[int]]:
-    pixels = np.asarray(Image.open(path).convert("L"))
+    pixels = pixels_of(path)[..., 0]
     tiles = pixels[160:280]
     return [tiles[:, : tiles.shape[1] // 2].ravel().tolist(), tiles[:, tiles.shape[1] // 2 :].ravel().tolist()]
 

@@ -65,11 +65,14 @@ def show(
     """
     from vidproc.ask import connect, search
     from vidproc.ask.selecting import select_rows
+    from vidproc.look.show import MAX_ON_A_SHEET, sheet_format
     from vidproc.look.show import show as run_show
 
     question = wanted.query(limit=limit)
     if where is not None and wanted != WantedOptions(timezone=wanted.timezone):
         raise ConfigError("--where and the options of search are two ways to ask: give one of them")
+    if sheet_format(out) and limit > MAX_ON_A_SHEET:
+        raise ConfigError(f"a contact sheet holds {MAX_ON_A_SHEET} rows: lower --limit, or give a folder, OUT/")
     place = absolute(out) + "/" * (out.endswith("/") and not absolute(out).endswith("/"))
     with connect(absolute(lake), s3.options(), pipeline=pipeline) as database, _counting(quiet=quiet) as progress:
         rows = search(database, question) if where is None else select_rows(database, where, table, limit)

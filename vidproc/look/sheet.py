@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -21,6 +22,9 @@ _ACCENT: Final = (255, 196, 84)
 _GREY: Final = (74, 78, 86)
 
 Format = Literal["PNG", "JPEG"]
+
+MAX_CHARACTERS = 400
+"""Of a text that is drawn: more would not fit, and names from outside have no end."""
 
 MAX_SHEET_PIXELS = 200_000_000
 """Of one sheet: 4 times what a JPEG viewer on a phone opens, and less than a gigabyte while it is drawn."""
@@ -228,7 +232,7 @@ def _grey(item: SheetItem, width: int, height: int) -> Image.Image:
 def _wrapped(draw: ImageDraw.ImageDraw, text: str, room: float, most: int) -> list[str]:
     """The text in lines that fit; the last one ends in dots where there is more."""
     lines = [""]
-    for word in text.split(" "):
+    for word in text[:MAX_CHARACTERS].split(" "):
         while word:
             joined = f"{lines[-1]} {word}" if lines[-1] else word
             if draw.textlength(joined, _font(15)) <= room:
@@ -236,7 +240,7 @@ def _wrapped(draw: ImageDraw.ImageDraw, text: str, room: float, most: int) -> li
             elif lines[-1]:
                 lines.append("")
             else:  # longer than a line: names of files have no spaces
-                n = next((n for n in range(len(word), 1, -1) if draw.textlength(word[:n], _font(15)) <= room), 1)
+                n = max(1, bisect_right(range(len(word)), room, key=lambda k: draw.textlength(word[:k], _font(15))) - 1)
                 lines[-1], word = word[:n], word[n:]
                 lines.append("")
     lines = [line for line in lines if line]
@@ -293,9 +297,8 @@ def _shortened(
 ) -> str:
     """The end of a name says more than its beginning."""
     font = font or _font(15)
-    text = text[-400:]
+    text = text[-MAX_CHARACTERS:]
     if draw.textlength(text, font) <= room:
         return text
-    while text and draw.textlength("…" + text, font) > room:
-        text = text[1:]
-    return "…" + text
+    kept = bisect_right(range(len(text)), room, key=lambda k: draw.textlength("…" + text[len(text) - k :], font)) - 1
+    return "…" + text[len(text) - max(kept, 0) :]
