@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "vidproc"
 # two rooms of one layer share moves up.
 LAYERS = [
     ["errors", "globs", "machine", "media", "memory", "output", "text"],
-    ["annotations", "checked", "dates", "documents", "renamed", "secrets"],
+    ["annotations", "checked", "extras", "dates", "documents", "renamed", "secrets"],
     ["quantities"],
     ["settings"],
     ["config"],

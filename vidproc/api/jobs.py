@@ -10,6 +10,8 @@ from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, cast
 
+from vidproc.extras import named_extras
+
 if TYPE_CHECKING:
     from vidproc.progress import Reporter
     from vidproc.run.forecast import Forecast
@@ -171,10 +173,11 @@ def index(
     """
     from vidproc.look.night import after_refusal, after_run
     from vidproc.progress import displayed
-    from vidproc.run.driver import index as run_index
 
     wanted = make_job(archive, lake, job, options)
-    with displayed(progress) as reporter:
+    with named_extras(), displayed(progress) as reporter:
+        from vidproc.run.driver import index as run_index
+
         try:
             summary = run_index(wanted, reporter=reporter)
         except Exception as error:
@@ -205,10 +208,11 @@ def plan(
     Returns the forecast; its `text()` is what the command prints. Raises ConfigError.
     """
     from vidproc.progress import displayed
-    from vidproc.run.forecast import forecast
 
     wanted = make_job(archive, lake, job, options, lake_optional=True)
-    with displayed(progress, doing="planning") as reporter:
+    with named_extras(), displayed(progress, doing="planning") as reporter:
+        from vidproc.run.forecast import forecast
+
         return forecast(wanted, save=address(save), calibrate_s=calibrate, reporter=reporter)
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date as Date
 from datetime import datetime, time, timedelta
+from difflib import get_close_matches
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -162,6 +163,12 @@ class Lake:
             date=date, between=between, timezone=timezone, video=video, limit=limit, offset=offset, after=after,
         )  # fmt: skip
         return Hits(lambda: run_search(self.database, wanted), _said(wanted))
+
+    def nearest_labels(self, labels: Sequence[str]) -> list[tuple[str, str | None]]:
+        """Return those of these labels that no segment of the lake has, each with the nearest that one has."""
+        known = [label for (label,) in self.sql("SELECT DISTINCT label FROM segments ORDER BY 1")]
+        near = {name: get_close_matches(name, known, 1) for name in labels if name not in known}
+        return [(name, next(iter(found), None)) for name, found in near.items()]
 
     @property
     def videos(self) -> Relation:

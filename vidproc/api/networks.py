@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from vidproc.extras import named_extras
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -42,14 +44,15 @@ def load_model(
     Raises ConfigError for an unknown name, weights that are not here and cannot be fetched or do not fit, and a
     device that is not there.
     """
-    from vidproc.models import ModelSettings
-    from vidproc.models import load_model as load
+    with named_extras():
+        from vidproc.models import ModelSettings
+        from vidproc.models import load_model as load
 
-    settings = ModelSettings(
-        kind=kind, batch_size=batch_size, score_threshold=score_threshold, max_detections=max_detections,
-        nms_iou=nms_iou, half=half, threads=threads, weights=weights, sha256=sha256, options=options or {},
-    )  # fmt: skip
-    return Model(load(os.fspath(model), device=device, settings=settings))
+        settings = ModelSettings(
+            kind=kind, batch_size=batch_size, score_threshold=score_threshold, max_detections=max_detections,
+            nms_iou=nms_iou, half=half, threads=threads, weights=weights, sha256=sha256, options=options or {},
+        )  # fmt: skip
+        return Model(load(os.fspath(model), device=device, settings=settings))
 
 
 class Model:

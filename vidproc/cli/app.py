@@ -12,14 +12,15 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_group
 
-from vidproc import __version__
 from vidproc.errors import ConfigError, VidprocError
+from vidproc.extras import named_extras
 from vidproc.output import as_a_filter, outlive_readers
 from vidproc.secrets import redact
 from vidproc.text import printable, printable_lines
@@ -73,6 +74,10 @@ WORKING_COMMANDS = frozenset(
 their reader."""
 
 
+QUESTIONS = frozenset(("status", "failures", "runs", "query", "search"))
+"""Commands that somebody waits for, and that read a lake and nothing else."""
+
+
 class _Commands(Mapping[str, Any]):
     """The commands by name. A command's module is imported when the command is looked up, so that a question does not
     wait for the modules of the other commands."""
@@ -99,7 +104,6 @@ app = typer.Typer(
     help="Turn large video archives into tables that people can query.",
     cls=_Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -107,7 +111,10 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"vidproc {__version__}")
+        from vidproc.cli.versions import versions
+
+        for name, version in versions().items():
+            print(f"{name} {version}")
         raise typer.Exit
 
 
@@ -115,7 +122,10 @@ def _print_version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
+        bool,
+        typer.Option(
+            "--version", help="Print the versions that matter and leave.", is_eager=True, callback=_print_version
+        ),
     ] = False,
 ) -> None:
     check_encoding()
@@ -126,8 +136,11 @@ def _root(
 def main() -> NoReturn:
     """Run the console script. Errors become one line and an exit code that a scheduler can trust."""
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if command in QUESTIONS and "pyarrow" not in sys.modules:
+        # pyarrow and duckdb import pandas where they find it, which takes as long as all the rest of a question.
+        sys.meta_path.insert(0, _Without("pandas"))
     try:
-        with nullcontext() if command in WORKING_COMMANDS else as_a_filter():
+        with named_extras(), nullcontext() if command in WORKING_COMMANDS else as_a_filter():
             app(standalone_mode=True)
         sys.exit(0)
     except ConfigError as error:
@@ -143,6 +156,17 @@ def main() -> NoReturn:
     except Exception:  # a bug: it keeps its traceback
         print("\n".join(map(printable, redact(traceback.format_exc()).splitlines())), file=sys.stderr)
         sys.exit(1)
+
+
+class _Without(MetaPathFinder):
+    """Lets a module be missed that is there."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname == self._module:
+            raise ModuleNotFoundError(f"{fullname} is not needed here", name=fullname)
 
 
 def _fail(error: Exception, code: int) -> NoReturn:

@@ -30,8 +30,14 @@ app = typer.Typer()
 def query(
     lake: LakeArgument,
     sql: Annotated[
-        str, typer.Argument(metavar="SQL", help="One SELECT over videos, detections, tracks, actions, segments, ...")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="SQL",
+            help="One SELECT over videos, detections, tracks, actions, segments, ... Without it: a prompt on a "
+            "terminal, else the statement is read from standard input.",
+            show_default=False,
+        ),
+    ] = None,
     *,
     out_format: Annotated[
         Literal["table", "csv", "json", "parquet"], typer.Option("--format", "-f", help="Format of the answer.")
@@ -57,15 +63,29 @@ def query(
     if out_format == "parquet" and output is None and sys.stdout.isatty():
         raise ConfigError("Parquet is not for a terminal: name a file with --output")
     with vidproc.open(lake, pipeline=pipeline, **s3.given()) as opened:
-        answer = opened.sql(sql, limit=limit, offset=offset).reader()
-        if pipeline is None and PIPELINE in (answer.schema.metadata or {}):
-            say_pipeline(opened.database.pipeline, opened.database.pipelines)
-        if output is None:
-            write_result(answer, out_format, sys.stdout.buffer)
-        else:
+
+        def ask(statement: str) -> None:
+            answer = opened.sql(statement, limit=limit, offset=offset).reader()
+            if pipeline is None and PIPELINE in (answer.schema.metadata or {}):
+                say_pipeline(opened.database.pipeline, opened.database.pipelines)
+            if output is None:
+                write_result(answer, out_format, sys.stdout.buffer)
+                return
             with whole_file(output) as file:
                 rows = write_result(answer, out_format, file)
             print(printable(f"{rows:,} rows in {output}"), file=sys.stderr)
+
+        if sql is None and sys.stdin.isatty():
+            if output is not None or not sys.stdout.isatty():
+                raise ConfigError("a prompt needs a terminal to answer on: give SQL, or leave out --output")
+            from vidproc.cli.prompt import converse
+
+            converse(opened, ask)
+        else:
+            statement = sys.stdin.read() if sql is None else sql
+            if sql is None and not statement.strip():
+                raise ConfigError("no SQL: give a statement, or write one to standard input")
+            ask(statement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +149,7 @@ def search(
         found = opened.search(**wanted.given(), limit=max(page.limit, 1), offset=page.offset, after=page.after)
         database = opened.database
         hits = found.hits if page.limit else []
+        meant = [] if hits or not page.limit else opened.nearest_labels([*(wanted.label or ()), *(wanted.action or ())])
         if pipeline is None and database.pipeline and len(database.pipelines) > 1:
             say_pipeline(database.pipeline, database.pipelines)
     if as_json:
@@ -143,6 +164,8 @@ def search(
     if hits and len(hits) == page.limit:
         say(f"more: --after {hits[-1].token}")
     elif page.limit and not hits:
+        for asked, near in meant:
+            say(f"there is no label {asked!r} in this lake" + (f"; did you mean {near!r}?" if near else ""))
         print("nothing was found; `vidproc query LAKE \"SELECT kind, label, count(*) FROM segments GROUP BY ALL\"` "
               "shows what there is")  # fmt: skip
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from importlib.metadata import PackageNotFoundError, version
 
+from vidproc.models import catalog
 from vidproc.models.fetching import expected_sha256, locate
-from vidproc.models.torchvision_recipes import torchvision_names, torchvision_recipe
 from vidproc.settings import Kind
 
 
@@ -33,28 +33,36 @@ def list_models() -> list[ModelEntry]:
 
 
 def _entries() -> Iterator[ModelEntry]:
-    from vidproc.models import tiny
-
-    kinds: tuple[Literal["detector", "actions"], ...] = ("detector", "actions")
-    for kind in kinds:
-        card = tiny.describe(kind)
+    for kind, labels, sha256 in catalog.DEMO:
         yield ModelEntry(
-            name="demo",
-            kind=card.kind,
-            labels=len(card.labels),
-            licence=card.licence,
-            weights=card.weights_uri,
-            sha256=card.weights_sha256,
-            cached=True,
-        )
+            name="demo", kind=kind, labels=labels, licence="Apache-2.0",
+            weights=f"package:vidproc/models/demo/{kind}.safetensors", sha256=sha256, cached=True,
+        )  # fmt: skip
+    if _torchvision() not in (catalog.TORCHVISION, None):
+        yield from asked_of_torchvision()
+        return
+    for name, kind, labels, file in catalog.MODELS:
+        yield _entry(name, kind, labels, catalog.LICENSES[kind], catalog.SOURCE + file, "")
+
+
+def asked_of_torchvision() -> Iterator[ModelEntry]:
+    """The models of the installed torchvision, by importing it."""
+    from vidproc.models.torchvision_recipes import torchvision_names, torchvision_recipe
+
     for name in torchvision_names():
         recipe = torchvision_recipe(name)
-        yield ModelEntry(
-            name=name,
-            kind=recipe.kind,
-            labels=len(recipe.labels),
-            licence=recipe.license,
-            weights=recipe.weights,
-            sha256=expected_sha256(recipe.weights, recipe.sha256),
-            cached=locate(recipe.weights, recipe.sha256) is not None,
-        )
+        yield _entry(name, recipe.kind, len(recipe.labels), recipe.license, recipe.weights, recipe.sha256)
+
+
+def _entry(name: str, kind: Kind, labels: int, licence: str, weights: str, known_sha256: str) -> ModelEntry:
+    return ModelEntry(
+        name=name, kind=kind, labels=labels, licence=licence, weights=weights,
+        sha256=expected_sha256(weights, known_sha256), cached=locate(weights, known_sha256) is not None,
+    )  # fmt: skip
+
+
+def _torchvision() -> str | None:
+    try:
+        return ".".join(version("torchvision").split(".")[:2])
+    except PackageNotFoundError:
+        return None
