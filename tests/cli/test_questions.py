@@ -193,21 +193,21 @@ def terminal(lake: str, tmp_path: Path) -> Iterator[Terminal]:
 
 def test_a_prompt_answers_one_question_after_the_other(terminal: Terminal, lake: str, tmp_path: Path) -> None:
     assert "detections" in terminal.until("Tables: videos")
-    terminal.until("vidproc> ")
+    terminal.until("vidproc>")
     terminal.type("SELECT count(*) AS counted FROM vide\t;\r")  # completed to `videos`
     assert "counted" in terminal.until("1 row")
     terminal.type("DROP TABLE videos\r")
     terminal.until("DROP is refused")  # and the next is asked for
-    terminal.until("vidproc> ")
+    terminal.until("vidproc>")
     terminal.type("SELECT * FROM detections\r")
     terminal.until("3 rows")  # the limit holds here too
     terminal.type("\x04")
     assert terminal.ended() == 0
     again = Terminal("query", lake, state=tmp_path)
-    again.until("vidproc> ")
+    again.until("vidproc>")
     again.type("\x1b[A\r")  # the last question of the session before
     again.until("time_s")
-    again.until("vidproc> ")
+    again.until("vidproc>")
     again.type("exit\r")
     assert again.ended() == 0
     assert (tmp_path / "vidproc" / "query_history").stat().st_mode & 0o077 == 0
