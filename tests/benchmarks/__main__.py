@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import driver, lakes, network, pipeline, scale
+from tests.benchmarks import cutting, driver, lakes, network, pipeline, scale
 from tests.benchmarks.measure import REPOSITORY, Row, Settings, run, size
 
 DATA = Path(os.environ.get("VIDPROC_ACCEPTANCE_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -64,6 +64,7 @@ BENCHMARKS: dict[str, Callable[[Settings], list[Row]]] = {
     "second-run": lakes.second_run,
     "driver": driver.driver,
     "query": query,
+    "export": cutting.export,
     "scale": scale.scale,
 }
 LONG = {"scale"}
