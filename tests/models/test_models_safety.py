@@ -24,11 +24,11 @@ from onnx.external_data_helper import set_external_data
 from safetensors.torch import save_file
 
 from tests.models.test_models_onnx import SIDE, describe, raw_output, save, yolox_graph
+from tests.support.weights import load_state_dict
 from vidproc.errors import ConfigError
 from vidproc.models import ModelSettings, check_model, describe_model, fetch_model, load_model
 from vidproc.models.descriptions import recipe_from_mapping
 from vidproc.models.temporal import build
-from vidproc.models.tensors import load_state_dict
 
 # A small detector whose numbers may lie in another file, and a small network in each format of weights
 

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import Root
+from tests.support.weights import load_state_dict
 from vidproc.errors import ConfigError
 from vidproc.models.fetching import cache_folder, cached_path, fetch, file_sha256, locate, shown
-from vidproc.models.tensors import load_state_dict
 
 DATA = bytes(range(256)) * 5000
 SHA = hashlib.sha256(DATA).hexdigest()

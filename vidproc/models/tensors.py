@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidproc.errors import ConfigError, VidprocError
-from vidproc.models.fetching import read_weights_file, reason_of, shortened
+from vidproc.models.fetching import reason_of, shortened
 from vidproc.models.foreign import foreign_format, foreign_zip, is_pickle, is_zip, refuse_foreign
 from vidproc.models.weights import Weights
 
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 
 _BUFFERS = 1 << 20
 """Numbers that a network may have beyond twice those of its weights, before it is called another's."""
-
-
-def load_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a .safetensors or PyTorch file, on the CPU. Pickled objects are refused."""
-    return state_dict_of(Weights(path, read_weights_file(path)))
 
 
 def state_dict_of(weights: Weights) -> dict[str, torch.Tensor]:

@@ -52,10 +52,6 @@ class GraphValue:
     shape: tuple[int | str, ...] | None
     """A size, or the name of one that is open (empty: without a name). None: not said."""
 
-    @property
-    def is_tensor(self) -> bool:
-        return self.element in ELEMENTS
-
     def __str__(self) -> str:
         shape = "of unknown shape" if self.shape is None else f"({', '.join(str(s or '?') for s in self.shape)})"
         return f"{self.name or 'without a name'}: {self.element} {shape}"
