@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,8 @@ class Watcher(Numbers):
                 continue
         for path, _, _ in os.walk(os.environ["TMPDIR"]):
             folders.append((path, os.stat(path).st_mode & 0o777, os.stat(path).st_uid))
-        Path(os.environ["SEEN"]).write_text(json.dumps({"listens": listens, "folders": folders}))
+        seen = {"listens": listens, "folders": folders, "works_in": os.getcwd()}
+        Path(os.environ["SEEN"]).write_text(json.dumps(seen))
         return super().detect(frames)
 """
 
@@ -65,12 +67,23 @@ def run(folder: Path, *before: str, **env: str) -> subprocess.CompletedProcess[s
     )  # fmt: skip
 
 
+UNDER_UV = 'cd "$0" && exec -a uv bash run "$@"'
+"""As `uv run` looks to Ray, which then packs the working directory for its workers."""
+
+
 @pytest.mark.timeout(400)
-def test_a_ray_of_our_own_is_for_nobody_else(short: Path) -> None:
+def test_a_ray_of_our_own_is_for_nobody_else_and_packs_nothing(short: Path) -> None:
     (short / "t").mkdir()
-    done = run(short, TMPDIR=str(short / "t"), SEEN=str(short / "seen.json"))
+    (short / "run").write_text('"$@"; exit $?\n')
+    hooks = {
+        "RAY_RUNTIME_ENV_HOOK": "ray._private.runtime_env.uv_runtime_env_hook.hook",
+        "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps({"runtime_env": {"working_dir": str(short)}}),
+    }
+    before = ("bash", "-c", UNDER_UV, str(short))
+    done = run(short, *before, TMPDIR=str(short / "t"), SEEN=str(short / "seen.json"), **hooks)
     assert done.returncode == 0, done.stderr
     seen = json.loads((short / "seen.json").read_text())
+    assert not seen["works_in"].startswith(str(short / "t")), "in a copy that Ray has made"
     assert {name for name, _ in seen["listens"]} >= {"gcs_server", "raylet"}
     assert {ip for _, ip in seen["listens"]} <= {"127.0.0.1", "::1"}
     [(own, mode, owner)] = [f for f in seen["folders"] if Path(f[0]).parent == short / "t" and "ray" in f[0]]
@@ -122,3 +135,32 @@ def test_a_profile_that_is_not_there_is_named(
         asked = ["index", "--job", str(tmp_path / "job.yaml")]
     code, _, err = vidproc(*asked)
     assert code == 2 and "'nowhere'" in err and "None" not in err and str(tmp_path / "config") in err
+
+
+LOGS = 'for word in "$@"; do case $word in --stderr_filepath=*) exec 2>"${word#*=}";; esac; done'
+"""Ray's processes open their logs themselves."""
+
+
+@pytest.mark.slow  # up to a minute each
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        (
+            f"{LOGS}; echo 'the shared memory is too small' >&2; exit 3",
+            "its process raylet has ended: the shared memory is",
+        ),
+        ("sleep 500; true", "Ray could not be started on this machine: "),
+    ],
+    ids=["dies", "hangs"],
+)
+def test_a_ray_whose_node_does_not_come_up_is_given_up_with_the_reason(does: str, told: str, short: Path) -> None:
+    (short / "raylet").write_text(f"#!/bin/sh\n{does}\n")
+    (short / "raylet").chmod(0o755)
+    (short / "sitecustomize.py").write_text(
+        f"import ray._private.services as services\nservices.RAYLET_EXECUTABLE = {str(short / 'raylet')!r}\n"
+    )
+    began = time.monotonic()
+    done = run(short)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and told in said and "Traceback" not in said, said
+    assert time.monotonic() - began < 200  # START_LIMIT_S, on however busy a machine; Ray by itself may wait for ever

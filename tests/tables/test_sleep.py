@@ -69,6 +69,14 @@ def evening(root: Root) -> Lake:
     return lake
 
 
+def scattered(root: Root) -> Lake:
+    """More files than compaction leaves."""
+    lake = evening(root)
+    for name in "cde":
+        publish(lake, [outcome(name, storage=lake.storage, tasks=1, frames=3)], link, RUN)
+    return lake
+
+
 def copied(lake: Lake, root: Root) -> Lake:
     if isinstance(lake.storage, LocalStorage):
         shutil.copytree(lake.storage.root, root.uri)
@@ -242,9 +250,9 @@ def test_a_job_that_slept_before_each_side_effect(archive: Path, lake_root: Root
 # --- upkeep that sleeps ----------------------------------------------------------------------------------
 
 
-def check_upkeep(root: Root, act: Callable[[Lake], Any], some: Callable[[int], list[Moment]]) -> int:
+def check_upkeep(root: Root, name: str, some: Callable[[int], list[Moment]]) -> int:
     """Who tidies sleeps, and a night comes and goes, vacuum too."""
-    prepared = evening(root.below("evening"))
+    act, prepared = UPKEEP[name], (scattered if name == "compact" else evening)(root.below("evening"))
     calm = copied(prepared, root.below("calm"))
     act(calm)
     night(calm)
@@ -287,12 +295,13 @@ UPKEEP: dict[str, Callable[[Lake], Any]] = {
 @pytest.mark.parametrize("act", UPKEEP)
 @pytest.mark.timeout(900)
 def test_upkeep_that_slept(act: str, local_root: Root) -> None:
-    assert check_upkeep(local_root, UPKEEP[act], lambda effect: a_few(effect, 1)[: effect % 7 == 0]) > 0
+    assert check_upkeep(local_root, act, lambda effect: a_few(effect, 1)[: effect % 7 == 0]) > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("act", UPKEEP)
 @pytest.mark.timeout(6 * 3600)
 def test_upkeep_that_slept_before_each_side_effect(act: str, lake_root: Root) -> None:
-    number = check_upkeep(lake_root, UPKEEP[act], lambda effect: a_few(effect, 6))
+    number = check_upkeep(lake_root, act, lambda effect: a_few(effect, 6))
     print(f"{number} moments tried")
+    assert number > 6, "it has side effects"

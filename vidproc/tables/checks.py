@@ -8,6 +8,15 @@ that it is still the same.
 
 A log that names anything but files of its own table, asks for a way of reading that vidproc does not use, or
 counts changes that cannot have been, raises Forged. One that cannot be read raises Damaged.
+
+What remains: the libraries open by name, and take no ETag. Whoever may write to the lake's place at the very moment
+can put another object, or a link, under a name that was checked, and the first one back when it has been read. A
+second look after the reading would find only what was left there, since the times of files can be set back, and would
+cost a listing at each opening. What can be gained so is little: only Parquet files with the columns of our tables are
+read, by the process's own rights; DuckDB opens no path outside the folders of the lake's tables (`allowed_directories`
+in ask/engine.py), whatever a log names; and a commit is refused where the log has another entry of its number.
+Deleting goes through storage, which follows no links. So a lake is as trustworthy as those who may write to it: keep
+others out of its place.
 """
 
 from __future__ import annotations

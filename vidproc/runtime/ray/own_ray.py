@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 FEWEST_OPEN_FILES = 256
 """A Ray of our own does not come up with fewer: its node opens some 150 files and sockets for two workers."""
 LOOPBACK = "127.0.0.1"
+START_LIMIT_S = 60.0
+"""Both tries of a start together. A try of Ray's own takes 30 s, and may wait for ever for a process that is stuck."""
 
 
 class OwnRay:
@@ -63,26 +65,31 @@ class OwnRay:
         OwnRay.running = self
 
     def _start(self, sizes: dict[str, Any]) -> None:
+        until = time.monotonic() + START_LIMIT_S
         for last_try in (False, True):
             try:
-                ray.init(
-                    "local",
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _node_ip_address=LOOPBACK,
-                    _temp_dir=self.folder,
-                    _skip_env_hook=True,
-                    **sizes,
-                )
+                with _ending_children(self.folder, until):
+                    ray.init(
+                        "local",
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        _node_ip_address=LOOPBACK,
+                        _temp_dir=self.folder,
+                        _skip_env_hook=True,
+                        **sizes,
+                    )
                 return
             except Exception as error:  # Ray gives its processes 30 s, too little on a very busy machine
                 # What has died will not come up the next time either.
-                why = self.died()
+                why = self.died() or _missing(self.folder)
                 ray.shutdown()
                 _kill_children(self.folder)
-                if last_try or why:
-                    raise RunAborted(f"Ray could not be started on this machine: {why or in_short(error)}") from error
+                if last_try or why or time.monotonic() > until:
+                    raise RunAborted(
+                        f"Ray could not be started on this machine: {why or in_short(error)}. Mend the cause, or run "
+                        "with --executor inline."
+                    ) from error
 
     def _shut(self) -> None:
         """Ray makes its folders writable by all. They lie in one that nobody else may enter; but shut is shut."""
@@ -203,6 +210,33 @@ def _wait_for(child: Process, *, seconds: float) -> None:
         time.sleep(0.02)
 
 
+def _missing(folder: str) -> str | None:
+    """Say which process of a Ray that does not come up is not there, and what it said at last."""
+    logs = f"{folder}/session_latest/logs"
+    if not (os.path.isdir(logs) and os.path.isdir("/proc")):
+        return None
+    lines = [child.command_line for child in descendants_of([os.getpid()])]
+    # Its own name stands first, or second behind an interpreter's.
+    there = {os.path.basename(word) for line in lines if folder in line for word in line.split()[:2]}
+    for name in ("gcs_server", "raylet"):
+        if name not in there:
+            words = _last_error(logs, name)
+            return f"its process {name} has ended" + (f": {words}" if words else "")
+    return None
+
+
+@contextlib.contextmanager
+def _ending_children(folder: str, until: float) -> Iterator[None]:
+    """End the processes of a start that takes longer: whoever waits for them within it gets an error."""
+    timer = threading.Timer(max(0.0, until - time.monotonic()), _kill_children, (folder,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _last_error(folder: str, process: str) -> str:
     """Return the last line with an error in what a process of Ray left in its logs."""
     for name in (f"{process}.err", f"{process}.out"):
@@ -210,6 +244,8 @@ def _last_error(folder: str, process: str) -> str:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 65_536))
             lines = file.read().decode("utf-8", "replace").splitlines()
             bad = [line for line in lines if " C " in line or " E " in line or "rror" in line or "Check failed" in line]
+            if name.endswith(".err"):  # nothing but troubles stand there
+                bad = bad or [line for line in lines if line.strip()]
             if bad:
                 return bad[-1].strip()[:500]
     return ""
