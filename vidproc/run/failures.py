@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from vidproc.errors import FastPathWrong
-from vidproc.media import ArchiveObject, Task
+from vidproc.media import Task
 from vidproc.progress import Reporter
 from vidproc.run.work import VideoWork
 from vidproc.runtime.events import AttemptFailed
@@ -15,25 +14,6 @@ from vidproc.runtime.metrics import Metrics
 from vidproc.secrets import redact
 from vidproc.tables.outcome import Failure
 from vidproc.tables.staging import Staging
-
-
-def failure_of(
-    source: ArchiveObject, run_id: str, *, stage: str, error_class: str, error: str, attempt: int = 1
-) -> Failure:
-    """A failure that the driver finds by itself, here and now, of the video as a whole."""
-    return Failure(
-        uri=source.uri,
-        video_id=source.video_id,
-        task_id=None,
-        stage=stage,
-        error_class=error_class,
-        error=redact(error),
-        traceback=None,
-        attempt=attempt,
-        host=socket.gethostname(),
-        run_id=run_id,
-        at=datetime.now(UTC),
-    )
 
 
 class FailedAttempts:

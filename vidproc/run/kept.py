@@ -10,10 +10,9 @@ from vidproc.media import ArchiveObject
 from vidproc.progress import Reporter
 from vidproc.run.away import Away
 from vidproc.run.due import Answers
-from vidproc.run.failures import failure_of
 from vidproc.run.summary import RunTally, counts_as_failure, named
 from vidproc.tables.lake import Lake
-from vidproc.tables.outcome import Failure, Status
+from vidproc.tables.outcome import Failure, Status, failure_of
 from vidproc.tables.publish import RunInfo, record_failures
 from vidproc.video.archive import Skipped
 

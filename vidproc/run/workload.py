@@ -12,14 +12,13 @@ from vidproc.errors import FastPathWrong, NotFound
 from vidproc.media import Grid, Task, VideoInfo
 from vidproc.progress import Reporter
 from vidproc.run.due import Listed, listed_as, source_of
-from vidproc.run.failures import failure_of
 from vidproc.run.summary import RunTally
 from vidproc.run.work import VideoEnd, VideoWork
 from vidproc.runtime.metrics import Metrics
 from vidproc.runtime.units import Unit, UnitEnd
 from vidproc.secrets import redact
 from vidproc.settings import CutSettings
-from vidproc.tables.outcome import Status
+from vidproc.tables.outcome import Status, failure_of
 from vidproc.tables.publish import RunInfo
 from vidproc.tables.staging import Staging, TaskReport
 from vidproc.video.archive import Skipped

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from vidproc.media import ArchiveObject, VideoInfo
+from vidproc.secrets import redact
 
 Status = Literal["indexed", "partial", "declined", "failed"]
 
@@ -29,6 +31,32 @@ class Failure:
     host: str
     run_id: str
     at: datetime
+
+
+def failure_of(
+    source: ArchiveObject,
+    run_id: str,
+    *,
+    stage: str,
+    error_class: str,
+    error: str,
+    traceback: str | None = None,
+    attempt: int = 1,
+) -> Failure:
+    """A failure of the video as a whole, found here and now. Secrets in its texts are hidden."""
+    return Failure(
+        uri=source.uri,
+        video_id=source.video_id,
+        task_id=None,
+        stage=stage,
+        error_class=error_class,
+        error=redact(error),
+        traceback=None if traceback is None else redact(traceback),
+        attempt=attempt,
+        host=socket.gethostname(),
+        run_id=run_id,
+        at=datetime.now(UTC),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ finishes it. Publishing the same outcomes of the same run again is no change.
 
 from __future__ import annotations
 
-import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,7 @@ from vidproc.secrets import redact
 from vidproc.tables import changes
 from vidproc.tables.delta import BATCH_ROWS, quoted
 from vidproc.tables.lake import Lake
-from vidproc.tables.outcome import Failure, VideoOutcome
+from vidproc.tables.outcome import Failure, VideoOutcome, failure_of
 from vidproc.tables.schema import MODEL_TABLES, load_schema
 from vidproc.tables.staging import Staging
 
@@ -247,18 +246,8 @@ def _linked(
     except Exception as e:
         error_class = e.error_class if isinstance(e, VidprocError) else "internal"
         error = f"linking failed: {redact(str(e)) or type(e).__name__}"
-        failure = Failure(
-            uri=video.uri,
-            video_id=video.video_id,
-            task_id=None,
-            stage="link",
-            error_class=error_class,
-            error=error,
-            traceback=redact(traceback.format_exc()),
-            attempt=1,
-            host=socket.gethostname(),
-            run_id=run.run_id,
-            at=datetime.now(UTC),
+        failure = failure_of(
+            video, run.run_id, stage="link", error_class=error_class, error=error, traceback=traceback.format_exc()
         )
         return replace(outcome, status="failed", error_class=error_class, error=error), {}, failure
 
