@@ -178,6 +178,7 @@ def test_a_killed_run_goes_on(
     assert code == 0 and (json.loads(said)["kept"], json.loads(said)["made"]) == (1, 2), err
     assert there[min(there)] == min(there).stat().st_mtime_ns
     assert [clip["status"] for clip in manifest(out)] == ["made"] * 3
+    assert {p.suffix for p in (out / ".vidproc").iterdir()} == {".json"}, "what the killed run left is removed"
     assert all(numbers(out / clip["file"]) for clip in manifest(out))
 
 
@@ -293,6 +294,25 @@ def test_boxes_are_drawn_where_the_rows_say(vidproc: Run, world: tuple[Path, dic
     assert changed[31:34, x + 2 : x + 22].mean() > 0.3 and changed[40:].mean() < 0.02
 
 
+def test_subtitles_lie_beside_each_clip_on_its_clock(
+    vidproc: Run, world: tuple[Path, dict[str, Made]], rows: Path, tmp_path: Path
+) -> None:
+    root, _ = world
+    out = tmp_path / "out"
+    command = ("export", root / "lake", out, "--rows", rows, *HERE, "--mode", "copy", "--subtitles", "srt")
+    assert vidproc(*command, "--subtitles", "vtt")[0] == 0
+    clips = manifest(out)
+    for clip in clips:
+        with av.open(str(out / clip["file"].replace(Path(clip["file"]).suffix, ".srt"))) as file:
+            shown = [(p.pts, p.pts + p.duration, bytes(p).decode()) for p in file.demux() if p.size]
+        assert shown and shown[-1][1] <= clip["seconds"] * 1000 + 1, "on the clip's clock, in milliseconds"
+        assert all({"rises", "person", "car"} >= set(text.split("\n")) for _, _, text in shown)
+    assert len(list(out.glob("*.vtt"))) == 3 and vidproc(*command)[0] == 0, "subtitles are no foreign clips"
+    next(out.glob(".vidproc/*.json")).unlink()
+    code, _, err = vidproc(*command)
+    assert code == 2 and ".srt" in err
+
+
 def test_the_same_rows_from_csv_json_and_parquet(
     vidproc: Run, world: tuple[Path, dict[str, Made]], rows: Path, tmp_path: Path
 ) -> None:
@@ -323,6 +343,7 @@ def test_refusals_come_before_work(vidproc: Run, world: tuple[Path, dict[str, Ma
         ("--mode", "copy", "--boxes"): "leave one out",
         ("--codec", "wmv"): "--codec is one of h264, hevc, vp9, av1, mpeg4",
         ("--before", "-1"): "--before is a number of seconds",
+        ("--subtitles", "ass"): "--subtitles is srt or vtt",
         ("--max-failures", "many"): "--max-failures is a share",
     }.items():
         code, _, err = vidproc("export", root / "lake", root / "never", *arguments)

@@ -77,6 +77,12 @@ def export(
     reel: Annotated[
         bool, typer.Option("--reel", help="Also join the clips into OUT/reel.mp4, with a chapter an answer.")
     ] = False,
+    subtitles: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--subtitles", metavar="srt|vtt", help="Write labels and actions beside each clip. May be repeated."
+        ),
+    ] = None,
     archive: ArchiveOption = None,
     pipeline: LakePipelineOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")] = False,
@@ -99,11 +105,13 @@ def export(
     """
     from vidproc.cut.export import prepare
     from vidproc.cut.export import run as run_export
+    from vidproc.cut.subtitles import formats_of, write_subtitles
     from vidproc.cut.work import ClipSettings
     from vidproc.settings import Execution
 
     how = ClipSettings(mode=mode, codec=codec, boxes=boxes)
     _check_budget(max_failures)
+    beside = formats_of(subtitles or ())
     asked = [name for name, given in (("--where", where), ("--rows", rows)) if given is not None]
     if wanted != WantedOptions(timezone=wanted.timezone):
         asked.append("the options of search")
@@ -115,7 +123,7 @@ def export(
         works = _works(database, found, how, absolute_or_none(archive), _widening(before, after, max_seconds))
     _check_place(place, absolute(lake), [work.clip.video.uri for work in works], s3)
     options = s3.options()
-    planned = prepare(works, place, how, options, force=force, with_reel=reel)
+    planned = prepare(works, place, how, options, force=force, with_reel=reel, beside=beside)
     forecast = planned.forecast()
     if dry_run:
         if as_json:
@@ -135,6 +143,9 @@ def export(
     execution = Execution(**{key: value for key, value in given.items() if value is not None})
     with reporter(quiet=quiet, log_format=log_format, doing="exporting") as shown:
         summary = run_export(planned, execution, max_failures=max_failures, reporter=shown, with_reel=reel)
+    if beside:
+        with connect_to(lake, s3, pipeline, quiet=True) as database:
+            write_subtitles(database, planned, beside)
     if as_json:
         print_json(plain(summary))
     else:
@@ -142,11 +153,11 @@ def export(
     raise typer.Exit(summary.exit_code)
 
 
-def connect_to(lake: str, s3: S3Options, pipeline: str | None) -> LakeDatabase:
+def connect_to(lake: str, s3: S3Options, pipeline: str | None, *, quiet: bool = False) -> LakeDatabase:
     from vidproc.ask import connect
 
     database = connect(absolute(lake), s3.options(), pipeline=pipeline)
-    if pipeline is None and database.pipeline and len(database.pipelines) > 1:
+    if not quiet and pipeline is None and database.pipeline and len(database.pipelines) > 1:
         say_pipeline(database.pipeline, database.pipelines)
     return database
 

@@ -12,5 +12,6 @@ work            one clip on a worker, put in its place whole
 boxes           boxes and labels drawn into frames
 export          all clips by the executor that indexes; finished ones are kept
 manifest        what lies in a folder of clips
+subtitles       labels and actions as SubRip and WebVTT
 reel            clips joined into one file with chapters
 """

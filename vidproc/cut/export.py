@@ -115,7 +115,7 @@ def _bytes(clip: PlannedClip) -> int:
 
 def prepare(
     works: Sequence[ClipWork], out: str, how: ClipSettings, options: StorageOptions, *,
-    force: bool = False, with_reel: bool = False,
+    force: bool = False, with_reel: bool = False, beside: Sequence[str] = (),
 ) -> Export:  # fmt: skip
     """Look at the place of the clips. Raises ConfigError where files lie that this command did not make and that it
     would replace, unless `force` lets it."""
@@ -123,7 +123,7 @@ def prepare(
     files, records = manifest.existing(place)
     if not force:
         manifest.check_ours(place, files)
-    by_stem: dict[str, str] = {name.rpartition(".")[0]: name for name in files}
+    by_stem = {name.rpartition(".")[0]: name for name in files if name.endswith((".mp4", ".mkv"))}
     found = Export(out=out, how=how, options=options, place=place, works=list(works), due=[])
     found.records = {
         name: record
@@ -133,6 +133,8 @@ def prepare(
     foreign = [] if "reel.mp4" not in files or not with_reel or manifest.REEL in records else ["reel.mp4"]
     for work in works:
         name = work.clip.name
+        if name not in records:
+            foreign += [file for suffix in beside if (file := f"{name}.{suffix}") in files]
         known, there = records.get(name), by_stem.get(name)
         finished = found.records.get(name)
         if finished is not None and finished.clip_id == work.clip_id:

@@ -85,7 +85,7 @@ class JoinClips:
         place = place_of(self.out, self.options)
         source = Source(self.options)
         parts = [_Part.of(clip, place.uri_of(clip.file), source, self.limits, self.options) for clip in work.clips]
-        with aside(place) as folder:
+        with aside(place, work.reel_id) as folder:
             path = folder / f"{NAME}.mp4"
             joiner = Joiner(parts, source, self.limits, work.codec)
             joiner.write(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -195,7 +195,7 @@ class CutClip:
         source = Source(self.options)
         info = replace(_probed(video, source, self.limits), plain=clip.plain)
         place = place_of(self.out, self.options)
-        with aside(place) as folder:
+        with aside(place, work.clip_id) as folder:
             part = folder / f"{clip.name}{suffix_of(info, source, self.limits, work.how)}"
             try:
                 report = write_clip(
@@ -276,19 +276,23 @@ def place_of(out: str, options: StorageOptions) -> Storage:
 
 
 @contextmanager
-def aside(place: Storage) -> Iterator[Path]:
+def aside(place: Storage, clip_id: str) -> Iterator[Path]:
     """A folder for a file that is not whole yet: beside its place where that is a folder, so that it need not be
-    copied."""
-    if isinstance(place, LocalStorage):
-        parts = place.uri_of(PARTS)
-        os.makedirs(parts, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="part-", dir=parts, ignore_cleanup_errors=True) as folder:
+    copied. What a killed attempt at the same clip left there is removed."""
+    if not isinstance(place, LocalStorage):
+        with tempfile.TemporaryDirectory(prefix="vidproc-clip-", ignore_cleanup_errors=True) as folder:
             yield Path(folder)
-        with suppress(OSError):
-            os.rmdir(parts)
         return
-    with tempfile.TemporaryDirectory(prefix="vidproc-clip-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    parts, prefix = Path(place.uri_of(PARTS)), f"{clip_id}-"
+    parts.mkdir(parents=True, exist_ok=True)
+    for left in parts.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=parts, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    finally:
+        with suppress(OSError):  # others still write there
+            parts.rmdir()
 
 
 def no_room(error: BaseException | None) -> str:
