@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
@@ -35,6 +36,11 @@ ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
 """By the name that users give. libx264 and libx265 are GPL; the others are BSD or LGPL."""
 FRAMES_AT_ONCE = 64
 """Decoded at once where the source's own times cannot be used, so that memory stays bounded."""
+
+
+def quiet_encoders() -> None:
+    """SVT-AV1 prints what it is for each file, unless the environment says otherwise."""
+    os.environ.setdefault("SVT_LOG", "1")
 
 
 def encode_clip(

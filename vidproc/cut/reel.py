@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidproc.cut.encode import ENCODERS, shown_frames
+from vidproc.cut.encode import ENCODERS, quiet_encoders, shown_frames
 from vidproc.cut.manifest import REEL as NAME
 from vidproc.cut.work import LICENSES, ClipRecord, aside, no_room, place_of, sha256_of
 from vidproc.errors import TransientError, VidprocError
@@ -64,6 +64,7 @@ class JoinClips:
 
     def setup(self) -> None:
         stay_small()
+        quiet_encoders()
 
     def __call__(self, work: ReelWork) -> ClipRecord:
         record = ClipRecord(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidproc.cut.boxes import BoxSeen, Painter
 from vidproc.cut.clip import container_for, write_clip
-from vidproc.cut.encode import ENCODERS
+from vidproc.cut.encode import ENCODERS, quiet_encoders
 from vidproc.cut.plan import PlannedClip
 from vidproc.cut.report import ClipReport, Mode
 from vidproc.errors import (
@@ -174,6 +174,7 @@ class CutClip:
 
     def setup(self) -> None:
         stay_small()
+        quiet_encoders()
 
     def __call__(self, work: ClipWork) -> ClipRecord:
         try:
