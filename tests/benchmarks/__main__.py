@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.benchmarks import cutting, driver, lakes, network, pipeline, scale
+from tests.benchmarks import cutting, driver, lakes, network, pictures, pipeline, scale
 from tests.benchmarks.measure import REPOSITORY, Row, Settings, run, size
 
 DATA = Path(os.environ.get("VIDPROC_ACCEPTANCE_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -65,6 +65,7 @@ BENCHMARKS: dict[str, Callable[[Settings], list[Row]]] = {
     "driver": driver.driver,
     "query": query,
     "export": cutting.export,
+    "show": pictures.show,
     "scale": scale.scale,
 }
 LONG = {"scale"}

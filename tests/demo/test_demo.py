@@ -29,6 +29,8 @@ def test_the_demo_reaches_its_figures(tmp_path: Path) -> None:
     picture = Image.open(BytesIO(made.sheet.read_bytes()))
     assert picture.width > 1000 and picture.height > 600
     assert len(set(picture.convert("RGB").resize((64, 64)).get_flattened_data())) > 500
+    page = made.report.read_text()
+    assert page.startswith("<!doctype html>") and page.count("<img ") >= 20 and "No picture" not in page
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import vidproc
 from tests.conftest import Root
 from tests.look.conftest import Numbered, job, make_archive
 from tests.support.media import make_video, read_number, video_of
@@ -23,7 +24,8 @@ from vidproc.look.frames import Frame, frames
 from vidproc.look.pool import _Reader
 from vidproc.look.reader import Request
 from vidproc.media import Clip, FrameSize, Grid, Task
-from vidproc.run.driver import PLAIN, index
+from vidproc.run.driver import index
+from vidproc.run.work import PLAIN
 from vidproc.storage import StorageOptions
 from vidproc.video.decode import MediaLimits, Source, decode
 from vidproc.video.probe import probe
@@ -92,6 +94,18 @@ def test_hits_of_a_search_and_mappings_do_too(numbered: Numbered) -> None:
             with pytest.raises(ConfigError):
                 frames(lake, [wrong])
         assert frames(lake, pa.table({"video_id": pa.array([], pa.string())})) == []
+
+
+def test_from_python(numbered: Numbered, tmp_path: Path) -> None:
+    with vidproc.open(numbered.lake) as lake:
+        for rows in (
+            lake.sql("SELECT video_id, time_s, pts FROM detections WHERE time_s = 2.0"),
+            lake.search(label="person", limit=2),
+        ):
+            found = lake.frames(rows, max_width=48)
+            assert len(found) == len(rows.arrow()) > 0
+            assert all(f.pixels is not None and f.pixels.shape == (32, 48, 3) for f in found)
+        assert lake.report(tmp_path / "r.html").bytes == (tmp_path / "r.html").stat().st_size
 
 
 def shown(lake: Path, **how: Any) -> dict[str, list[Frame]]:

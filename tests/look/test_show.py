@@ -121,6 +121,18 @@ def test_no_answer_says_so_and_writes_nothing(numbered: Numbered, vidproc: Run, 
     assert code == 0 and "nothing was found" in said and not list(tmp_path.iterdir())
 
 
+def test_what_a_search_cannot_know_it_says(numbered: Numbered, vidproc: Run) -> None:
+    code, said = vidproc("search", numbered.lake, "--label", "Persn", "--label", "car", "--limit", 1)
+    assert code == 0 and "no segment has the label 'Persn'; did you mean 'person'?" in said and "There are: " in said
+    code, said = vidproc(
+        "search", numbered.lake, "--action", "zzzz", "--since", "2026-01-01", "--between", "22:00-05:00"
+    )
+    assert "the action 'zzzz'." in said and "did you mean" not in said
+    assert "2 videos have no date of recording, so --since and --between left them out" in said
+    code, said = vidproc("search", numbered.lake, "--label", "person", "--limit", 1)
+    assert "no segment" not in said and "no date" not in said
+
+
 def test_what_cannot_be_shown_is_grey_and_counted(own: Numbered, vidproc: Run, tmp_path: Path) -> None:
     (own.archive / "a.mp4").unlink()
     code, said = vidproc("show", own.lake, tmp_path / "a.png", "--where", "time_s = 2", "--limit", 2)

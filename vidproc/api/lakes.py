@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date as Date
 from datetime import datetime, time, timedelta
-from difflib import get_close_matches
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from vidproc.ask import LakeDatabase, SearchQuery
     from vidproc.look.frames import Frame
+    from vidproc.look.report import Reported
     from vidproc.storage import StorageOptions
     from vidproc.tables.compaction import CompactReport
     from vidproc.tables.forgetting import ForgetReport
@@ -164,12 +164,6 @@ class Lake:
         )  # fmt: skip
         return Hits(lambda: run_search(self.database, wanted), _said(wanted))
 
-    def nearest_labels(self, labels: Sequence[str]) -> list[tuple[str, str | None]]:
-        """Return those of these labels that no segment of the lake has, each with the nearest that one has."""
-        known = [label for (label,) in self.sql("SELECT DISTINCT label FROM segments ORDER BY 1")]
-        near = {name: get_close_matches(name, known, 1) for name in labels if name not in known}
-        return [(name, next(iter(found), None)) for name, found in near.items()]
-
     @property
     def videos(self) -> Relation:
         """One row a video of the archive, with how it ended."""
@@ -230,9 +224,24 @@ class Lake:
         from vidproc.look.frames import frames
         from vidproc.storage import absolute_address
 
-        given = list(rows) if isinstance(rows, Hits) else rows.arrow() if isinstance(rows, Relation) else rows
+        given = rows.arrow() if isinstance(rows, Relation) else rows
         moved = None if archive is None else absolute_address(os.fspath(archive))
         return frames(self.database, given, archive=moved, options=self._options, workers=workers, max_width=max_width)
+
+    def report(
+        self, out: str | os.PathLike[str], *, archive: str | os.PathLike[str] | None = None, timezone: str = "UTC"
+    ) -> Reported:
+        """Write one page for a person who was not there: what is in the lake, what failed, and what is new.
+
+        out: an .html file or `s3://bucket/x.html`, replaced whole. archive: where the archive is now, if it was moved.
+        timezone: of hours and days. Raises ConfigError for a place that cannot be written.
+        """
+        from vidproc.look.report import report
+        from vidproc.storage import absolute_address
+
+        moved = None if archive is None else absolute_address(os.fspath(archive))
+        place = absolute_address(os.fspath(out))
+        return report(self.database, place, archive=moved, options=self._options, zone=timezone)
 
     # What the lake knows of its runs
 

@@ -47,4 +47,9 @@ def demo(
         print_json(made)
         return
     print()
-    say(f"contact sheet: {made.sheet}", f'ask it yourself: vidproc query {made.lake} "SELECT * FROM segments LIMIT 10"')
+    say(
+        f"contact sheet: {made.sheet}",
+        f"report: open {made.report.resolve().as_uri()} in a browser",
+        f"people as pictures: vidproc show {made.lake} people.jpg --label person",
+    )
+    say(f'ask it yourself: vidproc query {made.lake} "SELECT * FROM segments LIMIT 10"')

@@ -23,7 +23,7 @@ from vidproc.cli.options import (
     absolute_or_none,
     expanded,
 )
-from vidproc.cli.questions import WantedOptions, say_pipeline
+from vidproc.cli.questions import WantedOptions, say_hints, say_pipeline
 from vidproc.errors import ConfigError
 from vidproc.text import printable, say
 
@@ -76,6 +76,8 @@ def show(
     place = absolute(out) + "/" * (out.endswith("/") and not absolute(out).endswith("/"))
     with connect(absolute(lake), s3.options(), pipeline=pipeline) as database, _counting(quiet=quiet) as progress:
         rows = search(database, question) if where is None else select_rows(database, where, table, limit)
+        if where is None:
+            say_hints(database, question)
         if pipeline is None and database.pipeline and len(database.pipelines) > 1:
             say_pipeline(database.pipeline, database.pipelines)
         shown = run_show(

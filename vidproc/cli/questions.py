@@ -20,7 +20,7 @@ from vidproc.errors import ConfigError
 from vidproc.text import printable, say
 
 if TYPE_CHECKING:
-    from vidproc.ask import SearchQuery
+    from vidproc.ask import LakeDatabase, SearchQuery
 
 app = typer.Typer()
 
@@ -149,7 +149,8 @@ def search(
         found = opened.search(**wanted.given(), limit=max(page.limit, 1), offset=page.offset, after=page.after)
         database = opened.database
         hits = found.hits if page.limit else []
-        meant = [] if hits or not page.limit else opened.nearest_labels([*(wanted.label or ()), *(wanted.action or ())])
+        if page.limit:
+            say_hints(database, wanted.query(limit=1))
         if pipeline is None and database.pipeline and len(database.pipelines) > 1:
             say_pipeline(database.pipeline, database.pipelines)
     if as_json:
@@ -164,10 +165,16 @@ def search(
     if hits and len(hits) == page.limit:
         say(f"more: --after {hits[-1].token}")
     elif page.limit and not hits:
-        for asked, near in meant:
-            say(f"there is no label {asked!r} in this lake" + (f"; did you mean {near!r}?" if near else ""))
         print("nothing was found; `vidproc query LAKE \"SELECT kind, label, count(*) FROM segments GROUP BY ALL\"` "
               "shows what there is")  # fmt: skip
+
+
+def say_hints(database: LakeDatabase, question: SearchQuery) -> None:
+    """Say on standard error what the answer leaves out, and why."""
+    from vidproc.ask.hints import hints
+
+    for sentence in hints(database, question):
+        print(printable(sentence), file=sys.stderr)
 
 
 def _clock(seconds: float) -> str:

@@ -18,6 +18,7 @@ from vidproc.demo.archive import RECORDED_PATTERN, draw_archive
 from vidproc.demo.score import Scores, score
 from vidproc.demo.settings import DEMO_SEED
 from vidproc.errors import ConfigError
+from vidproc.look.report import report
 from vidproc.look.sheet import SheetBox, SheetItem, contact_sheet
 from vidproc.machine import cpu_count
 from vidproc.progress import Reporter
@@ -65,6 +66,7 @@ class Demo:
     archive: Path
     lake: Path
     sheet: Path
+    report: Path
     drawing_s: float
     scores: Scores
     summary: RunSummary
@@ -80,7 +82,7 @@ def run_demo(
     say: Callable[[str], None] = print,
     ask: Callable[[LakeDatabase, str, str], None] | None = None,
 ) -> Demo:
-    """Make `archive/`, `lake/` and `contact_sheet.png` in `folder`, over those of an earlier demo.
+    """Make `archive/`, `lake/`, `contact_sheet.png` and `report.html` in `folder`, over those of an earlier demo.
 
     `ask(database, question, sql)` shows the answers. Raises ConfigError for a folder that holds other things.
     """
@@ -112,9 +114,12 @@ def run_demo(
             if ask is not None:
                 ask(database, question, sql)
         sheet.write_bytes(_sheet(database, scores, summary))
+        page = folder / "report.html"
+        report(database, str(page))
     return Demo(
-        folder=folder, archive=archive, lake=lake, sheet=sheet, drawing_s=drawing_s, scores=scores, summary=summary
-    )
+        folder=folder, archive=archive, lake=lake, sheet=sheet, report=page, drawing_s=drawing_s, scores=scores,
+        summary=summary,
+    )  # fmt: skip
 
 
 def _claim(folder: Path) -> None:
