@@ -194,7 +194,11 @@ def terminal(lake: str, tmp_path: Path) -> Iterator[Terminal]:
 def test_a_prompt_answers_one_question_after_the_other(terminal: Terminal, lake: str, tmp_path: Path) -> None:
     assert "detections" in terminal.until("Tables: videos")
     terminal.until("vidproc>")
-    terminal.type("SELECT count(*) AS counted FROM vide\t;\r")  # completed to `videos`
+    terminal.type("SELECT count(*) AS counted FROM vide")
+    terminal.until("vide")
+    terminal.type("\t")
+    terminal.until("os")  # what is missing of `videos`
+    terminal.type(";\r")
     assert "counted" in terminal.until("1 row")
     terminal.type("DROP TABLE videos\r")
     terminal.until("DROP is refused")  # and the next is asked for

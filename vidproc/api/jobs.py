@@ -171,11 +171,11 @@ def index(
     Returns how the run ended; `exit_code` is 0 where all is well and 1 where more failed than max_failures allows.
     Raises ConfigError before work starts where the job cannot run as given, and RunAborted where it was given up.
     """
-    from vidproc.look.night import after_refusal, after_run
     from vidproc.progress import displayed
 
     wanted = make_job(archive, lake, job, options)
     with named_extras(), displayed(progress) as reporter:
+        from vidproc.look.night import after_refusal, after_run
         from vidproc.run.driver import index as run_index
 
         try:
