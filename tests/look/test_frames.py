@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import vidproc
 from tests.conftest import Root
 from tests.look.conftest import Numbered, job, make_archive
 from tests.support.media import make_video, read_number, video_of
+from tests.support.proxy import Rule, proxy
+from tests.support.s3 import SeaweedFS
 from vidproc.ask import SearchQuery, connect, search
 from vidproc.ask.scenes import DECODED_PLAINLY
 from vidproc.errors import ConfigError
@@ -179,7 +182,7 @@ def test_the_mark_of_plain_decoding_is_the_one_that_runs_leave() -> None:
     assert PLAIN.startswith(DECODED_PLAINLY)
 
 
-def test_on_s3_too(s3_root: Root, tmp_path: Path) -> None:
+def test_on_s3_too(s3_root: Root, s3_server: SeaweedFS, tmp_path: Path) -> None:
     made = make_archive(tmp_path, {"a.mp4": {"seconds": 3}, "b.mp4": {"seconds": 3}})
     archive, lake = s3_root.below("archive"), s3_root.below("lake")
     for uri in made:
@@ -189,6 +192,15 @@ def test_on_s3_too(s3_root: Root, tmp_path: Path) -> None:
         rows = database.sql("SELECT * FROM detections WHERE time_s IN (0.5, 2.0) ORDER BY video_id, time_s").read_all()
         found = frames(database, rows, options=s3_root.options)
         assert [read_number(f.pixels) for f in found if f.pixels is not None] == [12, 50] * 2
+        rules = [
+            Rule("denied", methods="GET|HEAD", path=r".*/archive/a.mp4"),
+            Rule("archived", methods="GET", path=r".*/archive/b.mp4"),
+        ]
+        with proxy(s3_server.endpoint, *rules) as refusing:
+            behind = replace(s3_root.options, endpoint_url=refusing.endpoint)
+            refused = frames(database, rows, options=behind)
+        assert {f.scene.title.rpartition("/")[2]: f.state for f in refused} == {"a.mp4": "denied", "b.mp4": "archived"}
+        assert all(f.pixels is None and f.reason for f in refused)
         archive.storage.put("a.mp4", Path(next(iter(made))).read_bytes() + b"more")
         archive.storage.delete(["b.mp4"])
         states = {f.scene.title.rpartition("/")[2]: f.state for f in frames(database, rows, options=s3_root.options)}

@@ -159,6 +159,16 @@ def test_pages_are_made_to_fit(numbered: Numbered, tmp_path: Path, monkeypatch: 
     checked(data)
 
 
+def test_a_report_does_not_wait_for_pictures_for_ever(
+    numbered: Numbered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidproc.look.report.TOTAL_S", 0.0)
+    with numbered.opened() as lake:
+        made = report(lake, str(tmp_path / "r.html"), workers=1)
+    seen = checked((tmp_path / "r.html").read_bytes())
+    assert made.missing > 0 and "it was not read within" in seen.text
+
+
 def test_what_is_new_since_the_last_night(tmp_path: Path) -> None:
     make_archive(tmp_path / "archive", {"a.mp4": {"seconds": 3}})
     index(job(tmp_path / "archive", tmp_path / "lake", detector="none"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 from vidproc.ask import LakeDatabase
 from vidproc.ask.scenes import Scene, scenes
 from vidproc.look.pool import read_all
-from vidproc.look.reader import Request, State
+from vidproc.look.reader import Answer, Request, State
 from vidproc.storage import StorageOptions
 
 VIDEO_LIMIT_S = 120.0
@@ -69,8 +70,9 @@ def read_scenes(
     workers: int | None = None,
     max_width: int | None = None,
     limit_s: float = VIDEO_LIMIT_S,
-) -> Iterator[tuple[int, Frame]]:
-    """Yield the frame of each scene with its place, as they come. `limit_s`: for all scenes of one video."""
+) -> Generator[tuple[int, Frame], None, None]:
+    """Yield the frame of each scene with its place, as they come; closing it ends the readers. `limit_s`: for all
+    scenes of one video."""
     by_video: dict[Any, list[int]] = {}
     for place, scene in enumerate(asked):
         by_video.setdefault((scene.video, scene.plain), []).append(place)
@@ -87,15 +89,18 @@ def read_scenes(
         )
         for places in groups
     ]
-    for group, answer in read_all(requests, workers=workers):
-        for inside in answer.places:
-            place = groups[group][inside]
-            scene = asked[place]
-            reason = answer.reason
-            if answer.state != "shown" and scene.away:
-                reason = f"{reason}; when it was last looked for: {scene.away}"
-            width, height = answer.size
-            yield place, Frame(
-                scene=scene, state=answer.state, reason=reason, pixels=answer.pixels, pts=answer.pts,
-                width=width, height=height,
-            )  # fmt: skip
+    with closing(read_all(requests, workers=workers)) as answers:
+        for group, answer in answers:
+            for inside in answer.places:
+                place = groups[group][inside]
+                yield place, _frame(asked[place], answer)
+
+
+def _frame(scene: Scene, answer: Answer) -> Frame:
+    reason = answer.reason
+    if answer.state != "shown" and scene.away:
+        reason = f"{reason}; when it was last looked for: {scene.away}"
+    width, height = answer.size
+    return Frame(
+        scene=scene, state=answer.state, reason=reason, pixels=answer.pixels, pts=answer.pts, width=width, height=height
+    )

@@ -8,10 +8,9 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 import vidproc
 from vidproc.look.reader import Answer, Request
@@ -20,10 +19,8 @@ from vidproc.machine import cpu_count
 GRACE_S = 10.0
 """Given to a reader beyond a request's own limit, before it is ended."""
 
-T = TypeVar("T")
 
-
-def read_all(requests: Sequence[Request], *, workers: int | None = None) -> Iterator[tuple[int, Answer]]:
+def read_all(requests: Sequence[Request], *, workers: int | None = None) -> Generator[tuple[int, Answer], None, None]:
     """Yield answers as they come, each with the place of its request. Every moment of every request is answered.
 
     `workers`: readers at a time; by default one a CPU that this process may use. At most one answer a reader waits

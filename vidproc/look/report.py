@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -25,6 +27,10 @@ QUALITIES = (82, 60, 35)
 
 VIDEO_LIMIT_S = 60.0
 """For the pictures of one video: a report does not wait long for a store that does not answer."""
+
+
+TOTAL_S = 300.0
+"""For all pictures together: what is not read by then is missing, so that a night does not wait for a slow store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +70,20 @@ def report(
         raise ConfigError(f"there is no time zone {zone!r}; give a name such as Europe/Berlin") from e
     facts = gather(lake, zone=zone)
     asked = [(heading, row) for heading, rows in facts.pictures.items() for row in rows]
-    found: list[Frame | None] = [None] * len(asked)
+    wanted = scenes(lake, [row for _, row in asked], archive=archive)
+    late = f"it was not read within the {TOTAL_S:g} s that a report takes for its pictures"
+    found = [Frame(scene=scene, state="away", reason=late) for scene in wanted]
+    over = time.monotonic() + TOTAL_S
     read = read_scenes(
-        scenes(lake, [row for _, row in asked], archive=archive),
-        options=archive_options or options, workers=workers, max_width=PICTURE_WIDTH, limit_s=VIDEO_LIMIT_S,
-    )  # fmt: skip
-    for done, (place, frame) in enumerate(read, 1):
-        found[place] = frame
-        progress(done, len(asked))
-    frames = [(heading, frame) for (heading, _), frame in zip(asked, found, strict=True) if frame is not None]
+        wanted, options=archive_options or options, workers=workers, max_width=PICTURE_WIDTH, limit_s=VIDEO_LIMIT_S
+    )
+    with closing(read):
+        for done, (place, frame) in enumerate(read, 1):
+            found[place] = frame
+            progress(done, len(asked))
+            if time.monotonic() > over:
+                break
+    frames = [(heading, frame) for (heading, _), frame in zip(asked, found, strict=True)]
     data = _fitted(facts, frames, own_zone)
     put_file(out, data, options)
     shown = sum(frame.pixels is not None for _, frame in frames)
