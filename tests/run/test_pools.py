@@ -294,7 +294,7 @@ os.environ |= {"RAY_TMPDIR": str(scratch / "ray"), "VIDPROC_TEST_NODES": str(scr
                "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
 from ray.cluster_utils import Cluster
 import vidproc.run.driver, vidproc.runtime.ray.timing
-from tests import test_pools
+from tests.run import test_pools
 from vidproc.progress import Reporter
 
 vidproc.runtime.ray.timing.WAITING_AFTER_S = vidproc.runtime.ray.timing.LOOK_EVERY_S = 1.0
