@@ -21,7 +21,8 @@ from tests.support.sleepers import clock
 from vidproc.ask import connect
 from vidproc.progress import Progress, Reporter
 from vidproc.storage.clock import store_now
-from vidproc.tables import heartbeat
+from vidproc.tables import heartbeat, runs
+from vidproc.tables.delta import Tables
 from vidproc.tables.heartbeat import Heartbeat
 from vidproc.tables.lake import Lake
 
@@ -96,13 +97,13 @@ def test_a_question_sees_it_too(local_root: Root, a_minute_later: None) -> None:
 def test_an_end_that_comes_while_it_is_marked_stays(local_root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = begun(local_root)
     lake.storage.delete(["_runs/night-1.json"])
-    marked = Lake._mark_lost
+    marked = runs._mark_lost
 
-    def late(self: Lake, run_id: str, at: Any) -> None:
-        self.record_run(ROW | {"outcome": "ok"})
-        marked(self, run_id, at)
+    def late(tables: Tables, run_id: str, values: dict[str, Any]) -> None:
+        lake.record_run(ROW | {"outcome": "ok"})
+        marked(tables, run_id, values)
 
-    monkeypatch.setattr(Lake, "_mark_lost", late)
+    monkeypatch.setattr(runs, "_mark_lost", late)
     assert outcomes(lake) == [("ok", None)]
 
 
