@@ -336,7 +336,9 @@ def test_the_same_rows_from_csv_json_and_parquet(
     assert code == 2 and "row 1: start_s is a number, not 'soon'" in err
 
 
-def test_refusals_come_before_work(vidproc: Run, world: tuple[Path, dict[str, Made]], rows: Path) -> None:
+def test_refusals_come_before_work(
+    vidproc: Run, world: tuple[Path, dict[str, Made]], rows: Path, tmp_path: Path
+) -> None:
     root, _ = world
     for arguments, why in {
         ("--rows", rows, "--label", "person"): "different ways to ask",
@@ -352,6 +354,10 @@ def test_refusals_come_before_work(vidproc: Run, world: tuple[Path, dict[str, Ma
     code, _, err = vidproc("export", root / "lake", root / "archive/yard", "--rows", rows)
     assert code == 2 and "holds videos of the archive" in err
     assert not (root / "never").exists()
+    (tmp_path / "file").write_text("mine")
+    for place, why in {tmp_path / "file": "is no folder", tmp_path / "file/x": "no folder can be made"}.items():
+        code, _, err = vidproc("export", root / "lake", place, "--rows", rows, *HERE)
+        assert code == 2 and why in err, err
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", " =1", "\t=1", "\r=1", "\0=1"])

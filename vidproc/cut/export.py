@@ -172,9 +172,10 @@ def run(
 ) -> ExportSummary:  # fmt: skip
     """Make the clips that are due, and write the manifest, also where the run is stopped early.
 
-    Raises ConfigError before work starts where the job cannot run as given.
+    Raises ConfigError before work starts where the job cannot run as given, or the place cannot be written.
     """
     reporter = reporter or Reporter()
+    manifest.sign(export.place)
     began = time.monotonic()
     made: Counter[str] = Counter()
     outcome, reason = "ok", ""
@@ -204,7 +205,8 @@ def run(
     try:
         manifest.write_manifest(export.place, [*export.records.values(), *export.failed.values()])
     except VidprocError as error:
-        outcome, reason = "failed", f"the manifest could not be written: {redact(str(error))}"
+        reason = "; ".join(filter(None, (reason, f"the manifest could not be written: {redact(str(error))}")))
+        outcome = "failed"
     return _summary(export, made, outcome, reason, max_failures, time.monotonic() - began, joined)
 
 

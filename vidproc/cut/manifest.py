@@ -33,6 +33,8 @@ def existing(place: Storage) -> tuple[dict[str, int], dict[str, ClipRecord]]:
 
         if not os.path.lexists(place.root):
             return {}, {}
+        if not os.path.isdir(place.root):
+            raise ConfigError(f"{place.root} is no folder: give a new or another folder for the clips")
     files: dict[str, int] = {}
     records: dict[str, ClipRecord] = {}
     for item in place.list():
@@ -44,6 +46,12 @@ def existing(place: Storage) -> tuple[dict[str, int], dict[str, ClipRecord]]:
                 if record.key == item.key:
                     records[record.name] = record
     return files, records
+
+
+def sign(place: Storage) -> None:
+    """Write down whose place it is, before any work: a place that cannot be written is refused by that. Raises
+    ConfigError."""
+    place.put(f"{RECORDS}/place.json", json.dumps({"made_by": MADE_BY}).encode() + b"\n")
 
 
 def check_ours(place: Storage, files: dict[str, int]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from vidproc.cut.encode import ENCODERS, quiet_encoders, shown_frames
 from vidproc.cut.manifest import REEL as NAME
-from vidproc.cut.work import LICENSES, ClipRecord, aside, no_room, place_of, sha256_of
+from vidproc.cut.work import LICENSES, ClipRecord, aside, no_room, not_written, place_of, sha256_of
 from vidproc.errors import TransientError, VidprocError
 from vidproc.media import Video, VideoInfo, content_hash
 from vidproc.memory import stay_small
@@ -77,7 +77,7 @@ class JoinClips:
             if full := no_room(error):
                 return replace(record, error_class="disk_full", reason=full)
             if isinstance(error, OSError):
-                raise TransientError(f"the reel could not be written: {error}") from error
+                raise not_written("the reel", error) from error
             if isinstance(error, TransientError):
                 raise
             return replace(record, error_class=error.error_class, reason=redact(str(error)))

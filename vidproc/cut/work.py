@@ -35,6 +35,7 @@ from vidproc.memory import stay_small
 from vidproc.runtime.step import Resources
 from vidproc.secrets import redact
 from vidproc.storage import LocalStorage, Storage, StorageOptions, open_storage, size_and_etag
+from vidproc.storage.faults import of_errno
 from vidproc.video.container import MediaLimits, Source, open_container
 from vidproc.video.probe import probe
 
@@ -188,7 +189,7 @@ class CutClip:
         except OSError as error:
             if full := no_room(error):
                 return ClipRecord.of(work, "failed", error_class="disk_full", reason=full)
-            raise TransientError(f"{work.clip.name} could not be written: {error}") from error
+            raise not_written(work.clip.name, error) from error
 
     def _make(self, work: ClipWork) -> ClipRecord:
         clip, video = work.clip, work.clip.video
@@ -303,6 +304,13 @@ def no_room(error: BaseException | None) -> str:
             return "the disk is full, or a quota: free space there, and run the same command again"
         error = error.__cause__ or error.__context__
     return ""
+
+
+def not_written(what: str, error: OSError) -> VidprocError:
+    """Return the error for a file that could not be written: an operator must act, or it may pass."""
+    meaning = of_errno(error.errno)
+    kind = ConfigError if meaning.kind == "configuration" else TransientError
+    return kind(f"{what} could not be written: {error.strerror or error}. {meaning.way_out}".rstrip(". ") + ".")
 
 
 def sha256_of(path: Path) -> str:
