@@ -132,6 +132,9 @@ class Lake:
         *,
         label: str | Sequence[str] | None = None,
         action: str | Sequence[str] | None = None,
+        with_label: str | Sequence[str] | None = None,
+        then: str | Sequence[str] | None = None,
+        within: float = 10.0,
         min_seconds: float = 0.0,
         min_score: float = 0.0,
         since: datetime | str | None = None,
@@ -148,6 +151,8 @@ class Lake:
 
         label: something in view, such as "person"; action: something that happens; of several any. With both, the
             time in which they overlap.
+        with_label: what else is in view, or happens, at the same time. then: what begins afterwards, at most `within`
+            seconds after the first ended. Hits of either that touch are one.
         min_seconds, min_score (0 to 1): leave out what is shorter or less sure.
         since, until: recorded in [since, until); a datetime or ISO 8601 text. date: recorded on this day, or on any of
             these. between: times of day such as "22:00-06:00", over midnight too. All of them in `timezone`.
@@ -159,7 +164,8 @@ class Lake:
         from vidproc.ask import search as run_search
 
         wanted = search_query(
-            label=label, action=action, min_seconds=min_seconds, min_score=min_score, since=since, until=until,
+            label=label, action=action, with_label=with_label, then=then, within=within,
+            min_seconds=min_seconds, min_score=min_score, since=since, until=until,
             date=date, between=between, timezone=timezone, video=video, limit=limit, offset=offset, after=after,
         )  # fmt: skip
         return Hits(lambda: run_search(self.database, wanted), _said(wanted))

@@ -103,7 +103,8 @@ class Hits(Relation):
         schema = pa.schema({
             "uri": pa.string(), "start_s": pa.float64(), "end_s": pa.float64(), "label": pa.string(),
             "action": pa.string(), "score": pa.float64(), "recorded_at": pa.timestamp("us", "UTC"),
-            "track_ids": pa.list_(pa.int64()), "video_id": pa.string(), "pipeline": pa.string(), "token": pa.string(),
+            "track_ids": pa.list_(pa.int64()), "why": pa.string(),
+            "video_id": pa.string(), "pipeline": pa.string(), "token": pa.string(),
         })  # fmt: skip
         rows = [{name: getattr(hit, name) for name in schema.names} for hit in self._find()]
         return pa.Table.from_pylist(rows, schema=schema).to_reader()

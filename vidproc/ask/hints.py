@@ -14,18 +14,25 @@ MAX_NAMED = 30
 
 def hints(lake: LakeDatabase, query: SearchQuery) -> list[str]:
     """Return sentences on what the answer to a search leaves out and why; none where there is nothing to say."""
-    return [*_unknown(lake, "presence", query.label), *_unknown(lake, "action", query.action), *_undated(lake, query)]
+    return [
+        *_unknown(lake, "presence", query.label),
+        *_unknown(lake, "action", query.action),
+        *_unknown(lake, None, query.with_label),
+        *_unknown(lake, None, query.then),
+        *_undated(lake, query),
+    ]
 
 
-def _unknown(lake: LakeDatabase, kind: str, asked: str | Sequence[str] | None) -> list[str]:
+def _unknown(lake: LakeDatabase, kind: str | None, asked: str | Sequence[str] | None) -> list[str]:
     wanted = [asked] if isinstance(asked, str) else list(asked or ())
     if not wanted:
         return []
-    sql = "SELECT label, count(*) AS n FROM segments WHERE kind = ? GROUP BY label ORDER BY n DESC, label"
-    known = lake.sql(sql, [kind]).read_all()["label"].to_pylist()
+    where = "true" if kind is None else f"kind = '{kind}'"
+    sql = f"SELECT label, count(*) AS n FROM segments WHERE {where} GROUP BY label ORDER BY n DESC, label"
+    known = lake.sql(sql).read_all()["label"].to_pylist()
     folded = {label.casefold(): label for label in reversed(known)}
     said = []
-    what = "label" if kind == "presence" else "action"
+    what = "action" if kind == "action" else "label"
     for label in wanted:
         if label in known:
             continue

@@ -25,6 +25,14 @@ class SearchQuery:
     label: str | Sequence[str] | None = None
     """Any of these."""
     action: str | Sequence[str] | None = None
+    with_label: str | Sequence[str] | None = None
+    """At the same time: a hit is the time in which what is looked for overlaps with a presence or an action of another
+    label in the same video, one of these."""
+    then: str | Sequence[str] | None = None
+    """Afterwards: a hit goes from where what is looked for begins to the end of a presence or action of one of these
+    labels that begins later, and at most `within` seconds after the first ended."""
+    within: float = 10.0
+    """Seconds."""
     min_seconds: float = 0.0
     """Shorter hits are left out; of an overlap, its own length counts."""
     min_score: float = 0.0
@@ -54,6 +62,12 @@ class SearchQuery:
                 "limit must be positive, offset and min_seconds not negative: "
                 f"{self.limit}, {self.offset}, {self.min_seconds:g}"
             )
+        if not 0 <= self.within < float("inf"):
+            raise ConfigError(f"within is a number of seconds, not negative: {self.within:g}")
+        if self.with_label and self.then:
+            raise ConfigError("with and then are two questions: ask one of them")
+        if (self.with_label or self.then) and not (self.label or self.action):
+            raise ConfigError("with and then go together with a label or an action: say what is looked for first")
         try:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError) as e:
@@ -74,6 +88,8 @@ class Hit:
     """UTC wall-clock time of `start_s`, None where the video's `recorded_at` is not known."""
     track_ids: tuple[int, ...]
     """Of the objects in view, local to the video (and so to be joined with `video_id`)."""
+    why: str
+    """What was found together with it, such as `with dog` or `then wave`; empty where nothing else was asked."""
     video_id: str
     pipeline: str
     token: str
@@ -82,16 +98,53 @@ class Hit:
 
 _SEGMENT = """
     SELECT video_id, pipeline, model, start_s, end_s, score, track_ids,
-           CASE kind WHEN 'presence' THEN label END AS label, CASE kind WHEN 'action' THEN label END AS action
+           CASE kind WHEN 'presence' THEN label END AS label, CASE kind WHEN 'action' THEN label END AS action,
+           '' AS why
     FROM segments WHERE kind IN {kinds} AND {among}"""
 
 _OVERLAP = """
     SELECT p.video_id, p.pipeline, concat(p.model, '+', a.model) AS model,
            greatest(p.start_s, a.start_s) AS start_s, least(p.end_s, a.end_s) AS end_s,
-           least(p.score, a.score) AS score, p.track_ids, p.label, a.label AS action
+           least(p.score, a.score) AS score, p.track_ids, p.label, a.label AS action, '' AS why
     FROM segments p JOIN segments a ON p.video_id = a.video_id AND p.pipeline = a.pipeline
     WHERE p.kind = 'presence' AND p.{labels} AND a.kind = 'action' AND a.{actions}
         AND p.start_s < a.end_s AND a.start_s < p.end_s"""
+
+_PAIRED = {
+    # What begins and ends each: the time in which both are there; or from the first to the end of what follows.
+    "with": (
+        "greatest(f.start_s, o.start_s)", "least(f.end_s, o.end_s)",
+        "f.start_s < o.end_s AND o.start_s < f.end_s "
+        # Itself is always there at the same time.
+        "AND o.label IS DISTINCT FROM f.label AND o.label IS DISTINCT FROM f.action",
+    ),
+    "then": (
+        "f.start_s", "greatest(f.end_s, o.end_s)", "o.start_s > f.start_s AND o.start_s <= f.end_s + $within"
+    ),
+}  # fmt: skip
+
+# Pairs that touch are one hit: two dogs that come one after the other do not cut a person's time in two.
+_PAIRS = """
+    SELECT video_id, pipeline, min(model) AS model, min(start_s) AS start_s, max(end_s) AS end_s, max(score) AS score,
+           list_distinct(flatten(list(track_ids))) AS track_ids, label, action,
+           concat('{word} ', string_agg(DISTINCT other, ', ' ORDER BY other)) AS why
+    FROM (
+        SELECT *, sum(begins) OVER (PARTITION BY video_id, pipeline, label, action ORDER BY start_s, end_s, model, other
+                                    ROWS UNBOUNDED PRECEDING) AS island
+        FROM (
+            SELECT *, CASE WHEN start_s <= max(end_s) OVER (
+                PARTITION BY video_id, pipeline, label, action ORDER BY start_s, end_s, model, other
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) THEN 0 ELSE 1 END AS begins
+            FROM (
+                SELECT f.video_id, f.pipeline, concat(f.model, '+', o.model) AS model, {start} AS start_s,
+                       {end} AS end_s, least(f.score, o.score) AS score, f.label, f.action, o.label AS other,
+                       list_concat(coalesce(f.track_ids, []), coalesce(o.track_ids, [])) AS track_ids
+                FROM ({found}) f JOIN segments o ON f.video_id = o.video_id AND f.pipeline = o.pipeline
+                WHERE o.label IN ({labels}) AND {meet}
+            ) AS pairs
+        ) AS marked
+    ) AS islands
+    GROUP BY video_id, pipeline, label, action, island"""
 
 # Ties cannot be: the key ends with all that tells one segment from another. Infinity: no wall clock.
 _KEY = (
@@ -113,7 +166,7 @@ placed AS (
     WHERE f.end_s - f.start_s >= $min_seconds - 1e-9 AND f.score >= $min_score AND {videos}
 ),
 keyed AS (SELECT *, {key} AS key FROM placed WHERE {conditions})
-SELECT uri, start_s, end_s, label, action, score, began AS recorded_at, track_ids, video_id, pipeline, key
+SELECT uri, start_s, end_s, label, action, score, began AS recorded_at, track_ids, why, video_id, pipeline, key
 FROM keyed {after} ORDER BY key LIMIT $limit OFFSET $offset"""
 
 
@@ -178,6 +231,12 @@ def search(lake: LakeDatabase, query: SearchQuery) -> list[Hit]:
     else:
         kinds = "('presence')" if labels else "('action')" if actions else "('presence', 'action')"
         found = _SEGMENT.format(kinds=kinds, among=next(iter(among.values()), "true"))
+    for word, others in (("with", _several(query.with_label)), ("then", _several(query.then))):
+        if others:
+            start, end, meet = _PAIRED[word]
+            params |= {"within": query.within} if word == "then" else {}
+            marks = ", ".join(names(word, others))
+            found = _PAIRS.format(word=word, start=start, end=end, meet=meet, labels=marks, found=found)
     videos = " OR ".join(f"v.uri GLOB {g} OR v.uri GLOB concat('*/', {g})" for g in names("glob", globs)) or "true"
     text = _SEARCH.format(
         found=found, videos=f"({videos})", key=_struct(_KEY), conditions=" AND ".join(conditions), after=after

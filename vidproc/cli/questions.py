@@ -20,7 +20,7 @@ from vidproc.errors import ConfigError
 from vidproc.text import printable, say
 
 if TYPE_CHECKING:
-    from vidproc.ask import LakeDatabase, SearchQuery
+    from vidproc.ask import Hit, LakeDatabase, SearchQuery
 
 app = typer.Typer()
 
@@ -98,6 +98,15 @@ class WantedOptions:
     action: Annotated[
         list[str] | None, typer.Option("--action", help="Something that happens, such as run. Given again: either.")
     ] = None
+    with_label: Annotated[
+        list[str] | None, typer.Option("--with", metavar="LABEL", help="At the same time. Given again: either.")
+    ] = None
+    then: Annotated[
+        list[str] | None, typer.Option("--then", metavar="LABEL", help="Begins afterwards. Given again: either.")
+    ] = None
+    within: Annotated[
+        float, typer.Option("--within", metavar="SECONDS", help="Longest time from the end of the first to --then.")
+    ] = 10.0
     min_seconds: Annotated[float, typer.Option("--min-seconds", help="Only what lasts at least this long.")] = 0.0
     min_score: Annotated[float, typer.Option("--min-score", help="Only what has at least this score.")] = 0.0
     since: Annotated[datetime | None, typer.Option("--since", help="Recorded from this moment on.")] = None
@@ -158,7 +167,7 @@ def search(
         return
     zone = ZoneInfo(wanted.timezone)
     print_table("found", ("video", "from", "to", "what", "score", f"recorded ({wanted.timezone})"), [
-        (h.uri, _clock(h.start_s), _clock(h.end_s), " + ".join(w for w in (h.label, h.action) if w),
+        (h.uri, _clock(h.start_s), _clock(h.end_s), _what(h),
          f"{h.score:.2f}", cell(h.recorded_at and h.recorded_at.astimezone(zone)))
         for h in hits
     ])  # fmt: skip
@@ -167,6 +176,10 @@ def search(
     elif page.limit and not hits:
         print("nothing was found; `vidproc query LAKE \"SELECT kind, label, count(*) FROM segments GROUP BY ALL\"` "
               "shows what there is")  # fmt: skip
+
+
+def _what(hit: Hit) -> str:
+    return f"{' + '.join(w for w in (hit.label, hit.action) if w)} {hit.why}".rstrip()
 
 
 def say_hints(database: LakeDatabase, question: SearchQuery) -> None:
