@@ -30,8 +30,10 @@ SIGNATURES = {
     "load_model": "model *kind *device *batch_size *score_threshold *max_detections *nms_iou *half *threads *weights "
     "*sha256 *options",
     "Lake.sql": "query params *limit *offset",
-    "Lake.search": "*label *action *min_seconds *min_score *since *until *date *between *timezone *video *limit "
-    "*offset *after",
+    "Lake.search": "*label *action *with_label *then *within *min_seconds *min_score *since *until *date *between "
+    "*timezone *video *limit *offset *after",
+    "Lake.frames": "rows *archive *workers *max_width",
+    "Lake.report": "out *archive *timezone",
     "Lake.status": "*pipeline",
     "Lake.failures": "*error_class *stage *run_id *uri *pipeline *limit",
     "Lake.runs": "*pipeline *limit",
@@ -58,8 +60,8 @@ OPTIONS = [
     "follow_links", "limit", "workers", "device", "executor", "endpoint_url", "profile", "region", "anonymous",
     "filters", "cut", "decode", "link", "limits", "execution", "storage",
 ]  # fmt: skip
-INDEX_OPTIONS = ["actors", "address", "max_failures", "verify", "plan", "follow", "deleted", "hollow_pictures",
-                 "partial_index"]  # fmt: skip
+INDEX_OPTIONS = ["actors", "address", "max_failures", "verify", "plan", "follow", "deleted", "report", "notify",
+                 "hollow_pictures", "partial_index"]  # fmt: skip
 
 TABLES = ("videos", "detections", "tracks", "actions", "segments", "shots", "embeddings")
 
@@ -117,6 +119,7 @@ def test_every_keyword_reaches_the_job() -> None:
         "link": {"track": False}, "filters": {"min_bytes": 9}, "cut": {"clips_per_task": 5}, "storage": {},
         "limits": {"attempts": 9}, "execution": {"publish_videos": 3}, "actors": 3, "address": "h:1",
         "max_failures": 12, "verify": 0.5, "deleted": "remove", "follow": 60.0,
+        "report": "/r.html", "notify": "https://chat.example/hook",
         "hollow_pictures": False, "decode": {"partial_index": True}, "partial_index": False,
     }  # fmt: skip
     assert {*given, "plan"} == {*PlanOptions.__annotations__, *IndexOptions.__annotations__}
@@ -125,6 +128,7 @@ def test_every_keyword_reaches_the_job() -> None:
         "archive": "/a", "lake": "/l", "name": "n", "detector": {"model": "demo", "fps": 3.0}, "actions": "none",
         "embedding": "demo", "sampling": "keyframes", "recorded_at": "%Y%m%d", "follow_links": True, "limit": 4,
         "cut": {"clip_seconds": 7.0, "clips_per_task": 5}, "verify": 0.5, "deleted": "remove", "follow": 60.0,
+        "report": "/r.html", "notify": "https://chat.example/hook",
         "limits": {"max_duration": 5.0, "max_frame_duration": 6.0, "attempts": 9, "max_failures": "12"},
         "filters": {"include": ["a*"], "exclude": ["b*"], "min_bytes": 1, "max_bytes": 2,
                     "modified_since": "2026-01-01", "modified_before": "2026-02-01"},
