@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from vidproc.cli import app, main
 from vidproc.errors import ConfigError
 from vidproc.learn.networks import NetworkSettings, network_for, recipe_for
-from vidproc.learn.train import tensor_bytes, write_model
+from vidproc.learn.train.folder import tensor_bytes, write_model
 from vidproc.progress import LiveReporter, LogReporter, Progress
 from vidproc.storage import open_storage
 from vidproc.tables.lake import Lake
