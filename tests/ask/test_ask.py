@@ -18,7 +18,7 @@ import pytest
 from tests.ask.test_query import NOON, detection, segment, video, write
 from tests.cli.test_cli import Run, vidproc  # noqa: F401 (a fixture)
 from tests.conftest import Root
-from vidproc.ask import ALL, PIPELINE, SearchQuery, connect, search
+from vidproc.ask import ALL, SearchQuery, connect, search
 from vidproc.errors import ConfigError
 from vidproc.storage import StorageOptions
 from vidproc.tables.lake import Lake
@@ -68,7 +68,7 @@ def test_two_pipelines_never_double_an_answer(two: Root, sql: str, answer: dict[
     with connect(two.uri, two.options) as db:
         assert db.pipelines == ("night", "extra") and db.pipeline == "night"
         found = db.sql(sql).read_all()
-        assert found.to_pylist() == [answer] and found.schema.metadata == {PIPELINE: b"night"}
+        assert found.to_pylist() == [answer] and found.schema.metadata == {b"vidproc.pipeline": b"night"}
     scale = {30: 20, 3: 2, 6: 4}
     with connect(two.uri, two.options, pipeline="extra") as db:
         [row] = db.sql(sql).read_all().to_pylist()

@@ -33,7 +33,7 @@ from vidproc.errors import ConfigError
 from vidproc.storage import StorageOptions, hurried
 from vidproc.tables.lake import Lake
 
-PIPELINE = b"vidproc.run.pipeline"
+PIPELINE = b"vidproc.pipeline"
 """Key in the metadata of an answer's schema: the pipeline whose rows it is made of, where the lake has several."""
 
 
