@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo
 
 import typer
@@ -26,6 +26,9 @@ from vidproc.cli.options import (
 from vidproc.cli.questions import WantedOptions, say_hints, say_pipeline
 from vidproc.errors import ConfigError
 from vidproc.text import printable, say
+
+if TYPE_CHECKING:
+    from vidproc.look.show import Shown
 
 app = typer.Typer()
 
@@ -63,27 +66,14 @@ def show(
 
     Without --where the options are those of `search`. A video that is gone or changed gives a grey tile that says so.
     """
-    from vidproc.ask import connect, search
-    from vidproc.ask.selecting import select_rows
-    from vidproc.look.show import MAX_ON_A_SHEET, sheet_format
-    from vidproc.look.show import show as run_show
-
-    question = wanted.query(limit=limit)
     if where is not None and wanted != WantedOptions(timezone=wanted.timezone):
         raise ConfigError("--where and the options of search are two ways to ask: give one of them")
-    if sheet_format(out) and limit > MAX_ON_A_SHEET:
-        raise ConfigError(f"a contact sheet holds {MAX_ON_A_SHEET} rows: lower --limit, or give a folder, OUT/")
-    place = absolute(out) + "/" * (out.endswith("/") and not absolute(out).endswith("/"))
-    with connect(absolute(lake), s3.options(), pipeline=pipeline) as database, _counting(quiet=quiet) as progress:
-        rows = search(database, question) if where is None else select_rows(database, where, table, limit)
-        if where is None:
-            say_hints(database, question)
-        if pipeline is None and database.pipeline and len(database.pipelines) > 1:
-            say_pipeline(database.pipeline, database.pipelines)
-        shown = run_show(
-            database, rows, place,
-            heading=_heading(wanted, where, table), archive=absolute_or_none(archive), options=s3.options(),
-            zone=ZoneInfo(wanted.timezone), force=force, progress=progress,
+    from vidproc.look.pool import prepared
+
+    with prepared(limit):
+        shown = _shown(
+            lake, out, where, table, wanted,
+            limit=limit, archive=archive, pipeline=pipeline, force=force, quiet=quiet, s3=s3,
         )  # fmt: skip
     if as_json:
         print_json(shown)
@@ -97,6 +87,42 @@ def show(
             say(f"  {state}, for example {reason}")
     if shown.rows and not shown.pictures:
         raise typer.Exit(1)
+
+
+def _shown(
+    lake: str,
+    out: str,
+    where: str | None,
+    table: Table,
+    wanted: WantedOptions,
+    *,
+    limit: int,
+    archive: str | None,
+    pipeline: str | None,
+    force: bool,
+    quiet: bool,
+    s3: S3Options,
+) -> Shown:
+    from vidproc.ask import connect, search
+    from vidproc.ask.selecting import select_rows
+    from vidproc.look.show import MAX_ON_A_SHEET, sheet_format
+    from vidproc.look.show import show as run_show
+
+    question = wanted.query(limit=limit)
+    if sheet_format(out) and limit > MAX_ON_A_SHEET:
+        raise ConfigError(f"a contact sheet holds {MAX_ON_A_SHEET} rows: lower --limit, or give a folder, OUT/")
+    place = absolute(out) + "/" * (out.endswith("/") and not absolute(out).endswith("/"))
+    with connect(absolute(lake), s3.options(), pipeline=pipeline) as database, _counting(quiet=quiet) as progress:
+        rows = search(database, question) if where is None else select_rows(database, where, table, limit)
+        if where is None:
+            say_hints(database, question)
+        if pipeline is None and database.pipeline and len(database.pipelines) > 1:
+            say_pipeline(database.pipeline, database.pipelines)
+        return run_show(
+            database, rows, place,
+            heading=_heading(wanted, where, table), archive=absolute_or_none(archive), options=s3.options(),
+            zone=ZoneInfo(wanted.timezone), force=force, progress=progress,
+        )  # fmt: skip
 
 
 @app.command()

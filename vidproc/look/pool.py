@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import vidproc
@@ -78,6 +78,35 @@ def read_all(requests: Sequence[Request], *, workers: int | None = None) -> Gene
             thread.join()
 
 
+_spare: list[subprocess.Popen[bytes]] = []
+"""Readers that were started before anybody had something to read."""
+
+
+@contextmanager
+def prepared(workers: int) -> Iterator[None]:
+    """Start readers now, so that they are ready when the rows are known. Those that are not used are ended."""
+    _spare.extend(_started() for _ in range(max(0, min(workers, cpu_count()))))
+    try:
+        yield
+    finally:
+        while _spare:
+            _end(_spare.pop())
+
+
+def _started() -> subprocess.Popen[bytes]:
+    # The same package, whatever made it importable here; and never what lies in the working directory.
+    home = str(Path(vidproc.__file__).parents[1])
+    paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", "from vidproc.look.reader import main; main()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        start_new_session=True,  # Ctrl-C is the parent's to handle
+    )
+
+
 class _Reader:
     """One process, started when it is first needed and again after it died."""
 
@@ -122,17 +151,10 @@ class _Reader:
             if self._closed:
                 return None
             if self._process is None:
-                # The same package, whatever made it importable here; and never what lies in the working directory.
-                home = str(Path(vidproc.__file__).parents[1])
-                paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-c", "from vidproc.look.reader import main; main()"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-                    start_new_session=True,  # Ctrl-C is the parent's to handle
-                )
+                try:
+                    self._process = _spare.pop()
+                except IndexError:
+                    self._process = _started()
             return self._process
 
     def _drop(self, process: subprocess.Popen[bytes]) -> None:

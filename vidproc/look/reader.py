@@ -143,6 +143,9 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def main() -> None:
+    import av  # now, while the parent asks its lake: the first request does not wait for it
+
+    del av
     # Whatever a library prints must not stand between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

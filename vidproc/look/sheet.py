@@ -6,6 +6,7 @@ import colorsys
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import Final, Literal
 
@@ -115,7 +116,7 @@ def encoded(image: Image.Image, format: Format, *, quality: int = 88) -> bytes:
     if format == "PNG":
         image.save(out, "PNG")
     else:
-        image.save(out, "JPEG", quality=quality, optimize=True)
+        image.save(out, "JPEG", quality=quality)
     return out.getvalue()
 
 
@@ -144,6 +145,7 @@ def track_colour(track_id: int | None) -> tuple[int, int, int]:
     return int(r * 255), int(g * 255), int(b * 255)
 
 
+@lru_cache(maxsize=32)
 def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
@@ -167,9 +169,14 @@ def _tile(
     card = Image.new("RGB", (width, height + caption), _CARD)
     card.paste(_pictured(item, width, height))
     _caption(card, item, height, 1.0)
-    mask = Image.new("L", (card.width * 4, card.height * 4), 0)
+    return card, at, _round_corners(card.width, card.height)
+
+
+@lru_cache(maxsize=4)
+def _round_corners(width: int, height: int) -> Image.Image:
+    mask = Image.new("L", (width * 4, height * 4), 0)
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, mask.width - 1, mask.height - 1), 40, 255)
-    return card, at, mask.resize(card.size, Image.Resampling.LANCZOS)
+    return mask.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _fits_one_line(item: SheetItem, width: int, unit: float = 1.0) -> bool:
@@ -202,7 +209,10 @@ def _pictured(item: SheetItem, width: int, height: int, unit: float = 1.0) -> Im
     wide, tall = max(1, round(item.pixels.shape[1] * scale)), max(1, round(item.pixels.shape[0] * scale))
     left, top = (width - wide) // 2, (height - tall) // 2
     card = Image.new("RGB", (width, height), _CARD)
-    card.paste(Image.fromarray(item.pixels).resize((wide, tall), Image.Resampling.LANCZOS), (left, top))
+    frame = Image.fromarray(item.pixels)
+    card.paste(
+        frame if frame.size == (wide, tall) else frame.resize((wide, tall), Image.Resampling.LANCZOS), (left, top)
+    )
     scale = wide / (item.width or item.pixels.shape[1])
     card = _with_boxes(card, item.boxes, scale, left, top, unit)
     if badge := printable(item.badge):
@@ -270,7 +280,7 @@ def _with_boxes(
         draw.rounded_rectangle(inner, 4.5 * line, None, (*colour, 255), round(2 * line))
         places.append((b, x0, y0, y1, colour))
     out = card.convert("RGBA")
-    out.alpha_composite(layer.resize(card.size, Image.Resampling.LANCZOS) if fine > 1 else layer)
+    out.alpha_composite(layer.resize(card.size, Image.Resampling.BOX) if fine > 1 else layer)
     card = out.convert("RGB")
     draw, font = ImageDraw.Draw(card), _font(12 * unit)
     tall = 15 * unit

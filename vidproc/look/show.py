@@ -74,7 +74,7 @@ def show(
     reasons: dict[str, str] = {}
     items: list[SheetItem | None] = [None] * len(asked)
     folder = None if sheet else _Folder(out, options)
-    read = read_scenes(asked, options=options, max_width=TILE_WIDTH * 2 if sheet else None)
+    read = read_scenes(asked, options=options, max_width=TILE_WIDTH if sheet else None)
     for done, (place, frame) in enumerate(read, 1):
         states[frame.state] += 1
         if frame.state != "shown":
