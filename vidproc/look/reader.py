@@ -31,7 +31,7 @@ from vidproc.media import Video
 from vidproc.secrets import redact
 from vidproc.storage import StorageOptions, size_and_etag
 from vidproc.video.container import MediaLimits, Source
-from vidproc.video.moments import pictures_at, tick_at
+from vidproc.video.moments import load_codecs, pictures_at, tick_at
 from vidproc.video.probe import probe
 
 State = Literal["shown", "gone", "changed", "denied", "archived", "away", "damaged", "unreadable", "crashed"]
@@ -143,9 +143,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def main() -> None:
-    import av  # now, while the parent asks its lake: the first request does not wait for it
-
-    del av
+    load_codecs()  # while the parent asks its lake, so that the first request does not wait for it
     # Whatever a library prints must not stand between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

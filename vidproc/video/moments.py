@@ -41,6 +41,11 @@ class Moment:
     """Why there is no picture."""
 
 
+def load_codecs() -> None:
+    """Load the codec library, which whoever decodes first loads otherwise."""
+    import av  # noqa: F401
+
+
 def tick_at(info: VideoInfo, time_s: float, *, rounding_ticks: Fraction = Fraction(0)) -> int:
     """Return the last tick at or before a time on the video's clock, in seconds. A time that misses the next tick by
     no more than floats (or by `rounding_ticks`) means that tick."""
