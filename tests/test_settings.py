@@ -264,7 +264,7 @@ OPTIONS = {
     "sampling": "sampling", "clip_seconds": "cut.clip_seconds", "recorded_at": "recorded_at",
     "max_duration": "limits.max_duration", "max_frame_duration": "limits.max_frame_duration",
     "max_failures": "limits.max_failures", "verify": "verify", "plan": "plan", "limit": "limit", "follow": "follow",
-    "deleted": "deleted", "follow_links": "follow_links",
+    "deleted": "deleted", "follow_links": "follow_links", "report": "report", "notify": "notify",
     **{name: f"filters.{name}" for name in (
         "include", "exclude", "min_bytes", "max_bytes", "modified_since", "modified_before"
     )},

@@ -125,7 +125,7 @@ def test_what_a_model_says_of_itself_is_printed_as_text(tmp_path: Path) -> None:
     write_model(open_storage(str(tmp_path / "m")), recipe, tensor_bytes(network_for(recipe, network)))
     card = yaml.safe_load((tmp_path / "m/model.yaml").read_text())
     hostile = HOSTILE.replace("\udc80", "").replace("\x00", "")
-    (tmp_path / "m/model.yaml").write_text(yaml.safe_dump(card | {"licence": hostile}))
+    (tmp_path / "m/model.yaml").write_text(yaml.safe_dump(card | {"license": hostile}))
     ran = CliRunner().invoke(app, ["models", "check", str(tmp_path / "m"), "--device", "cpu"])
     assert ran.exit_code == 0 and r"\x1b[2J\x9b31m\nok: 12 indexed" in ran.output, ran.output
     assert not invisible(ran.output) and not any(line.startswith("ok:") for line in ran.output.splitlines())

@@ -26,8 +26,7 @@ from hypothesis import strategies as st
 from tests.benchmarks import query as benchmark
 from tests.conftest import Root
 from tests.support.s3 import BUCKET, READ_ONLY_ACCESS_KEY, READ_ONLY_SECRET_KEY, SeaweedFS
-from vidproc import ask as query
-from vidproc.ask import Hit, LakeDatabase, SearchQuery, connect, search, write_result
+from vidproc.ask import Hit, LakeDatabase, SearchQuery, connect, faults, search, write_result
 from vidproc.errors import ConfigError, TransientError, VidprocError
 from vidproc.media import content_hash
 from vidproc.storage import StorageOptions
@@ -414,7 +413,7 @@ def test_an_interruption_by_another_thread_is_asked_for_its_reason(answers: list
         yield "a batch"
         raise OSError(left.pop(0))
 
-    with pytest.raises(VidprocError, match=said), query._translated(), query._streamed(ask):
+    with pytest.raises(VidprocError, match=said), faults.translated(), faults.streamed(ask):
         deque(ask(), maxlen=0)
 
 
