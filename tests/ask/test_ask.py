@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests.ask.test_query import NOON, detection, segment, video, write
-from tests.cli.test_cli import Run, vidproc  # noqa: F401 (a fixture)
 from tests.conftest import Root
+from tests.support.console import Run
 from vidproc.ask import ALL, SearchQuery, connect, search
 from vidproc.errors import ConfigError
 from vidproc.storage import StorageOptions
@@ -131,7 +131,7 @@ def test_a_pipeline_that_is_not_there_is_named(two: Root, tmp_path: Path) -> Non
     assert Lake.open(str(tmp_path / "new"), HERE).status().pipeline is None
 
 
-def test_the_command_line_names_the_pipeline(two: Root, vidproc: Run) -> None:  # noqa: F811
+def test_the_command_line_names_the_pipeline(two: Root, vidproc: Run) -> None:
     note = "of the pipeline night; the lake also has extra (--pipeline NAME, or all)\n"
     code, out, err = vidproc("query", two.uri, "SELECT count(*) AS n FROM detections", "--format", "csv")
     assert (code, out, err) == (0, "n\n30\n", note)
@@ -153,7 +153,7 @@ def test_the_command_line_names_the_pipeline(two: Root, vidproc: Run) -> None:  
     assert code == 2 and "it has night, extra" in err
 
 
-def test_one_pipeline_says_nothing_of_pipelines(local_root: Root, vidproc: Run) -> None:  # noqa: F811
+def test_one_pipeline_says_nothing_of_pipelines(local_root: Root, vidproc: Run) -> None:
     make(local_root, {"night": 1})
     assert vidproc("query", local_root.uri, "SELECT count(*) AS n FROM detections", "-f", "csv") == (0, "n\n10\n", "")
     code, out, err = vidproc("search", local_root.uri, "--label", "car")
@@ -199,7 +199,7 @@ def test_an_option_given_twice_finds_either(
     options: list[str],
     query: dict[str, Any],
     found: int,
-    vidproc: Run,  # noqa: F811
+    vidproc: Run,
 ) -> None:
     code, out, _ = vidproc("search", several.uri, *options, "--limit", 50, "--json")
     hits = json.loads(out)
@@ -214,7 +214,7 @@ def test_an_option_given_twice_finds_either(
             assert len(search(db, SearchQuery(**query, after=first[0].token))) == found - 1
 
 
-def test_a_page_of_no_hits_is_empty(several: Root, vidproc: Run) -> None:  # noqa: F811
+def test_a_page_of_no_hits_is_empty(several: Root, vidproc: Run) -> None:
     code, out, err = vidproc("search", several.uri, "--limit", 0, "--json")
     assert (code, json.loads(out), err) == (0, [], "")
     code, out, err = vidproc("search", several.uri, "--label", "car", "--limit", 0)
@@ -233,7 +233,7 @@ ODD = [
 ]  # fmt: skip
 
 
-def test_a_date_that_no_camera_has_breaks_no_answer(local_root: Root, vidproc: Run) -> None:  # noqa: F811
+def test_a_date_that_no_camera_has_breaks_no_answer(local_root: Root, vidproc: Run) -> None:
     Lake.create(local_root.uri, local_root.options)
     dates = {"good": NOON, "none": None} | {f"odd{i}": odd for i, odd in enumerate(ODD)}
     for number, (name, recorded) in enumerate(dates.items(), 1):

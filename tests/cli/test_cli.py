@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ import typer
 
 import vidproc as vidproc_api
 from tests.conftest import Root
+from tests.support.console import Run
 from tests.support.media import make_video
 from tests.support.s3 import READ_ONLY_ACCESS_KEY, READ_ONLY_SECRET_KEY, SeaweedFS
-from vidproc.cli import app, main
+from vidproc.cli import app
 from vidproc.progress import Reporter
 from vidproc.run.driver import index
 from vidproc.settings import load_job
@@ -31,23 +32,7 @@ from vidproc.storage import open_storage
 from vidproc.tables.heartbeat import Heartbeat, running
 from vidproc.tables.lake import Lake
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def vidproc(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
-    """The console script in this process -> exit code, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vidproc", *map(str, arguments)])
-        capfdbinary.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capfdbinary.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, out.decode(), err.decode()
-
-    return run
+FAKES = ["--detector", "tests.support.fakes:Numbers", "--actions", "none", "--executor", "inline"]
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -261,16 +246,7 @@ def test_a_lake_among_the_videos_is_refused(made: Path, vidproc: Run) -> None:
 
 
 def test_filters_by_size_and_time(made: Path, vidproc: Run) -> None:
-    fakes = [
-        "--detector",
-        "tests.support.fakes:Numbers",
-        "--actions",
-        "none",
-        "--executor",
-        "inline",
-        "--calibrate",
-        "0",
-    ]
+    fakes = [*FAKES, "--calibrate", "0"]
 
     def listed(*given: str) -> int:
         code, out, err = vidproc("plan", made / "in", *fakes, "--json", *given)
@@ -282,16 +258,7 @@ def test_filters_by_size_and_time(made: Path, vidproc: Run) -> None:
 
 
 def test_a_plan_says_what_it_does_and_what_it_found(made: Path, tmp_path: Path, vidproc: Run) -> None:
-    given = [
-        "--detector",
-        "tests.support.fakes:Numbers",
-        "--actions",
-        "none",
-        "--executor",
-        "inline",
-        "--log-format",
-        "text",
-    ]
+    given = [*FAKES, "--log-format", "text"]
     code, out, err = vidproc("plan", made / "in", *given, "--calibrate", "1", "--save", tmp_path / "plan")
     assert code == 0 and "2 objects probed; now a trial of 1 s" in err
     places = [out.index(x) for x in ("models: ", "1 videos, 2.0 s, ", "for example: ", "predicted time: ", "saved to ")]
@@ -301,16 +268,7 @@ def test_a_plan_says_what_it_does_and_what_it_found(made: Path, tmp_path: Path, 
 
 
 def test_a_place_where_no_plan_can_be_saved_is_found_before_the_work(made: Path, vidproc: Run) -> None:
-    given = [
-        "--detector",
-        "tests.support.fakes:Numbers",
-        "--actions",
-        "none",
-        "--executor",
-        "inline",
-        "--log-format",
-        "text",
-    ]
+    given = [*FAKES, "--log-format", "text"]
     code, out, err = vidproc("plan", made / "in", *given, "--save", "/proc/plan")
     assert code == 2 and "/proc/plan" in err and "probed" not in err and not out
 

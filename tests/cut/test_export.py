@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import ceil, floor
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ import pytest
 
 from tests.conftest import Root
 from tests.look.conftest import job, make_archive
+from tests.support.console import Run
 from tests.support.media import Made, decode_whole, read_number
-from vidproc.cli import main
 from vidproc.cut.manifest import as_csv, harmless
 from vidproc.run.driver import index
 
@@ -31,24 +31,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "yard/b.mp4": {"gop": 12},
 }
 GATE, ODD, YARD = KINDS
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def vidproc(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Run:
-    """The console script in this process -> exit code, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vidproc", *map(str, arguments)])
-        capfdbinary.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capfdbinary.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, out.decode(), err.decode()
-
-    return run
 
 
 @pytest.fixture(scope="module")

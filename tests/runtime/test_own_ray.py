@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import Run, vidproc  # noqa: F401 (a fixture)
+from tests.support.console import Run
 from tests.support.media import make_video
 
 WATCHER = """
@@ -106,7 +106,7 @@ def test_a_profile_that_is_not_there_is_named(
     command: str,
     how: str,
     tmp_path: Path,
-    vidproc: Run,  # noqa: F811
+    vidproc: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))

@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_cli import Run
-from tests.cli.test_cli import vidproc as vidproc
 from tests.conftest import Root
+from tests.support.console import Run
 from tests.support.media import make_video
 from tests.support.odd_store import Odd, odd_store
 from tests.support.unprivileged import as_nobody, open_folder

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cli.test_cli import Run, vidproc  # noqa: F401 (a fixture)
+from tests.support.console import Run
 from tests.support.media import make_video
 from tests.whole.test_security import everything_in
 from vidproc.ask import connect
@@ -88,7 +88,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_canary_is_in_no_byte_of_the_lake_the_plan_and_what_was_said(
     leaky: dict[str, Any],
-    vidproc: Run,  # noqa: F811
+    vidproc: Run,
 ) -> None:
     folder, said = leaky["folder"], leaky["said"]
     for ask in (["failures"], ["failures", "--json"], ["runs", "--json"], ["status", "--json"]):
@@ -110,7 +110,7 @@ def test_a_canary_is_in_no_byte_of_the_lake_the_plan_and_what_was_said(
 
 def test_retry_refuses_a_job_without_its_secrets_and_says_the_way_out(
     leaky: dict[str, Any],
-    vidproc: Run,  # noqa: F811
+    vidproc: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder, lake = leaky["folder"], str(leaky["folder"] / "lake")
@@ -217,7 +217,7 @@ def test_what_is_no_secret_is_taken(url: str) -> None:
     refuse_credentials_in(url, "it")
 
 
-def test_the_command_line_refuses_a_url_with_a_password_before_work(tmp_path: Path, vidproc: Run) -> None:  # noqa: F811
+def test_the_command_line_refuses_a_url_with_a_password_before_work(tmp_path: Path, vidproc: Run) -> None:
     (tmp_path / "in").mkdir()
     for options in (
         ["--endpoint-url", f"https://u:{CANARY}@s3.test"], ["--detector", f"https://u:{CANARY}@h/x.onnx"],
@@ -280,7 +280,7 @@ def store() -> Iterator[tuple[str, list[str]]]:
 def test_models_are_fetched_from_the_store_that_was_named(
     tmp_path: Path,
     store: tuple[str, list[str]],
-    vidproc: Run,  # noqa: F811
+    vidproc: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     endpoint, asked = store
@@ -330,7 +330,7 @@ def test_class_names_are_drawn_as_they_are() -> None:
     assert precision_recall_png({n: (line, line) for n in names}, "t")[:4] == b"\x89PNG"
 
 
-def test_failures_of_either_class(leaky: dict[str, Any], vidproc: Run) -> None:  # noqa: F811
+def test_failures_of_either_class(leaky: dict[str, Any], vidproc: Run) -> None:
     lake = str(leaky["folder"] / "lake")
     rows = Lake.open(lake).failures().to_pylist()
     classes = sorted({r["error_class"] for r in rows})

@@ -32,8 +32,6 @@ class EdgeCodec:
     options: dict[str, str]
     in_band: bool
     """Parameter sets stand in the packets: those of the source go in front of the first packet that is copied."""
-    license: str
-    """Of the encoder's library, as it is built into the codec package."""
 
 
 def edge_codec(stream: VideoStream, header: list[bytes]) -> EdgeCodec:
@@ -57,14 +55,14 @@ def edge_codec(stream: VideoStream, header: list[bytes]) -> EdgeCodec:
             more = {"profile": profile, "preset": "medium", "crf": "10", "refs": "1", "x264-params": x264}
             if context.level and context.level > 0:
                 more["level"] = f"{context.level / 10:g}"
-            return EdgeCodec("libx264", quiet | more, False, "GPL")
+            return EdgeCodec("libx264", quiet | more, False)
         case "hevc":
             x265 = "repeat-headers=1:bframes=0:keyint=-1:open-gop=0:scenecut=0:log-level=none:annexb=1"
-            return EdgeCodec("libx265", quiet | {"crf": "8", "preset": "medium", "x265-params": x265}, True, "GPL")
+            return EdgeCodec("libx265", quiet | {"crf": "8", "preset": "medium", "x265-params": x265}, True)
         case "mpeg2video":
-            return EdgeCodec("mpeg2video", {"bf": "0", "g": "300", "qmin": "1", "qmax": "2"}, True, "LGPL")
+            return EdgeCodec("mpeg2video", {"bf": "0", "g": "300", "qmin": "1", "qmax": "2"}, True)
         case "mpeg4":
-            return EdgeCodec("mpeg4", {"bf": "0", "g": "300", "qmin": "1", "qmax": "2"}, True, "LGPL")
+            return EdgeCodec("mpeg4", {"bf": "0", "g": "300", "qmin": "1", "qmax": "2"}, True)
         case "vp9" | "vp8" as name:
             options = {
                 "crf": "4",
@@ -74,7 +72,7 @@ def edge_codec(stream: VideoStream, header: list[bytes]) -> EdgeCodec:
                 "deadline": "good",
                 "cpu-used": "4",
             }
-            return EdgeCodec("libvpx-vp9" if name == "vp9" else "libvpx", {"g": "9999"} | options, False, "BSD")
+            return EdgeCodec("libvpx-vp9" if name == "vp9" else "libvpx", {"g": "9999"} | options, False)
     raise CannotMatch(f"no encoder whose pictures may stand beside those of this {context.name} stream")
 
 

@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidproc.cut.reading import Upright, frames_between
+from vidproc.cut.reading import Upright, frames_between, has_plain_times
 from vidproc.cut.report import ClipReport
 from vidproc.cut.sound import Sound
 from vidproc.errors import Undecodable
@@ -83,7 +83,7 @@ def encode_clip(
             target.mux(packet)
         sound.until(None)
     usual = round(1 / rate / base)
-    ended = info.pts_to_seconds(min(end, last + usual) if info.held is False else end)
+    ended = info.pts_to_seconds(end if info.held else min(end, last + usual))
     return ClipReport(info.pts_to_seconds(zero), ended, "encode", why, encoded=count, encoders=(name,))
 
 
@@ -91,7 +91,7 @@ def shown_frames(
     info: VideoInfo, source: Source, limits: MediaLimits, start: int, end: int
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Yield the frames shown in [start, end) with their times, upright; the first is the one on screen at `start`."""
-    if info.edits or info.counted or not info.exact_timestamps or info.later_streams or info.plain:
+    if not has_plain_times(info):
         yield from _sampled(info, source, limits, start, end)
         return
     held: tuple[int, VideoFrame] | None = None

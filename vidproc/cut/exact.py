@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidproc.cut import parameter_sets
 from vidproc.cut.edges import EdgeCodec, EdgeEncoder, edge_codec
-from vidproc.cut.reading import enter, frames_between
+from vidproc.cut.reading import enter, frames_between, has_plain_times
 from vidproc.cut.report import ClipReport
 from vidproc.cut.sound import Sound
 from vidproc.errors import Undecodable
@@ -59,14 +59,7 @@ class Cutter:
         self, info: VideoInfo, source: Source, limits: MediaLimits, container: InputContainer,
         start: int, end: int, *, exact: bool,
     ) -> None:  # fmt: skip
-        if (
-            info.edits
-            or info.counted
-            or not info.exact_timestamps
-            or info.later_streams
-            or info.parameters
-            or info.plain
-        ):
+        if info.parameters or not has_plain_times(info):
             raise NotPlain("the times or parameters of the source are not plain enough to copy its packets")
         self.info, self.source, self.limits, self.exact = info, source, limits, exact
         self.container = container
@@ -230,9 +223,7 @@ class Cutter:
                 times.append(frame.pts)
                 yield frame
 
-        waiting: list[bytes] = []
-        for packet in encoder.packets(frames()):
-            waiting.append(packet)
+        waiting = list(encoder.packets(frames()))
         for place, packet in enumerate(waiting):
             following = times[place + 1] if place + 1 < len(times) else end
             if self.length_bytes:

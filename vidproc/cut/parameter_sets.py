@@ -17,7 +17,6 @@ HEVC_PARAMETER_SETS = range(32, 35)
 """NAL unit types of VPS, SPS and PPS (ITU-T H.265, table 7-1)."""
 END_OF_SEQUENCE = b"\x48\x01"
 """An HEVC NAL unit of type 36: what follows is decoded as if nothing had come before."""
-END_OF_SEQUENCE_H264 = b"\x0a"
 
 
 def units(data: bytes, length_bytes: int) -> Iterator[bytes]:

@@ -16,6 +16,13 @@ _SECONDS = 10
 """How far before the first keyframe a demuxer is sent that does not find it."""
 
 
+def has_plain_times(info: VideoInfo) -> bool:
+    """Return whether the times that the container gives to frames are the video's own, so that its packets, or its
+    decoder's frames, can be taken as they come."""
+    ours = info.edits or info.counted or info.later_streams or info.plain
+    return info.exact_timestamps and not ours
+
+
 def enter(container: InputContainer, stream: VideoStream, info: VideoInfo, pts: int) -> None:
     """Seek to the last keyframe at or before `pts`, or to one before it.
 

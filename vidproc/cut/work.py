@@ -34,7 +34,7 @@ from vidproc.media import VideoInfo, content_hash
 from vidproc.memory import stay_small
 from vidproc.runtime.step import Resources
 from vidproc.secrets import redact
-from vidproc.storage import LocalStorage, Storage, StorageOptions, open_storage, size_and_etag
+from vidproc.storage import LocalStorage, Storage, StorageOptions, open_storage
 from vidproc.storage.faults import of_errno
 from vidproc.video.container import MediaLimits, Source, open_container
 from vidproc.video.probe import probe
@@ -193,8 +193,8 @@ class CutClip:
 
     def _make(self, work: ClipWork) -> ClipRecord:
         clip, video = work.clip, work.clip.video
-        check_same(video, self.options)
         source = Source(self.options)
+        check_same(video, source)
         info = replace(_probed(video, source, self.limits), plain=clip.plain)
         place = place_of(self.out, self.options)
         with aside(place, work.clip_id) as folder:
@@ -206,7 +206,7 @@ class CutClip:
                     draw=Painter(work.boxes) if work.how.boxes else None,
                 )  # fmt: skip
                 check_whole(part, report)
-                check_same(video, self.options)
+                check_same(video, source)
                 record = ClipRecord.of(
                     work, "made", file=part.name, start_s=report.start_s, end_s=report.end_s, mode=report.mode,
                     why=_why(report, clip), copied=report.copied, encoded=report.encoded, encoders=report.encoders,
@@ -247,15 +247,12 @@ def suffix_of(info: VideoInfo, source: Source, limits: MediaLimits, how: ClipSet
     return container_for(codec, {"mp3float": "mp3", "aac_latm": "aac"}.get(name or "", name))
 
 
-def check_same(video: Video, options: StorageOptions) -> None:
-    """Raise SourceChanged, or NotFound, unless the video is the one that was indexed."""
+def check_same(video: Video, source: Source) -> None:
+    """Raise SourceChanged, NotFound, or Denied, unless the video is the one that was indexed."""
     try:
-        size, etag = size_and_etag(video.uri, options)
+        source.check_as_indexed(video)
     except Refused as error:
         raise Denied(str(error), error.error_class) from error
-    if f"{etag}:{size}" != video.content_id:
-        what = "its date is another one" if size == video.size_bytes else f"it has {size:,} bytes, not those indexed"
-        raise SourceChanged(f"{video.uri}: changed since it was indexed ({what}); index it again")
 
 
 def check_whole(part: Path, report: ClipReport) -> None:

@@ -29,7 +29,7 @@ from vidproc.errors import (
 )
 from vidproc.media import Video
 from vidproc.secrets import redact
-from vidproc.storage import StorageOptions, size_and_etag
+from vidproc.storage import StorageOptions
 from vidproc.video.container import MediaLimits, Source
 from vidproc.video.moments import load_codecs, pictures_at, tick_at
 from vidproc.video.probe import probe
@@ -99,11 +99,8 @@ _STATES: tuple[tuple[type[VidprocError], State], ...] = (
 
 def _read(request: Request) -> Iterator[Answer]:
     video = request.video
-    size, etag = size_and_etag(video.uri, request.options)
-    if f"{etag}:{size}" != video.content_id:
-        what = "its date is another one" if size == video.size_bytes else f"it has {size:,} bytes, not those indexed"
-        raise SourceChanged(f"{video.uri}: changed since it was indexed ({what}); index it again")
     source = Source(options=request.options)
+    source.check_as_indexed(video)
     limits = replace(LIMITS, until=time.monotonic() + request.limit_s)
     info = replace(probe(video, source, limits), plain=request.plain)
     places: dict[int, list[int]] = {}

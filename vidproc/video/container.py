@@ -149,6 +149,17 @@ class Source:
         by_url = is_s3(video.uri) and self.access == "url"
         return replace(self, access="blocks") if by_url else None
 
+    def check_as_indexed(self, video: Video) -> None:
+        """Called before a video is read again, some time after it was indexed: the object is still that one. Raises
+        SourceChanged, NotFound, and what storage raises where it refuses us or does not answer."""
+        from vidproc.storage import StorageOptions, size_and_etag
+
+        size, etag = size_and_etag(video.uri, self.options or StorageOptions())
+        if f"{etag}:{size}" != video.content_id:
+            same_size = size == video.size_bytes
+            what = "its date is another one" if same_size else f"it has {size:,} bytes, not those indexed"
+            raise SourceChanged(f"{video.uri}: changed since it was indexed ({what}); index it again")
+
     def check_unchanged(self, video: Video) -> None:
         """Called after reading: the object is still the one that was listed, so every byte read in
         between was its. Raises SourceChanged, or TransientError where that cannot be found out."""
