@@ -105,6 +105,35 @@ def test_what_cannot_be_copied_is_encoded_and_says_why(how: dict[str, Any], tmp_
     assert [read_number(f.to_ndarray(format="rgb24")) for f in decode_whole(out)] == expected(made, 0.5, 2.1)
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"name": "a.avi", "codec": "mjpeg", "pix_fmt": "yuvj420p"},
+        {"name": "a.webm", "codec": "libvpx-vp9"},
+        {"name": "a.mkv", "codec": "ffv1", "pix_fmt": "yuv444p"},
+    ],
+    ids=["mjpeg", "vp9", "ffv1"],
+)
+@pytest.mark.parametrize("codec", ["h264", "hevc", "vp9", "mpeg4"])
+def test_odd_sides_are_encoded_too(how: dict[str, Any], codec: str, tmp_path: Path) -> None:
+    how = dict(how)
+    made = make_video(tmp_path / how.pop("name"), seconds=1, size=(97, 65), **how)
+    source, limits = Source(), MediaLimits()
+    info = probe(made.video, source, limits)
+    write_clip(info, source, limits, 0.2, 0.8, out := tmp_path / "clip.mkv", mode="encode", codec=codec)
+    assert [read_number(f.to_ndarray(format="rgb24")) for f in decode_whole(out)] == expected(made, 0.2, 0.8)
+
+
+def test_each_frame_a_keyframe_is_copied_whole_and_others_are_not_taken_for_it(tmp_path: Path) -> None:
+    every = make_video(tmp_path / "a.avi", codec="mjpeg", pix_fmt="yuvj420p", seconds=1)
+    report = cut(every, tmp_path / "every.mkv", 0.2, 0.8)
+    assert (report.mode, report.encoded) == ("exact", 0) and report.copied == len(expected(every, 0.2, 0.8))
+    some = make_video(tmp_path / "a.mkv", codec="ffv1", pix_fmt="yuv444p", seconds=1)
+    report = cut(some, out := tmp_path / "some.mkv", 0.2, 0.8)
+    assert report.mode == "encode" and "ffv1" in report.why
+    assert [read_number(f.to_ndarray(format="rgb24")) for f in decode_whole(out)] == expected(some, 0.2, 0.8)
+
+
 def test_sound_stays_in_step(tmp_path: Path) -> None:
     made = make_video(tmp_path / "a.mp4", seconds=6, gop=20, size=(128, 96), audio=True)
     cut(made, out := tmp_path / "clip.mp4", 1.3, 4.9)

@@ -34,6 +34,8 @@ ENCODERS: dict[str, tuple[str, dict[str, str]]] = {
     "mpeg4": ("mpeg4", {"qmin": "2", "qmax": "3"}),
 }
 """By the name that users give. libx264 and libx265 are GPL; the others are BSD or LGPL."""
+EVEN_SIDES = frozenset({"libx264", "libx265", "libsvtav1"})
+"""Encoders that take frames of even width and height only; an odd side is made one pixel shorter."""
 FRAMES_AT_ONCE = 64
 """Decoded at once where the source's own times cannot be used, so that memory stays bounded."""
 
@@ -66,7 +68,9 @@ def encode_clip(
         open_container(info.video, source, limits) as container,
     ):
         stream: Any = target.add_stream(name, rate=rate, options=options)
-        stream.width, stream.height, stream.pix_fmt = first[1].width, first[1].height, "yuv420p"
+        odd = int(name in EVEN_SIDES)
+        stream.width, stream.height = (max(2, s - s % 2 * odd) for s in (first[1].width, first[1].height))
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = base
         for each in ("color_range", "color_primaries", "color_trc", "colorspace"):
             setattr(stream.codec_context, each, getattr(first[1], each))

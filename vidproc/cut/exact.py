@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidproc.cut import parameter_sets
-from vidproc.cut.edges import EdgeCodec, EdgeEncoder, edge_codec
+from vidproc.cut.edges import CannotMatch, EdgeCodec, EdgeEncoder, edge_codec
 from vidproc.cut.reading import enter, frames_between, has_plain_times
 from vidproc.cut.report import ClipReport
 from vidproc.cut.sound import Sound
@@ -20,9 +20,6 @@ from vidproc.video.container import MediaLimits, Source, open_container
 if TYPE_CHECKING:
     from av import Packet, VideoFrame, VideoStream
     from av.container import InputContainer, OutputContainer
-
-INTRA = frozenset({"mjpeg", "prores", "dnxhd", "ffv1", "rawvideo", "huffyuv", "ffvhuff", "utvideo", "v210", "jpeg2000"})
-"""Codecs in which each frame stands for itself: an exact cut copies all of them."""
 
 
 @dataclass(slots=True)
@@ -71,6 +68,7 @@ class Cutter:
         self.header = parameter_sets.header_units(self.extradata, self.codec) if is_nal else []
         self.length_bytes = parameter_sets.length_bytes_of(self.extradata, self.codec) if is_nal else 0
         self.how: EdgeCodec | None = None
+        self.no_edges: CannotMatch | None = None
         self.copied = self.encoded = 0
         self.delay = 0
 
@@ -121,8 +119,11 @@ class Cutter:
         import av
 
         zero, groups = self._begin()
-        if self.exact and self.codec not in INTRA:
-            self.how = edge_codec(self.stream, self.header)
+        if self.exact:
+            try:
+                self.how = edge_codec(self.stream, self.header)
+            except CannotMatch as error:
+                self.no_edges = error  # where every frame is a keyframe, none has to be encoded
         with (
             av.open(str(out), "w", options={"movflags": "+faststart"} if out.suffix == ".mp4" else {}) as target,
             open_container(self.info.video, self.source, self.limits) as heard,
@@ -213,7 +214,8 @@ class Cutter:
 
     def _encoded(self, start: int, end: int) -> Iterator[tuple[int, int, bytes]]:
         """Encode the frames in [start, end): yield time, duration and packet of each."""
-        assert self.how is not None
+        if self.how is None:
+            raise self.no_edges or CannotMatch("no encoder for the edges")
         encoder = EdgeEncoder(self.stream, self.how, global_header=True)
         times: list[int] = []
 
